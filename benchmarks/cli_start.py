@@ -1,0 +1,37 @@
+"""How long `vmrun --help` takes, as a ratio to `python -c "import typer"`, the least that it could cost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import harness
+
+
+def runner(*command: str) -> harness.Run:
+    """Runs a command to its end, output thrown away."""
+
+    def run() -> None:
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=60)
+
+    return run
+
+
+def main() -> None:
+    parser = harness.arguments(__doc__ or "")
+    parser.set_defaults(pairs=15)
+    vmrun = str(Path(sys.executable).with_name("vmrun"))
+    peer = harness.Side("python -c 'import typer'", runner(sys.executable, "-c", "import typer"))
+    sides = {"cli-help": (vmrun, "--help"), "cli-version": (vmrun, "--version")}
+    pairs = parser.parse_args().pairs
+    harness.report(
+        [
+            harness.compare(name, harness.Side(" ".join(command), runner(*command)), peer, pairs=pairs)
+            for name, command in sides.items()
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Tests that boot machines on Docker Engine."""

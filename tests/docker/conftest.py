@@ -1,0 +1,40 @@
+"""Machines on Docker Engine: the engine, the image, the driver, and machines that are gone after each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.docker.machines import Machines, engine_fault, open_provisioner
+from vmrun.provisioners.docker.driver import DockerProvisioner
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of this folder boots machines; the first test also builds their image, which takes minutes at worst."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.docker)
+            item.add_marker(pytest.mark.timeout(900))
+
+
+@pytest.fixture(scope="session")
+def provisioner() -> DockerProvisioner:
+    """The driver on the engine that is here, its image built."""
+    fault = engine_fault()
+    if fault:
+        pytest.skip(fault)
+    driver = open_provisioner()
+    driver.prepare()
+    return driver
+
+
+@pytest.fixture
+def machines(provisioner: DockerProvisioner) -> Iterator[Machines]:
+    """Machines of an owner of this test's own."""
+    made = Machines(provisioner)
+    yield made
+    made.close()

@@ -1,0 +1,1 @@
+"""The whole of vmrun, as its users run it."""

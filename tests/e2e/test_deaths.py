@@ -1,0 +1,102 @@
+"""Whoever dies, the job ends, every task is committed once, and nothing stays behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.journals import committed_tasks
+from tests.support.shell import Shell, kill, processes, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+SLEEPY = """
+    import os, time
+    import vmrun
+
+    @vmrun.job(over=range({tasks}))
+    def task(x):
+        with open({trace!r}, "a") as file:
+            file.write(f"{{os.getpid()}}\\n")
+        time.sleep({seconds})
+        return x
+"""
+
+
+def sleepy(shell: Shell, tasks: int, seconds: float) -> Path:
+    trace = shell.home / "trace"
+    trace.touch()
+    shell.write("sleepy.py", SLEEPY.format(tasks=tasks, seconds=seconds, trace=str(trace)))
+    return trace
+
+
+def workers(trace: Path) -> list[int]:
+    """Processes that ran tasks, the latest last."""
+    return [int(line) for line in trace.read_text().split()]
+
+
+def test_the_client_is_killed_and_another_shell_gets_the_whole_result(shell: Shell, tmp_path: Path) -> None:
+    # Given a client that is killed while its job runs
+    trace = sleepy(shell, 40, 0.05)
+    client = shell.start("submit", "sleepy.py")
+    until(lambda: workers(trace), 60, "a task runs")
+    os.killpg(client.pid, signal.SIGKILL)
+    client.communicate()
+    (job,) = shell.ask("status")["jobs"]
+    # When another shell, with nothing but a copy of the configuration directory, asks
+    home = tmp_path / "empty"
+    home.mkdir()
+    shutil.copytree(shell.home / ".config" / "vmrun", tmp_path / "config")
+    other = Shell(home, {"VMRUN_CONFIG_DIR": str(tmp_path / "config"), "VMRUN_CACHE_DIR": str(tmp_path / "cache")})
+    assert other.wait(job["id"])["state"] == "done"
+    # Then it has the whole result
+    assert other.ask("result", job["id"])["results"] == list(range(40))
+    until(lambda: not processes(str(shell.home)), 30, "the machine ends by itself")
+
+
+def test_a_worker_and_then_the_agent_are_killed_and_every_task_is_committed_once(shell: Shell) -> None:
+    trace = sleepy(shell, 200, 0.1)
+    job = shell.submit("sleepy.py")
+    until(lambda: len(workers(trace)) > 20, 60, "tasks run")
+    kill(workers(trace)[-1])
+    until(lambda: len(workers(trace)) > 60, 60, "tasks go on")
+    for number in processes("vmrun.agent run"):
+        kill(number)
+    assert shell.wait(job)["state"] == "done"
+    document = shell.ask("result", job)
+    assert document["results"] == list(range(200))
+    assert committed_tasks(shell, job) == list(range(200))
+    until(lambda: not processes(str(shell.home)), 30, "the machine ends by itself")
+
+
+def test_ctrl_c_detaches_and_says_how_to_come_back(shell: Shell) -> None:
+    trace = sleepy(shell, 20, 0.1)
+    client = shell.start("submit", "sleepy.py")
+    until(lambda: workers(trace), 60, "a task runs")
+    client.send_signal(signal.SIGINT)
+    _, said = client.communicate(timeout=30)
+    assert client.returncode == 130
+    (job,) = shell.ask("status")["jobs"]
+    assert f"vmrun wait {job['id']}" in said
+    assert f"vmrun cancel {job['id']}" in said
+    assert shell.wait(job["id"])["state"] == "done"
+
+
+def test_a_machine_whose_agent_never_starts_ends_within_its_boot_grace(shell: Shell) -> None:
+    # Given a client that dies right after it created the machine
+    shell.write("vmrun.toml", '[local]\nboot_grace = "2s"\nheartbeat = "0.2s"\nlease = "2s"\ndeadman_poll = "0.2s"\n')
+    sleepy(shell, 1, 0.1)
+    client = shell.start("submit", "sleepy.py")
+    machines = shell.home / ".local" / "state" / "vmrun" / "local" / "machines"
+    until(lambda: machines.is_dir() and any(machines.iterdir()), 60, "a machine")
+    os.killpg(client.pid, signal.SIGKILL)
+    client.communicate()
+    begun = time.monotonic()
+    # Then it is gone
+    until(lambda: not processes(str(machines)), 30, "the machine ends by itself")
+    assert time.monotonic() - begun < 25

@@ -1,0 +1,65 @@
+"""Runs command lines in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.cli.fakes import FakeClient, ManualClock
+from vmrun.cli import run
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command line that has run."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The one JSON document on stdout."""
+        assert self.out.count("\n") == 1, self.out
+        document = json.loads(self.out)
+        assert document["schema"] == 1
+        assert document["ok"] is (self.code == 0)
+        return document
+
+
+@pytest.fixture
+def client() -> FakeClient:
+    return FakeClient()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def vmrun(
+    client: FakeClient, clock: ManualClock, here: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Done]:
+    """`vmrun(*arguments)` against the fake."""
+    del here
+
+    def call(*arguments: str) -> Done:
+        capsys.readouterr()
+        code = run(arguments, connect=lambda: client, clock=clock)  # type: ignore[arg-type,return-value]
+        out, err = capsys.readouterr()
+        return Done(code, out, err)
+
+    return call

@@ -1,0 +1,248 @@
+"""A deployment without a store or machines: what it is asked is recorded, what it answers is set by the test."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from vmrun.core.errors import UsageError
+from vmrun.core.model import JobState
+from vmrun.core.views import (
+    JobResults,
+    JobView,
+    OutputChunk,
+    Plan,
+    Snapshot,
+    TaskCounts,
+    TaskFailure,
+    Verdict,
+    VmView,
+)
+from vmrun.submit.request import SubmitRequest
+
+JOB = "01hzy3v7k9m2n4p6q8r0s1t2v3"
+VM = "01hzy3vm00m2n4p6q8r0s1t2v3"
+#: Seconds since the epoch, of the fake's clock.
+NOW = 1_750_000_000.0
+
+
+class ManualClock:
+    """Time that passes only when somebody sleeps."""
+
+    def __init__(self, now: float = NOW) -> None:
+        self._now = now
+        self.slept: list[float] = []
+
+    def now(self) -> float:
+        return self._now
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self._now += seconds
+
+
+def vm_view(**changes: Any) -> VmView:
+    view = VmView(
+        id=VM,
+        on="docker",
+        instance_type="2-cpu",
+        region="here",
+        state="ready",
+        job=JOB,
+        busy_because="8 tasks run",
+        ends_at=NOW + 720,
+        ends_because="idle",
+        usd_per_hour=0.0,
+        created=NOW - 60,
+        vcpus=2,
+    )
+    return replace(view, **changes)
+
+
+def job_view(state: str = "done", **changes: Any) -> JobView:
+    ended = JobState(state).ended
+    tasks = TaskCounts(4, 4, 0, 0) if state == "done" else TaskCounts(4, 1, 1 if state == "failed" else 0, 0)
+    view = JobView(
+        id=JOB,
+        name="simulate",
+        state=JobState(state),
+        tasks=tasks,
+        vms=(vm_view(),),
+        usd=0.125,
+        created=NOW - 90,
+        ended=NOW if ended else 0.0,
+    )
+    return replace(view, **changes)
+
+
+def failure(task: int = 1, **changes: Any) -> TaskFailure:
+    trace = 'Traceback (most recent call last):\n  File "job.py", line 3, in simulate\nValueError: bad seed\n'
+    return replace(TaskFailure(task, "raised", "ValueError", "bad seed", trace), **changes)
+
+
+def wrote(text: str, task: int = 0, stream: str = "stdout", *, reduce: bool = False) -> OutputChunk:
+    return OutputChunk(task, 1, stream, text.encode(), reduce)
+
+
+@dataclass
+class FakeHandle:
+    """One job: views that it goes through, and what it gives."""
+
+    id: str = JOB
+    views: Sequence[JobView] = field(default_factory=lambda: [job_view()])
+    #: Output that comes with each view.
+    output: Sequence[Sequence[OutputChunk]] = ()
+    given: JobResults = field(default_factory=lambda: JobResults([0, 1, 4, 9], []))
+    #: Files by name, brought home by `collect`.
+    files: dict[str, str] = field(default_factory=dict)
+    cancels: bool = True
+    #: Called before each snapshot but the first.
+    between: Callable[[], None] = lambda: None
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def status(self) -> JobView:
+        return self.views[-1] if self._watched or len(self.views) == 1 else self.views[0]
+
+    _watched: bool = False
+
+    def watch(self, *, output: bool = True) -> Iterator[Snapshot]:
+        self.calls.append(("watch", output))
+        for at, view in enumerate(self.views):
+            if at:
+                self.between()
+            chunks = tuple(self.output[at]) if output and at < len(self.output) else ()
+            yield Snapshot(view, "" if view.state.ended else "tasks", chunks)
+        self._watched = True
+        self.calls.append(("watched to the end",))
+
+    def wait(self, timeout: float | None = None) -> JobView:
+        self.calls.append(("wait", timeout))
+        if not self.views[-1].state.ended:
+            raise TimeoutError
+        return self.views[-1]
+
+    def collect(self, directory: str | None = None) -> JobResults:
+        self.calls.append(("collect", directory))
+        if directory is None or not self.files:
+            return self.given
+        paths = []
+        for name, text in self.files.items():
+            path = Path(directory, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            paths.append(str(path))
+        return replace(self.given, files=tuple(paths))
+
+    def save(self, path: str) -> None:
+        self.calls.append(("save", path))
+        if path.endswith(".pkl"):
+            Path(path).write_bytes(pickle.dumps(self.given.values))
+        else:
+            Path(path).write_text("".join(json.dumps(value) + "\n" for value in self.given.values), encoding="utf-8")
+
+    def logs(self, *, follow: bool = False, task: int | None = None) -> Iterator[OutputChunk]:
+        self.calls.append(("logs", follow, task))
+        return (chunk for chunks in self.output for chunk in chunks if task is None or chunk.task == task)
+
+    def cancel(self) -> bool:
+        self.calls.append(("cancel",))
+        return self.cancels
+
+
+@dataclass
+class FakeClient:
+    """One deployment with one job."""
+
+    job: FakeHandle = field(default_factory=FakeHandle)
+    stages: Sequence[str] = ("uploading", "booting vmrun-x")
+    vm_views: Sequence[VmView] = field(default_factory=lambda: [vm_view()])
+    verdicts: Sequence[Verdict] = (
+        Verdict(VM, "docker", "idle", delete=True, reason="idle for 20m"),
+        Verdict("01hzy3vm11m2n4p6q8r0s1t2v3", "local", "busy", delete=False, reason="8 tasks run"),
+    )
+    planned: Plan = field(
+        default_factory=lambda: Plan(
+            tasks=4,
+            on="docker",
+            offers=[
+                {
+                    "on": "docker",
+                    "instance_type": "2-cpu",
+                    "region": "here",
+                    "arch": "x86_64",
+                    "vcpus": 2,
+                    "cores": 2,
+                    "memory_gib": 4.0,
+                    "usd_per_hour": 0.0,
+                    "spot": False,
+                    "priced_at": "",
+                }
+            ],
+            usd_per_hour=0.5,
+            usd_at_most=12.0,
+            deadlines=(("maximum lifetime", 86400.0),),
+            workers=2,
+        )
+    )
+    #: Raised by whatever is called first.
+    trouble: BaseException | None = None
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def _called(self, *call: Any) -> None:
+        self.calls.append(call)
+        if self.trouble is not None:
+            raise self.trouble
+
+    def submit(
+        self, request: SubmitRequest, *, detach: bool = False, on_stage: Callable[[str], None] | None = None
+    ) -> FakeHandle:
+        self._called("submit", request, detach)
+        for stage in self.stages:
+            if on_stage is not None:
+                on_stage(stage)
+        return self.job
+
+    def plan(self, request: SubmitRequest) -> Plan:
+        self._called("plan", request)
+        return self.planned
+
+    def jobs(self, limit: int = 50) -> list[JobView]:
+        self._called("jobs", limit)
+        return [self.job.status()][:limit]
+
+    def vms(self) -> list[VmView]:
+        self._called("vms")
+        return list(self.vm_views)
+
+    def handle(self, job: str) -> FakeHandle:
+        self._called("handle", job)
+        if not self.job.id.startswith(job):
+            raise UsageError(f"there is no job {job[:80]!r} in this store", hint="`vmrun status` lists the jobs")
+        return self.job
+
+    def revive(self, job: str) -> None:
+        self._called("revive", job)
+
+    def reap(self, *, dry_run: bool = False, all_: bool = False) -> list[Verdict]:
+        self._called("reap", dry_run, all_)
+        return list(self.verdicts)
+
+    def ssh_argv(self, vm: str) -> list[str]:
+        self._called("ssh_argv", vm)
+        return ["ssh", "-p", "2222", "vmrun@127.0.0.1"]
+
+    def init_docker(self, on_stage: Callable[[str], None]) -> None:
+        self._called("init_docker")
+        on_stage("building the machine image 40%")
+
+    @property
+    def request(self) -> SubmitRequest:
+        """What was submitted."""
+        return next(call[1] for call in self.calls if call[0] in ("submit", "plan"))

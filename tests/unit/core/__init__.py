@@ -1,0 +1,1 @@
+"""Tests of `vmrun.core`: no input, no output, no waiting."""

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import json
+import struct
+from array import array
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmrun.core.blocks import BlockError, ResultBlock, Status, TaskBlock, failure, lengths_of, read_failure
+
+PAYLOADS = st.lists(st.binary(max_size=12), max_size=8)
+
+
+@st.composite
+def task_blocks(draw: st.DrawFn) -> TaskBlock:
+    payloads = draw(PAYLOADS)
+    first, call = draw(st.integers(0, 10**12)), draw(st.sampled_from(["one", "call"]))
+    return TaskBlock(first, lengths_of(payloads), b"".join(payloads), call, draw(st.text(max_size=5)))
+
+
+@st.composite
+def result_blocks(draw: st.DrawFn) -> ResultBlock:
+    payloads = draw(PAYLOADS)
+    count = len(payloads)
+    numbers = st.floats(width=32, allow_nan=False)
+    return ResultBlock(
+        draw(st.integers(0, 10**12)),
+        bytes(draw(st.lists(st.sampled_from(list(Status)), min_size=count, max_size=count))),
+        lengths_of(payloads),
+        b"".join(payloads),
+        array("d", draw(st.lists(numbers, min_size=count, max_size=count))),
+        array("f", draw(st.lists(numbers, min_size=count, max_size=count))),
+        draw(st.text(max_size=5)),
+        draw(st.dictionaries(st.text(max_size=4), st.integers() | st.text(max_size=4), max_size=3)),
+    )
+
+
+@given(task_blocks())
+def test_a_task_block_comes_back_from_its_bytes(block: TaskBlock) -> None:
+    again = TaskBlock.decode(block.encode())
+
+    assert (again.first, again.lengths, again.call, again.python) == (
+        block.first, block.lengths, block.call, block.python,
+    )  # fmt: skip
+    assert bytes(again.payload) == block.payload
+    assert again.count == len(block.lengths)
+    assert [bytes(payload) for _, payload in again.items()] == [bytes(payload) for _, payload in block.items()]
+    assert [task for task, _ in again.items()] == list(range(block.first, block.first + block.count))
+
+
+@given(result_blocks())
+def test_a_result_block_comes_back_from_its_bytes(block: ResultBlock) -> None:
+    again = ResultBlock.decode(block.encode())
+
+    assert (again.first, again.status, again.lengths, again.started, again.seconds, again.python, again.facts) == (
+        block.first, block.status, block.lengths, block.started, block.seconds, block.python, block.facts,
+    )  # fmt: skip
+    assert bytes(again.payload) == block.payload
+    assert again.failed() == [task for task, status, _ in again.items() if status is not Status.ok]
+
+
+@given(task_blocks(), st.data())
+def test_a_slice_holds_what_the_whole_holds_there(block: TaskBlock, data: st.DataObject) -> None:
+    low = data.draw(st.integers(0, block.count))
+    count = data.draw(st.integers(0, block.count - low))
+
+    part = block.slice(block.first + low, count)
+
+    expected = [(task, bytes(payload)) for task, payload in block.items()][low : low + count]
+    assert [(task, bytes(payload)) for task, payload in part.items()] == expected
+    again = TaskBlock.decode(part.encode())
+    assert [(task, bytes(payload)) for task, payload in again.items()] == expected
+
+
+@given(task_blocks(), st.integers(-5, 20), st.integers(-5, 20))
+def test_a_slice_outside_the_block_is_an_error(block: TaskBlock, low: int, count: int) -> None:
+    inside = low >= 0 and count >= 0 and low + count <= block.count
+    try:
+        assert block.slice(block.first + low, count).count == count
+    except BlockError:
+        assert not inside
+    else:
+        assert inside
+
+
+KINDS = pytest.mark.parametrize("kind", [TaskBlock, ResultBlock])
+
+
+@KINDS
+@given(st.binary(max_size=80))
+def test_any_bytes_are_a_block_or_a_block_error(kind: type[TaskBlock | ResultBlock], data: bytes) -> None:
+    for prefix in (b"", b"VMT1", b"VMR1"):
+        try:
+            kind.decode(prefix + data)
+        except BlockError:
+            pass
+
+
+@given(task_blocks() | result_blocks(), st.data())
+def test_damage_is_a_block_error_or_another_block(block: TaskBlock | ResultBlock, data: st.DataObject) -> None:
+    whole = bytearray(block.encode())
+    at = data.draw(st.integers(0, len(whole) - 1))
+    whole[at] ^= data.draw(st.integers(1, 255))
+    cut = data.draw(st.integers(0, len(whole)))
+    for damaged in (bytes(whole), bytes(whole[:cut]), bytes(whole) + b"x"):
+        try:
+            again = type(block).decode(damaged)
+        except BlockError:
+            continue
+        # What is still a block can be read to its end, and written again.
+        assert sum(len(item[-1]) for item in again.items()) == sum(again.lengths)
+        assert type(block).decode(again.encode()).first == again.first
+
+
+def test_each_kind_refuses_the_other() -> None:
+    tasks = TaskBlock(0, lengths_of([b"a"]), b"a")
+    outcomes = ResultBlock(0, b"\0", lengths_of([b"a"]), b"a", array("d", [0]), array("f", [0]))
+
+    for kind, data in ((TaskBlock, outcomes.encode()), (ResultBlock, tasks.encode())):
+        with pytest.raises(BlockError):
+            kind.decode(data)
+
+
+GOOD_HEAD = {"first": 0, "count": 0, "call": "one", "python": "3.11"}
+
+
+@KINDS
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"[" * 60_000,
+        b"\xff",
+        b"9" * 5000,
+        *(
+            json.dumps({**GOOD_HEAD, **change}).encode()
+            for change in (
+                {"first": -1},
+                {"first": True},
+                {"first": 1.0},
+                {"first": "0"},
+                {"count": -1},
+                {"count": 10**30},
+                {"count": None},
+                {"python": 3.11},
+            )
+        ),
+        *(
+            json.dumps({key: value for key, value in GOOD_HEAD.items() if key != name}).encode()
+            for name in ("first", "count", "python")
+        ),
+    ],
+    ids=range(17),
+)
+def test_a_hostile_header_is_a_block_error(kind: type[TaskBlock | ResultBlock], head: bytes) -> None:
+    magic = b"VMT1" if kind is TaskBlock else b"VMR1"
+    with pytest.raises(BlockError):
+        kind.decode(struct.pack("<4sI", magic, len(head)) + head)
+
+
+def test_a_task_block_without_its_way_of_calling_is_a_block_error() -> None:
+    for head in ({**GOOD_HEAD, "call": 1}, {key: GOOD_HEAD[key] for key in ("first", "count", "python")}):
+        text = json.dumps(head).encode()
+        with pytest.raises(BlockError):
+            TaskBlock.decode(struct.pack("<4sI", b"VMT1", len(text)) + text)
+
+
+def test_a_result_block_with_facts_of_another_kind_is_a_block_error() -> None:
+    text = json.dumps({**GOOD_HEAD, "facts": [1]}).encode()
+    with pytest.raises(BlockError):
+        ResultBlock.decode(struct.pack("<4sI", b"VMR1", len(text)) + text)
+
+
+def test_a_header_that_no_reader_would_take_is_not_written() -> None:
+    block = ResultBlock(0, b"", array("Q"), b"", array("d"), array("f"), facts={"note": "x" * 100_000})
+    with pytest.raises(BlockError):
+        block.encode()
+
+
+def test_a_failure_is_readable_without_running_anything() -> None:
+    payload = failure(Status.exited, "left", type_name="SystemExit", traceback="tb", exception="YWJj", code=3)
+
+    assert read_failure(memoryview(payload)) == {
+        "kind": "exited", "type": "SystemExit", "message": "left", "traceback": "tb", "exception": "YWJj", "code": 3,
+    }  # fmt: skip
+    assert "code" not in read_failure(failure(Status.lost, "gone"))
+
+
+@pytest.mark.parametrize("payload", [b"", b"[]", b"1", b"\x80\x04", b"\xff", b"[" * 100_000, b"{"])
+def test_a_damaged_failure_is_a_block_error(payload: bytes) -> None:
+    with pytest.raises(BlockError):
+        read_failure(payload)

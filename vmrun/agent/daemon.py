@@ -1,0 +1,140 @@
+"""The agent's life: wait to be let in, run the jobs it is given, stay warm as long as asked, drain."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+from pathlib import Path
+
+from ..core.errors import Corrupt, StoreError, Unreachable, VmrunError
+from ..core.ids import new_id
+from ..core.clock import SystemClock, system_rng
+from ..core.ledger import Desk, JobLedger
+from ..core.records import Final
+from ..core.signing import Keyring
+from ..core.storage import BlobStore
+from ..crypto import Ed25519Scheme, Ed25519Signer, load_private_key
+from ..store.opening import open_store
+from ..store.options import StoreOptions
+from ..store.retrying import RetryingStore
+from .config import AgentConfig
+from .pulse import Pulse
+from .work import JobRun
+from .workshop import Owners, Workshop
+
+log = logging.getLogger(__name__)
+
+#: Seconds that a store may stay silent before a read or replace fails.
+STORE_BUDGET = 60.0
+
+
+class Terminated(Exception):
+    """SIGTERM: flush and end."""
+
+
+def run(config: AgentConfig) -> int:
+    """Serve until drained or condemned; 0 means that the machine is not needed any more."""
+    signal.signal(signal.SIGTERM, _on_term)
+    shop = open_workshop(config)
+    _clean(config)
+    shop.pulse.start()
+    try:
+        _wait_until_ready(shop)
+        _serve(shop)
+    except Terminated:
+        log.info("event=terminated")
+    finally:
+        shop.pulse.stop()
+    return 0
+
+
+def open_workshop(config: AgentConfig) -> Workshop:
+    """The agent's tools, from its configuration."""
+    clock, rng = SystemClock(), system_rng()
+    secrets = json.loads(Path(config.secrets_file).read_bytes()) if config.secrets_file else None
+    options = StoreOptions.from_data(config.store_options, secrets)
+    blobs: BlobStore = RetryingStore(open_store(config.store_url, options), clock, rng, STORE_BUDGET)
+    keyring = Keyring(Ed25519Scheme(), {"client": bytes.fromhex(config.client_key)})
+    signer = Ed25519Signer(f"vm:{config.vm}", load_private_key(Path(config.key_file)))
+    desk = Desk(blobs, clock, rng, keyring, signer)
+    pulse = Pulse(desk, config, boot_id())
+    stream = f"{config.vm}.{new_id(clock, rng)}"
+    return Workshop(config, desk, blobs, pulse, Owners(desk, config.dead_after), stream)
+
+
+def boot_id() -> str:
+    """What changes at every boot of this machine."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return "unknown"
+
+
+def _on_term(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Terminated
+
+
+def _clean(config: AgentConfig) -> None:
+    """Remove what an earlier run of the agent left; its processes ended with it."""
+    shutil.rmtree(config.work_dir, ignore_errors=True)
+    os.makedirs(config.work_dir, mode=0o711, exist_ok=True)
+
+
+def _wait_until_ready(shop: Workshop) -> None:
+    clock = shop.desk.clock
+    deadline = clock.monotonic() + shop.config.boot_grace
+    while not shop.pulse.ready():
+        if why := shop.pulse.condemned():
+            raise Unreachable(f"this VM is to end before it was let in: {why}")
+        if clock.monotonic() >= deadline:
+            raise Unreachable("the client did not let this VM in within its boot grace")
+        clock.sleep(shop.config.poll_min)
+
+
+def _serve(shop: Workshop) -> None:
+    clock, served, pause = shop.desk.clock, 0, shop.config.poll_min
+    while not shop.pulse.condemned():
+        jobs = shop.pulse.jobs()
+        if served < len(jobs):
+            _run_job(shop, jobs[served])
+            served += 1
+            pause = shop.config.poll_min
+            continue
+        shop.pulse.sign(job="", busy="", doing="", running=0, queued=0, **_end(shop))
+        if shop.pulse.idle() >= shop.pulse.keep_warm() and shop.pulse.drain("no work", served):
+            log.info("event=drained jobs=%d", served)
+            return
+        clock.sleep(pause)
+        pause = min(shop.config.poll_max, pause * 1.5)
+    log.info("event=condemned why=%s", shop.pulse.condemned())
+
+
+def _end(shop: Workshop) -> dict[str, object]:
+    left = max(0.0, shop.pulse.keep_warm() - shop.pulse.idle())
+    return {"ends_at": round(shop.desk.clock.now() + left), "ends_because": "keep-warm window"}
+
+
+def _run_job(shop: Workshop, job: str) -> None:
+    log.info("event=job-started job=%s", job)
+    deadline = shop.config.hard_deadline
+    shop.pulse.sign(job=job, busy=f"job {job}", done=0, ends_at=deadline, ends_because="maximum lifetime")
+    try:
+        JobRun(shop, job).run()
+    except StoreError as error:
+        # Damaged or denied: this job cannot go on here, and saying so must not hide the reason.
+        log.error("event=job-lost job=%s error=%s", job, error.message)
+        _give_up(shop, job, error)
+    log.info("event=job-ended job=%s", job)
+
+
+def _give_up(shop: Workshop, job: str, error: VmrunError) -> None:
+    if not isinstance(error, Corrupt):
+        raise error
+    try:
+        JobLedger(shop.desk, job).finish(Final("failed", 0, 0, error.message, error.hint))
+    except StoreError as second:
+        log.error("event=final-not-written job=%s error=%s", job, second.message)

@@ -1,0 +1,384 @@
+"""The agent's handle on the engine: starts the runner, feeds it tasks, hands out what happens.
+
+One engine serves one job. What user code does, it does in processes below the runner; nothing of theirs is opened
+here: results pass through as bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import selectors
+import signal
+import socket
+import subprocess
+from array import array
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vmrun.core.blocks import BlockError, ResultBlock, Status, TaskBlock, failure
+from vmrun.core.clock import Clock, system_rng
+from vmrun.core.errors import UsageError
+from vmrun.core.ids import new_id
+
+from .runner import launch
+from .runner.chunks import OVERHEAD, Work, WorkQueue
+from .runner.frames import Frame, FrameError, FrameReader, FrameWriter, Kind
+from .runner.outputs import STDOUT, records
+from .runner.processes import marked
+
+#: What the runner holds at most: bytes of arguments and tasks; always enough to keep all workers at work.
+AHEAD_BYTES, AHEAD_TASKS = 64 * 1024 * 1024, 512 * 1024
+#: What waits here before `wants` says no.
+BACKLOG_BYTES, BACKLOG_TASKS = 16 * 1024 * 1024, 128 * 1024
+#: Tasks and bytes of one frame, and bytes that may wait for the socket.
+_PIECE_TASKS, _PIECE_BYTES, _SEND_BYTES = 16 * 1024, 1024 * 1024, 4 * 1024 * 1024
+#: Bytes read in one poll.
+_READ_BYTES = 8 * 1024 * 1024
+#: Seconds that the runner gets to end by itself, and how often its processes are looked for after that.
+_CLOSE_PATIENCE, _SWEEPS, _SWEEP_PAUSE = 10.0, 200, 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """What an engine is made from. Paths are absolute."""
+
+    #: The job's interpreter.
+    python: str
+    #: Holds vmrun, and cloudpickle if the interpreter's environment may lack it; appended to the module path.
+    app_path: str
+    #: The engine's own directory; made anew, removed by `close`.
+    directory: str
+    workers: int
+    job: str
+    #: The job's code: first on the module path, and the directory that tasks start in.
+    code_path: str = ""
+    #: Variables for user code, beyond a few of the agent's own (see `launch.INHERITED`).
+    env: Mapping[str, str] = field(default_factory=dict)
+    #: Seconds that one task may take.
+    task_timeout: float | None = None
+    #: Seconds between SIGTERM and SIGKILL.
+    kill_grace: float = 10.0
+    #: Further attempts for a task that fails.
+    retries: int = 0
+    #: Unix user for runner and workers; "" for this process's.
+    user: str = ""
+    #: Bytes of output that one task may write to each of stdout and stderr; what is beyond is counted, not kept.
+    output_cap: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionDefinition:
+    """What tasks call."""
+
+    kind: Literal["pickle", "source", "command"]
+    role: Literal["map", "reduce"] = "map"
+    #: Python `major.minor` that pickled `data`; "" if it does not matter.
+    python: str = ""
+    #: kind `pickle`
+    data: bytes = b""
+    #: kind `source`: the file, and the name in it
+    path: str = ""
+    name: str = ""
+    #: kind `command`; `{python}` in front stands for the job's interpreter
+    argv: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Outcomes of neighbouring tasks."""
+
+    block: ResultBlock
+    function: str
+
+
+@dataclass(frozen=True, slots=True)
+class LargeResult:
+    """A successful outcome that is a file: an encoded block of one task. Whoever takes the event owns the file."""
+
+    task: int
+    path: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A piece of what a task wrote; all of a task's pieces come before its outcome."""
+
+    task: int
+    attempt: int
+    #: `stdout` or `stderr`.
+    stream: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """A directory that holds what a task wrote to `$VMRUN_OUTPUT`; also of attempts that failed.
+
+    Whoever takes the event owns the directory.
+    """
+
+    task: int
+    attempt: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy the engine is: busy workers, tasks that wait, tasks whose outcome was reported."""
+
+    running: int
+    queued: int
+    done: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerDied:
+    """The runner is gone and so are all its processes; nothing more will come from this engine."""
+
+    reason: str
+
+
+Event = Results | LargeResult | Output | Files | Load | RunnerDied
+
+
+class Engine:
+    """One runner and its workers. Only `wake` may be called from another thread."""
+
+    def __init__(self, spec: EngineSpec, clock: Clock) -> None:
+        """Start the runner. Raises UsageError when the interpreter or the user is not there."""
+        self._spec = spec
+        self._clock = clock
+        self._mark = new_id(clock, system_rng())
+        ours, theirs = socket.socketpair()
+        try:
+            launch.make_directories(spec.directory, spec.user)
+            env = launch.environment(spec.env, spec.user, self._mark)
+            paths = (spec.python, spec.app_path, spec.directory)
+            self._process = launch.start(paths, spec.user, env, theirs.fileno())
+        except (OSError, KeyError, subprocess.SubprocessError) as error:
+            ours.close()
+            launch.remove(spec.directory)
+            raise UsageError(
+                f"cannot start {spec.python} for the job: {error}",
+                hint="check that this interpreter exists on the machine and that the job's user may run it",
+            ) from error
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        self._channel = ours
+        self._reader, self._writer = FrameReader(ours), FrameWriter(ours)
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(ours, selectors.EVENT_READ)
+        self._selector.register(self._wake_read, selectors.EVENT_READ)
+        self._queue = WorkQueue()
+        self._events: deque[Event] = deque()
+        self._functions: set[str] = set()
+        #: Tasks and bytes that the runner has and has not answered for.
+        self._ahead_tasks = self._ahead_bytes = 0
+        self._done = 0
+        self._dead = False
+        self._closed = False
+        self._configure()
+
+    def _configure(self) -> None:
+        spec = self._spec
+        names = ("directory", "workers", "job", "code_path", "app_path", "task_timeout", "kill_grace", "retries")
+        head = {name: getattr(spec, name) for name in (*names, "output_cap")}
+        self._writer.push(Kind.configure, head)
+        self._flush()
+
+    def define(self, function: str, definition: FunctionDefinition) -> None:
+        """Make `function` known. It stays known; defining it again changes nothing."""
+        if function in self._functions:
+            return
+        self._functions.add(function)
+        head = {**dataclasses.asdict(definition), "function": function}
+        data = head.pop("data")
+        self._writer.push(Kind.define, head, data)
+        self._flush()
+
+    def feed(self, block: TaskBlock, function: str) -> None:
+        """Queue tasks; their numbers are unique in this engine. Never waits. Raises UsageError if not defined."""
+        if function not in self._functions:
+            raise UsageError(f"function {function!r} is not defined in this engine", hint="define it before feeding")
+        self._queue.add(Work(function, block))
+        self._pump()
+
+    def wants(self) -> bool:
+        """Whether more tasks are welcome now."""
+        return not self._dead and self._queue.bytes < BACKLOG_BYTES and self._queue.tasks < BACKLOG_TASKS
+
+    def idle(self) -> bool:
+        """Whether the outcome of every task that was fed has been handed out by `poll`."""
+        return not (self._queue.tasks or self._ahead_tasks or self._events)
+
+    def poll(self, timeout: float) -> list[Event]:
+        """What has happened; waits up to `timeout` seconds for something to happen, or for `wake`."""
+        deadline = self._clock.monotonic() + timeout
+        woken = False
+        while not self._events and not self._dead and not woken:
+            self._pump()
+            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._writer.pending else 0)
+            if self._selector.get_key(self._channel).events != wanted:
+                self._selector.modify(self._channel, wanted)
+            left = deadline - self._clock.monotonic()
+            for key, _ in self._selector.select(max(0.0, left)):
+                if key.fileobj is self._channel:
+                    self._receive()
+                else:
+                    woken = _drained(self._wake_read)
+            if left <= 0:
+                break
+        self._pump()
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    def wake(self) -> None:
+        """Have a `poll` that waits, or the next one, return at once. For any thread."""
+        with contextlib.suppress(OSError):
+            self._wake_write.send(b"\0")
+
+    def fileno(self) -> int:
+        """Becomes readable when `poll` has something to do."""
+        return self._selector.fileno()
+
+    def cancel(self) -> None:
+        """Have all tasks that run or wait end as `cancelled`; what is fed from now on runs."""
+        for work in self._queue.take_all():
+            self._events.append(Results(_cancelled(work), work.function))
+        if not self._dead:
+            self._writer.push(Kind.cancel, {})
+            self._flush()
+
+    def close(self) -> None:
+        """Kill every process of the engine and remove its directory. Idempotent."""
+        if self._closed:
+            return
+        self._closed = self._dead = True
+        self._end()
+        self._selector.close()
+        self._wake_read.close()
+        self._wake_write.close()
+        launch.remove(self._spec.directory)
+
+    # --- to the runner ---
+
+    def _pump(self) -> None:
+        """Hand over tasks as far as the runner may have more."""
+        while self._queue.tasks and not self._dead and self._writer.pending < _SEND_BYTES and self._has_room():
+            work = self._queue.take(_PIECE_TASKS, _PIECE_BYTES)
+            block = work.block
+            self._ahead_tasks += block.count
+            self._ahead_bytes += len(block.payload) + OVERHEAD * block.count
+            start = TaskBlock(block.first, block.lengths, b"", block.call, block.python).encode()
+            self._writer.push(Kind.tasks, {"function": work.function}, start, block.payload)
+        self._flush()
+
+    def _has_room(self) -> bool:
+        if self._ahead_tasks <= self._spec.workers:
+            return True
+        return self._ahead_tasks < AHEAD_TASKS and self._ahead_bytes < AHEAD_BYTES
+
+    def _flush(self) -> None:
+        if not self._dead:
+            with contextlib.suppress(OSError):  # reading will tell that it is gone
+                self._writer.flush()
+
+    # --- from the runner ---
+
+    def _receive(self) -> None:
+        try:
+            for frame in self._reader.read(_READ_BYTES):
+                self._take(frame)
+        except (FrameError, BlockError) as error:
+            self._died(f"what the runner sends cannot be read: {error}")
+        if self._reader.closed:
+            self._died("")
+
+    def _take(self, frame: Frame) -> None:
+        head = frame.head
+        if frame.kind is Kind.results:
+            block = ResultBlock.decode(frame.body)
+            self._answered(block.count, head["freed"])
+            self._events.append(Results(block, head["function"]))
+        elif frame.kind is Kind.large:
+            self._answered(1, head["freed"])
+            self._events.append(LargeResult(head["task"], head["path"], head["size"]))
+        elif frame.kind is Kind.output:
+            for task, attempt, stream, data in records(frame.body):
+                self._events.append(Output(task, attempt, "stdout" if stream == STDOUT else "stderr", bytes(data)))
+        elif frame.kind is Kind.files:
+            self._events.append(Files(head["task"], head["attempt"], head["path"]))
+        elif frame.kind is Kind.load:
+            self._events.append(Load(head["running"], head["queued"] + self._queue.tasks, self._done))
+        elif frame.kind is Kind.fatal:
+            self._died(head["reason"])
+
+    def _answered(self, count: int, freed: int) -> None:
+        self._done += count
+        self._ahead_tasks -= count
+        self._ahead_bytes -= freed + OVERHEAD * count
+
+    def _died(self, reason: str) -> None:
+        if self._dead:
+            return
+        self._dead = True
+        self._end()
+        if not reason:
+            code = self._process.returncode
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            said = launch.last_words(self._spec.directory)
+            reason = f"the runner ended with {how}" + (f": {said}" if said else "")
+        self._events.append(RunnerDied(reason))
+
+    def _end(self) -> None:
+        """Leave no process."""
+        if self._channel.fileno() >= 0:
+            self._selector.unregister(self._channel)
+        # The runner takes this as the order to kill all that is below it, and ends.
+        self._channel.close()
+        try:
+            self._process.wait(_CLOSE_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        # After an orderly end there is nothing left. A runner that was killed leaves what its workers had started.
+        for _ in range(_SWEEPS):
+            left = marked(f"{launch.MARK}={self._mark}")
+            if not left:
+                break
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            self._clock.sleep(_SWEEP_PAUSE)
+
+
+def _drained(channel: socket.socket) -> bool:
+    with contextlib.suppress(BlockingIOError):
+        while channel.recv(4096):
+            pass
+    return True
+
+
+def _cancelled(work: Work) -> ResultBlock:
+    document = failure(Status.cancelled, "the job was cancelled")
+    count = work.block.count
+    zeros = [0.0] * count
+    return ResultBlock(
+        work.block.first,
+        bytes([Status.cancelled]) * count,
+        array("Q", [len(document)]) * count,
+        document * count,
+        array("d", zeros),
+        array("f", zeros),
+        facts={"attempt": 0},
+    )

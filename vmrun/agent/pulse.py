@@ -1,0 +1,153 @@
+"""The agent's sign of life: heartbeat, lease, and the VM's journal, in a thread of its own.
+
+Kept apart from the work so that neither a long download nor a full commit delays a heartbeat. The lease is renewed
+only while the work shows signs of life itself: a stuck agent must not keep its VM.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import resource
+import threading
+
+from ..core.clock import Clock
+from ..core.errors import Corrupt, StoreError
+from ..core.heartbeats import write_heartbeat
+from ..core.ids import new_id
+from ..core.ledger import Desk, VmLedger
+from ..core.records import Entry, Heartbeat
+from .config import AgentConfig
+
+log = logging.getLogger(__name__)
+
+#: Seconds without a sign from the work after which the lease is no longer renewed.
+STUCK_AFTER = 900.0
+
+
+class Pulse:
+    """Beats until stopped. All methods may be called from the thread that works."""
+
+    def __init__(self, desk: Desk, config: AgentConfig, boot_id: str) -> None:
+        assert desk.signer is not None
+        self._desk = desk
+        self._config = config
+        self._clock: Clock = desk.clock
+        self._ledger = VmLedger(desk, config.vm)
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._ended = threading.Event()
+        self._beat = Heartbeat(counter=0, boot_id=boot_id, seen=0)
+        self._last_sign = self._clock.monotonic()
+        self._idle_since = self._last_sign
+        self._rng = desk.rng
+        self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+
+    def start(self) -> None:
+        """Begin to beat."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Beat once more, then no more."""
+        self._ended.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=30)
+
+    def sign(self, **changes: object) -> None:
+        """The work is alive; `changes` are fields of the heartbeat that now hold."""
+        with self._lock:
+            self._last_sign = self._clock.monotonic()
+            before = self._beat
+            self._beat = dataclasses.replace(before, **changes)  # type: ignore[arg-type]
+            if self._beat.busy:
+                self._idle_since = self._last_sign
+            turned = before.job != self._beat.job or bool(before.busy) != bool(self._beat.busy)
+        if turned:
+            self._wake.set()
+
+    def jobs(self) -> list[str]:
+        """The jobs given to this VM so far."""
+        with self._lock:
+            self._ledger.refresh()
+            return list(self._ledger.fold.jobs)
+
+    def ready(self) -> bool:
+        """Whether the client has let this agent work."""
+        with self._lock:
+            return self._ledger.refresh().ready is not None
+
+    def condemned(self) -> str:
+        """Why this VM is to end at once; "" if it is not. Costs no request."""
+        with self._lock:
+            fold = self._ledger.fold
+            if fold.delete is not None:
+                return fold.delete.why
+            if fold.gone is not None or fold.failed is not None:
+                return "the VM's journal is closed"
+        return "maximum lifetime" if self._clock.now() >= self._config.hard_deadline else ""
+
+    def keep_warm(self) -> float:
+        """Seconds to stay after the last job."""
+        with self._lock:
+            return self._ledger.fold.keep_warm
+
+    def idle(self) -> float:
+        """Seconds without work."""
+        with self._lock:
+            return 0.0 if self._beat.busy else self._clock.monotonic() - self._idle_since
+
+    def drain(self, reason: str, jobs: int) -> bool:
+        """Take no further job; False if one came in meanwhile."""
+        with self._lock:
+            return self._ledger.drain(reason, jobs=jobs)
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            try:
+                self._once()
+            except Corrupt as error:
+                # Somebody wrote into the VM's journal who must not: nothing of it is obeyed, the lease decides.
+                log.error("event=journal-refused error=%s", error.message)
+            except StoreError as error:
+                log.warning("event=heartbeat-failed error=%s", error.message)
+            self._wake.wait(self._config.heartbeat)
+            self._wake.clear()
+        with contextlib.suppress(StoreError):
+            self._once()
+
+    def _once(self) -> None:
+        self._renew_lease()
+        with self._lock:
+            fold = self._ledger.refresh()
+            if fold.suspected:
+                self._ledger.alive()
+            now = self._clock.monotonic()
+            self._beat = dataclasses.replace(
+                self._beat,
+                counter=self._beat.counter + 1,
+                seen=self._ledger.seen,
+                idle=0.0 if self._beat.busy else round(now - self._idle_since, 1),
+                agent_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            )
+            beat = self._beat
+        self._send(beat)
+
+    def _send(self, beat: Heartbeat) -> None:
+        assert self._desk.signer is not None
+        entry = Entry(beat.counter, "", new_id(self._clock, self._rng), self._clock.now(), beat)
+        write_heartbeat(self._desk.store, self._config.vm, entry, self._desk.signer)
+
+    def _renew_lease(self) -> None:
+        if self._clock.monotonic() - self._last_sign > STUCK_AFTER or self.condemned():
+            return
+        until = min(self._clock.now() + self._config.lease, self._config.hard_deadline)
+        fresh = f"{self._config.lease_file}.new"
+        try:
+            with open(fresh, "w", encoding="ascii") as file:
+                file.write(f"{int(until)}\n")
+            os.replace(fresh, self._config.lease_file)
+        except OSError as error:
+            log.error("event=lease-not-renewed error=%s", error)

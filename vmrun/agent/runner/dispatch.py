@@ -1,0 +1,125 @@
+"""Who gets which tasks, and what happens while they run: chunks out, waiting tasks taken back, time limits."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterable
+
+from vmrun.core.blocks import Status
+
+from .frames import Frame, Kind
+from .outcomes import Outcomes
+from .slots import Doom, RunnerConfig, Slot
+
+#: Seconds between looks at what the workers do.
+TICK = 0.05
+#: A task that runs for this many seconds gives back what waits behind it.
+LONG = 0.1
+#: Looks between two that pass on the output of running tasks.
+FOLLOW_EVERY = 4
+_SECOND = 1_000_000_000
+
+
+class Dispatch:
+    """Hands tasks to workers. `hire` makes a new worker, or returns None if there can be no more now."""
+
+    def __init__(self, config: RunnerConfig, outcomes: Outcomes, hire: Callable[[], Slot | None]) -> None:
+        self._config = config
+        self._outcomes = outcomes
+        self._queue = outcomes.queue
+        self._hire = hire
+        self._definitions: dict[str, Frame] = {}
+        self._looks = 0
+
+    def define(self, frame: Frame) -> None:
+        """Remember a function for the workers that will need it."""
+        self._definitions[frame.head["function"]] = frame
+
+    def fill(self, slots: Iterable[Slot]) -> None:
+        """Give tasks to all workers that should have some: idle ones, then new ones, then ahead to busy ones."""
+        if not self._queue.tasks:
+            return
+        free = [slot for slot in slots if slot.free]
+        for slot in free:
+            if not self._queue.tasks:
+                return
+            if not slot.chunks:
+                self._give(slot)
+        while self._queue.tasks:
+            hired = self._hire()
+            if hired is None:
+                break
+            self._give(hired)
+        for slot in free:
+            if not self._queue.tasks:
+                return
+            if len(slot.chunks) == 1 and self._short(slot):
+                self._give(slot)
+
+    def _short(self, slot: Slot) -> bool:
+        """Whether neither what the worker has nor what comes next takes long."""
+        sizers = self._outcomes.sizers
+        return sizers[slot.chunks[0].work.function].short and sizers[self._queue.function()].short
+
+    def _give(self, slot: Slot) -> None:
+        function = self._queue.function()
+        if function not in slot.known:
+            definition = self._definitions[function]
+            slot.writer.push(Kind.define, definition.head, definition.body)
+            slot.known.add(function)
+        size = self._outcomes.sizers[function].size(self._queue.tasks, self._config.workers)
+        slot.send(self._queue.take(size))
+
+    def watch(self, slots: list[Slot], *, room: bool, follow: bool) -> None:
+        """Look at all workers once; at most every `TICK` seconds.
+
+        `room` is for one more worker; `follow` says that output of running tasks is welcome.
+        """
+        self._looks += 1
+        idle = room or any(not slot.chunks and slot.free for slot in slots)
+        starving = idle and not self._queue.tasks
+        for slot in slots:
+            if slot.chunks:
+                self._watch(slot, starving=starving)
+                if follow and self._looks % FOLLOW_EVERY == 0 and slot.steady:
+                    self._outcomes.follow(slot)
+
+    def _watch(self, slot: Slot, *, starving: bool) -> None:
+        slot.look()
+        chunk = slot.chunks[0]
+        now = time.monotonic()
+        if slot.doom is not None:
+            if now >= slot.doom.kill_at and not slot.killed:
+                slot.signal(signal.SIGKILL)
+            return
+        left = sum(chunk.end - chunk.next for chunk in slot.chunks)
+        if not slot.running(chunk):
+            if starving and not slot.stopping and left > 1 and now - slot.given > TICK:
+                slot.stop()
+            return
+        self._outcomes.harvest(slot)
+        if slot.stopping:
+            # `STOP` was set at an earlier look, and it has been in this task since: it cannot miss it.
+            self._outcomes.take_back(slot)
+        task, begun, _ = slot.seen
+        seconds = time.monotonic_ns() / _SECOND - begun / _SECOND
+        if not slot.stopping and seconds > LONG and (chunk.end > task + 1 or len(slot.chunks) > 1):
+            slot.stop()
+        if self._config.task_timeout is not None and seconds > self._config.task_timeout:
+            self._end(slot, Status.timeout, task)
+
+    def _end(self, slot: Slot, kind: Status, task: int) -> None:
+        slot.doom = Doom(kind, task, time.monotonic() + self._config.kill_grace)
+        slot.stop()
+        slot.signal(signal.SIGTERM)
+
+    def cancel(self, slots: Iterable[Slot]) -> None:
+        """End all that runs and all that waits."""
+        for slot in slots:
+            if slot.chunks:
+                task = self._outcomes.cancel(slot)
+                if task is not None:
+                    self._end(slot, Status.cancelled, task)
+        for work in self._queue.take_all():
+            self._outcomes.cancelled(work)

@@ -1,0 +1,220 @@
+"""What a worker calls: pickled functions, functions in the job's file, commands, and the reduce over stored results."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pickle
+import signal
+import struct
+import subprocess
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
+from types import ModuleType
+from typing import Any
+
+from vmrun.core.blocks import PYTHON, BlockError, ResultBlock, Status, read_failure
+
+from . import system
+from .byvalue import ByValue
+from .failures import by_exit_code, by_signal, foreign_python
+from .guard import Place
+
+#: Takes one task's payload, returns its result.
+Call = Callable[[memoryview], Any]
+#: Name under which the job's own file is imported: not `__main__`, so that its guard does not fire.
+JOB_MODULE = "__vmrun_job__"
+#: Functions that stay loaded.
+LOADED_MAX = 256
+_LENGTH = struct.Struct("<Q")
+
+
+class Ended(BaseException):
+    """A task's outcome that is not an exception of its own: a status and the payload that goes with it."""
+
+    def __init__(self, status: Status, payload: bytes) -> None:
+        super().__init__(status.name)
+        self.status = status
+        self.payload = payload
+
+
+class Functions:
+    """The functions that this worker was told of; each is loaded when a task first needs it."""
+
+    def __init__(self, place: Place, app_path: str, by_value: ByValue, defaults: AbstractSet[str]) -> None:
+        self._code_path = place.code_path
+        self._tools = os.path.join(place.directory, "path")
+        self._app_path = app_path
+        self._by_value = by_value
+        #: Variables that programs do not get.
+        self._defaults = defaults
+        self._defined: dict[str, tuple[dict[str, Any], memoryview]] = {}
+        self._loaded: OrderedDict[str, Callable[..., Any]] = OrderedDict()
+        self._module: tuple[str, ModuleType] | None = None
+
+    def define(self, head: dict[str, Any], data: memoryview) -> None:
+        """Remember a definition; nothing of it is opened yet."""
+        self._defined[head["function"]] = head, data
+
+    def call(self, name: str, mode: str, python: str) -> Call:
+        """How tasks of function `name` are called, whose payloads are in form `mode` and pickled by `python`.
+
+        Raises whatever loading the function raises, and Ended when it must not be loaded.
+        """
+        head, data = self._defined[name]
+        if head["kind"] == "command":
+            return Command(head["argv"], self._tools, self._app_path, self._defaults)
+        if python != PYTHON and mode != "results":
+            raise Ended(Status.unpicklable, foreign_python("the task's argument", python))
+        function = self._loaded.get(name)
+        if function is None:
+            function = self._load(head, data)
+            self._loaded[name] = function
+            if len(self._loaded) > LOADED_MAX:
+                self._loaded.popitem(last=False)
+        self._loaded.move_to_end(name)
+        return _caller(function, mode)
+
+    def _load(self, head: dict[str, Any], data: memoryview) -> Callable[..., Any]:
+        if self._code_path and self._code_path not in sys.path:
+            sys.path.insert(0, self._code_path)
+        if head["kind"] == "source":
+            found: Any = self._job_module(head["path"])
+            for part in head["name"].split("."):
+                found = getattr(found, part)
+        else:
+            if head["python"] not in ("", PYTHON):
+                raise Ended(Status.unpicklable, foreign_python("the function", head["python"]))
+            found = pickle.loads(data)
+        function: Callable[..., Any] = resolve(found, head["role"])
+        if not callable(function):
+            raise TypeError(f"{head.get('name') or head['function']} is a {type(function).__name__}, not a function")
+        return function
+
+    def _job_module(self, path: str) -> ModuleType:
+        if self._module is not None and self._module[0] == path:
+            return self._module[1]
+        spec = importlib.util.spec_from_file_location(JOB_MODULE, path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{path} is not a Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[JOB_MODULE] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            sys.modules.pop(JOB_MODULE, None)
+            raise
+        self._by_value.again(JOB_MODULE)
+        self._module = path, module
+        return module
+
+
+def resolve(found: Any, role: str) -> Any:
+    """The function to call: a job of vmrun's stands for its `fn`, or in a reduce for its `reducer`."""
+    if not isinstance(found, type) and hasattr(found, "fn") and hasattr(found, "reducer"):
+        if role == "reduce":
+            if found.reducer is None:
+                raise TypeError("the job has no reduce function")
+            return found.reducer
+        return found.fn
+    return found
+
+
+def _caller(function: Callable[..., Any], mode: str) -> Call:
+    loads = pickle.loads
+    if mode == "one":
+        return lambda payload: function(loads(payload))
+    if mode == "call":
+
+        def call(payload: memoryview) -> Any:
+            positional, named = loads(payload)
+            return function(*positional, **named)
+
+        return call
+    if mode == "results":
+        return lambda payload: function(list(read_results(str(payload, "utf-8"))))
+    raise BlockError(f"unknown form of arguments: {mode}")
+
+
+def read_results(path: str) -> Iterator[Any]:
+    """The results in a file of (u64 little-endian length, result block), unpickled, in order.
+
+    Raises BlockError for a damaged file, Ended for another Python's pickles, ValueError for a task without result.
+    """
+    with open(path, "rb") as file:
+        while start := file.read(_LENGTH.size):
+            if len(start) < _LENGTH.size:
+                raise BlockError(f"{path} is cut short")
+            (size,) = _LENGTH.unpack(start)
+            data = file.read(size)
+            if len(data) < size:
+                raise BlockError(f"{path} is cut short")
+            block = ResultBlock.decode(data)
+            if block.python != PYTHON:
+                raise Ended(Status.unpicklable, foreign_python("a result", block.python))
+            for task, status, payload in block.items():
+                if status is not Status.ok:
+                    raise ValueError(f"task {task} has no result: {read_failure(payload).get('message', status.name)}")
+                yield pickle.loads(payload)
+
+
+class Command:
+    """A program that is run once per task, with the task's environment and output, and no input."""
+
+    def __init__(self, argv: list[str], tools: str, app_path: str, defaults: AbstractSet[str]) -> None:
+        self._argv = list(argv)
+        self._defaults = defaults
+        self._env = {"PYTHONUNBUFFERED": "1"}
+        if self._argv[:1] == ["{python}"]:
+            self._argv[0] = sys.executable
+            link_tools(tools, app_path)
+            own = os.environ.get("PYTHONPATH", "")
+            self._env["PYTHONPATH"] = f"{own}{os.pathsep}{tools}" if own else tools
+
+    def __call__(self, payload: memoryview) -> None:
+        """Run it. Raises Ended unless it exits with 0, OSError when it cannot be started."""
+        del payload
+        # The whole process group gets a SIGTERM; the program decides what it does then, this process waits for it.
+        # A handler, not SIG_IGN, because the program would inherit the latter.
+        env = {name: value for name, value in os.environ.items() if name not in self._defaults}
+        before = signal.signal(signal.SIGTERM, _wait_on)
+        parent = os.getpid()
+        try:
+            done = subprocess.run(
+                self._argv,
+                stdin=subprocess.DEVNULL,
+                env={**env, **self._env},
+                preexec_fn=lambda: system.die_with(parent),
+                check=False,
+            )
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        if done.returncode > 0:
+            raise Ended(Status.exited, by_exit_code(done.returncode))
+        if done.returncode < 0:
+            raise Ended(Status.signalled, by_signal(-done.returncode))
+
+
+def _wait_on(number: int, frame: Any) -> None:
+    del number, frame
+
+
+def link_tools(tools: str, app_path: str) -> None:
+    """Make `tools` a directory from which a program can import vmrun, and cloudpickle if it has no own.
+
+    The application's directory itself would put all that it holds before the program's own packages.
+    """
+    found = importlib.util.find_spec("cloudpickle")
+    names = ["vmrun"]
+    origin = "" if found is None or found.origin is None else os.path.realpath(found.origin)
+    if origin.startswith(os.path.realpath(app_path) + os.sep):
+        names.append("cloudpickle")
+    os.makedirs(tools, exist_ok=True)
+    for name in names:
+        link = os.path.join(tools, name)
+        if not os.path.lexists(link):
+            temporary = f"{link}.{os.getpid()}"
+            os.symlink(os.path.join(app_path, name), temporary)
+            os.replace(temporary, link)

@@ -1,0 +1,213 @@
+"""A worker's process, held against what user code does to it.
+
+Descriptors 0-2, the streams of `sys`, working directory, umask and environment are as before when the next task
+starts; what a task wrote and which files it left are known exactly. Not restored, and documented as such: mutable
+globals, monkeypatches, signal handlers, threads and child processes of earlier tasks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import fcntl
+import io
+import os
+import resource
+import signal
+import sys
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from . import system
+
+#: The worker's own descriptors are moved up here, out of the way of code that closes or reuses low ones.
+_HIGH, _MARGIN = 960, 32
+#: A task that took less than this many nanoseconds cannot have created a file.
+FILES_FASTEST = 1000
+_TASK = b"VMRUN_TASK"
+#: Libraries that would start a thread per core in each worker; they get their share of the cores instead.
+THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a worker works."""
+
+    job: str
+    #: The worker's number among its siblings; a replaced worker passes it on.
+    slot: int
+    #: Counts the processes of the engine; never passed on.
+    serial: int
+    #: The engine's directory.
+    directory: str
+    code_path: str
+    #: Cores for each worker.
+    cores: int = 1
+
+    @property
+    def output(self) -> str:
+        """The directory that tasks write their files to."""
+        return os.path.join(self.directory, "output", str(self.serial))
+
+
+def raise_and_close(fd: int) -> int:
+    """`fd` under a high number that no program started from here inherits; negative ones stay as they are."""
+    if fd < 0:
+        return fd
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    limit = _HIGH if soft == resource.RLIM_INFINITY else min(_HIGH, soft - _MARGIN)
+    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(3, limit))
+    os.close(fd)
+    return high
+
+
+class Guard:
+    """Takes over the process it is made in; `out` and `err` are the files for its output, opened for appending."""
+
+    def __init__(self, place: Place, out: int, err: int) -> None:
+        self._place = place
+        self._null = raise_and_close(os.open(os.devnull, os.O_RDWR))
+        self._out, self._err = raise_and_close(out), raise_and_close(err)
+        self.settle()
+        self._stdout, self._stderr = _stream(1), _stream(2)
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  lives as long as the process
+        self._install_streams()
+        faulthandler.enable(self._err, all_threads=False)
+        system.buffer_lines()
+        self._home = raise_and_close(os.open(place.code_path or place.directory, os.O_RDONLY | os.O_DIRECTORY))
+        self._mask = os.umask(0o022)
+        os.umask(self._mask)
+        self._files = os.path.join(place.directory, "files")
+        self._fresh()
+        self._references = raise_and_close(_open_references())
+        self._environ = os.environ
+        self._take_environment()
+        os.fchdir(self._home)
+
+    def complain(self, text: str) -> None:
+        """Write to the worker's stderr, whatever became of the streams."""
+        with contextlib.suppress(OSError):
+            os.write(self._err, text.encode(errors="replace"))
+
+    def forget_peak(self) -> None:
+        """Have the peak of memory that the system reports start anew; best effort."""
+        with contextlib.suppress(OSError):
+            if self._references >= 0:
+                os.pwrite(self._references, b"5", 0)
+
+    def _take_environment(self) -> None:
+        os.environ["VMRUN_JOB"] = self._place.job
+        os.environ["VMRUN_WORKER"] = str(self._place.slot)
+        os.environ["VMRUN_OUTPUT"] = self._place.output
+        os.environ["VMRUN_TASK"] = ""
+        #: Variables that are only a default for tasks; a program that is a task of its own has all cores.
+        self.defaults = {name for name in THREADS if name not in os.environ}
+        os.environ.update(dict.fromkeys(self.defaults, str(self._place.cores)))
+        self._slot = system.EnvironmentSlot(_TASK)
+        # The mapping behind os.environ is compared after each task, which takes a fraction of going through os.environ.
+        self._variables: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]  # noqa: SLF001
+        self._saved = dict(self._variables)
+
+    def announce(self, task: int) -> None:
+        """Tell task `task` its number."""
+        text = b"%d" % task
+        self._slot.set(text)
+        self._variables[_TASK] = self._saved[_TASK] = text
+
+    def settle(self) -> tuple[int, int]:
+        """Put descriptors 0-2 back if they were changed; (end of stdout, end of stderr) in bytes. Raises OSError."""
+        for low, high in ((0, self._null), (1, self._out), (2, self._err)):
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.fstat(low), os.fstat(high)):
+                    continue
+            os.dup2(high, low)
+        return os.lseek(self._out, 0, os.SEEK_END), os.lseek(self._err, 0, os.SEEK_END)
+
+    def repair(self) -> None:
+        """Undo what a task did to the process. Raises OSError when the process is beyond repair."""
+        os.fchdir(self._home)
+        os.umask(self._mask)
+        if self._variables != self._saved or os.environ is not self._environ:
+            self._restore_environment()
+        out, err = self._stdout, self._stderr
+        if sys.stdout is not out or sys.stderr is not err or out.closed or err.closed:
+            self._restore_streams()
+
+    def _restore_environment(self) -> None:
+        os.environ = self._environ  # noqa: B003  the very mapping that a task replaced
+        for name in set(self._variables) - set(self._saved):
+            del os.environ[os.fsdecode(name)]
+        for name, value in self._saved.items():
+            if self._variables.get(name) != value:
+                os.environ[os.fsdecode(name)] = os.fsdecode(value)
+        self._slot.install()
+
+    def _restore_streams(self) -> None:
+        if self._stdout.closed:
+            self._stdout = _stream(1)
+        if self._stderr.closed:
+            self._stderr = _stream(2)
+        self._install_streams()
+
+    def _install_streams(self) -> None:
+        for name, stream in (("stdout", self._stdout), ("stderr", self._stderr)):
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+
+    def wrote_files(self) -> bool:
+        """Whether something changed in the output directory since it was fresh."""
+        try:
+            return os.stat(self._place.output).st_mtime != 0
+        except OSError:
+            return True
+
+    def take_files(self, task: int, attempt: int) -> str:
+        """Move the output directory away if it holds anything; where to, or "". The next task has an empty one."""
+        path = move_files(self._place, self._files, task, attempt)
+        self._fresh()
+        return path
+
+    def _fresh(self) -> None:
+        """An empty output directory, whose age shows the first change, however coarse the file system's clock."""
+        os.makedirs(self._place.output, exist_ok=True)
+        os.utime(self._place.output, (0, 0))
+
+
+def move_files(place: Place, files: str, task: int, attempt: int) -> str:
+    """Move the output directory of `place` below `files` if it holds anything; where to, or ""."""
+    target = os.path.join(files, f"{task}-{attempt}")
+    with contextlib.suppress(OSError):
+        if os.listdir(place.output):
+            if os.path.exists(target):
+                target = f"{target}-{place.serial}"
+            os.rename(place.output, target)
+            return target
+    return ""
+
+
+def reset_signals() -> None:
+    """Give user code the signal handling that a fresh Python program has."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _open_references() -> int:
+    """The file that resets this process's peak of memory, or -1."""
+    try:
+        return os.open("/proc/self/clear_refs", os.O_WRONLY)
+    except OSError:
+        return -1
+
+
+def _stream(fd: int) -> TextIO:
+    """Text that is written through at once: nothing is lost in a crash, nothing of one task appears in the next."""
+    raw: Any = io.FileIO(fd, "w", closefd=False)
+    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)

@@ -1,0 +1,117 @@
+"""How the agent starts a runner: its directories, its environment, its first lines. Imported by the agent only."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+from collections.abc import Mapping
+
+#: Directories below the engine's: large results, files of tasks, files being written, what programs import from.
+PARTS = ("spool", "files", "output", "path")
+LOG = "runner.log"
+#: Of the agent's own environment user code gets these, and nothing else: it may hold credentials.
+INHERITED = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LANGUAGE",
+    "TZ",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "VMRUN_TEST_RUN",
+)
+#: Names the engine that a process belongs to.
+MARK = "VMRUN_ENGINE"
+#: vmrun comes from `app_path` whatever else is installed; the job's own packages come before all else that is there.
+_BOOT = """
+import importlib.util, sys
+place = sys.argv[1]
+sys.path[:] = [path for path in sys.path if path]
+spec = importlib.util.spec_from_file_location(
+    "vmrun", place + "/vmrun/__init__.py", submodule_search_locations=[place + "/vmrun"]
+)
+sys.modules["vmrun"] = module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+if place not in sys.path:
+    sys.path.append(place)
+from vmrun.agent.runner.loop import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def make_directories(directory: str, user: str) -> None:
+    """An empty engine directory that `user` ("": this process's) may write to."""
+    remove(directory)
+    os.makedirs(directory, mode=0o700)
+    paths = [directory, *(os.path.join(directory, part) for part in PARTS)]
+    for path in paths[1:]:
+        os.mkdir(path, mode=0o700)
+    if user:
+        entry = pwd.getpwnam(user)
+        for path in paths:
+            os.chown(path, entry.pw_uid, entry.pw_gid)
+
+
+def remove(directory: str) -> None:
+    """Remove a directory, also one in which user code has taken its own rights away."""
+    shutil.rmtree(directory, ignore_errors=True)
+    if not os.path.lexists(directory):
+        return
+    for folder, _, _ in os.walk(directory):
+        os.chmod(folder, stat.S_IRWXU)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def environment(given: Mapping[str, str], user: str, mark: str) -> dict[str, str]:
+    """The runner's and its workers' whole environment."""
+    env = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    env.update((name, value) for name, value in os.environ.items() if name.startswith("LC_"))
+    env.setdefault("PATH", os.defpath)
+    if user:
+        entry = pwd.getpwnam(user)
+        env.update(HOME=entry.pw_dir, USER=user, LOGNAME=user, SHELL=entry.pw_shell or "/bin/sh")
+        env.pop("TMPDIR", None)
+    if not any(name == "LANG" or name.startswith("LC_") for name in env):
+        env["LANG"] = "C.UTF-8"
+    return {**env, **given, MARK: mark}
+
+
+def start(paths: tuple[str, str, str], user: str, env: dict[str, str], fd: int) -> subprocess.Popen[bytes]:
+    """Start the runner on descriptor `fd`; `paths` are interpreter, application, directory. Raises OSError."""
+    python, app_path, directory = paths
+    log = os.open(os.path.join(directory, LOG), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        return subprocess.Popen(
+            [python, "-s", "-c", _BOOT, app_path, str(fd)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=directory,
+            env=env,
+            pass_fds=[fd],
+            # A Ctrl-C in the agent's terminal is the agent's business.
+            start_new_session=True,
+            user=user or None,
+            group=pwd.getpwnam(user).pw_gid if user else None,
+            extra_groups=[] if user else None,
+        )
+    finally:
+        os.close(log)
+
+
+def last_words(directory: str, limit: int = 2000) -> str:
+    """The end of what the runner wrote about itself."""
+    try:
+        with open(os.path.join(directory, LOG), "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - limit))
+            return file.read().decode(errors="replace").strip()
+    except OSError:
+        return ""

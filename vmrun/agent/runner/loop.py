@@ -1,0 +1,302 @@
+"""The runner's one loop: frames from the agent and from workers, deaths, and the clock. It never waits for anyone."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import resource
+import selectors
+import signal
+import socket
+import sys
+import time
+import traceback
+from typing import Any
+
+from vmrun.core.blocks import TaskBlock
+
+from . import frames, system
+from .chunks import Work
+from .dispatch import TICK, Dispatch
+from .frames import FrameError, FrameReader, FrameWriter, Kind
+from .guard import Place
+from .outcomes import Death, Outcomes
+from .processes import end_descendants, out_of_memory_kills
+from .slots import RunnerConfig, Slot, spawn
+
+#: Bytes for the agent above which workers are not read from, and below which they are again.
+CONGESTED, RELIEVED = 16 * 1024 * 1024, 4 * 1024 * 1024
+#: Bytes read from one socket before the others get their turn.
+_BUDGET = 4 * 1024 * 1024
+#: Workers in a row that may end before they are up.
+STARTS_MAX = 3
+#: Seconds between reports of the load, and between attempts to fork after a failure.
+_LOAD_EVERY, _FORK_AGAIN = 0.5, 0.5
+#: Seconds to get the last words to the agent.
+_LAST_WORDS = 2.0
+
+
+class Runner:
+    """Everything that the runner process does after it was configured."""
+
+    def __init__(self, config: RunnerConfig, channel: socket.socket) -> None:
+        self._config = config
+        channel.setblocking(False)
+        self._channel = channel
+        self._reader, self._writer = FrameReader(channel), FrameWriter(channel)
+        self._outcomes = Outcomes(config, self._writer)
+        self._dispatch = Dispatch(config, self._outcomes, self._hire)
+        self._slots: dict[int, Slot] = {}
+        self._serial = 0
+        self._selector = selectors.DefaultSelector()
+        self._masks: dict[socket.socket, int] = {}
+        self._watch(channel, selectors.EVENT_READ, None)
+        self._limits = _raise_limits()
+        self._ending = False
+        self._congested = False
+        self._starts_failed = 0
+        self._fork_after = 0.0
+        self._looked = time.monotonic()
+        self._load: tuple[int, int, int] = (0, 0, 0)
+        self._load_sent = (self._looked, (0, 0, 0))
+        self._memory_kills = out_of_memory_kills()
+        self._fatal = ""
+
+    def run(self) -> int:
+        """Serve until the agent stops it, or is gone; the exit code."""
+        wakeup = self._listen_to_signals()
+        if self._hire() is None:
+            self._fatal = self._fatal or "cannot fork"
+        while not self._ending and not self._fatal:
+            for key, _ in self._selector.select(self._patience()):
+                if key.fileobj is wakeup:
+                    _drain(wakeup)
+                elif key.fileobj is self._channel:
+                    self._from_agent()
+                else:
+                    self._from_worker(key.data)
+            self._reap()
+            self._tick()
+            self._dispatch.fill(list(self._slots.values()))
+            self._send()
+        return self._end()
+
+    # --- the agent ---
+
+    def _from_agent(self) -> None:
+        try:
+            received = self._reader.read(_BUDGET)
+        except FrameError as error:
+            self._fatal = f"the agent sent what is not a frame: {error}"
+            return
+        for frame in received:
+            if frame.kind is Kind.define:
+                self._dispatch.define(frame)
+            elif frame.kind is Kind.tasks:
+                self._outcomes.queue.add(Work(frame.head["function"], TaskBlock.decode(frame.body)))
+            elif frame.kind is Kind.cancel:
+                self._dispatch.cancel(self._slots.values())
+            elif frame.kind is Kind.stop:
+                self._ending = True
+        self._ending = self._ending or self._reader.closed
+
+    def _send(self) -> None:
+        """Get rid of what is to be sent, and listen to those who may now send."""
+        self._outcomes.flush_output()
+        try:
+            self._writer.flush()
+        except OSError:
+            self._ending = True
+        self._congested = self._writer.pending > (RELIEVED if self._congested else CONGESTED)
+        wanted = selectors.EVENT_WRITE if self._writer.pending else 0
+        self._watch(self._channel, selectors.EVENT_READ | wanted, None)
+        for slot in self._slots.values():
+            with contextlib.suppress(OSError):  # its death is about to be noticed
+                slot.writer.flush()
+            wanted = selectors.EVENT_WRITE if slot.writer.pending else 0
+            if not self._congested:
+                wanted |= selectors.EVENT_READ
+            self._watch(slot.channel, 0 if slot.reader.closed or slot.broken else wanted, slot)
+
+    def _watch(self, channel: socket.socket, events: int, slot: Slot | None) -> None:
+        before = self._masks.get(channel, 0)
+        if events == before:
+            return
+        if not before:
+            self._selector.register(channel, events, slot)
+        elif not events:
+            self._selector.unregister(channel)
+        else:
+            self._selector.modify(channel, events, slot)
+        self._masks[channel] = events
+
+    # --- workers ---
+
+    def _hire(self) -> Slot | None:
+        """One more worker, unless there are enough, or it cannot be had now."""
+        if len(self._slots) >= self._config.workers or self._fatal or time.monotonic() < self._fork_after:
+            return None
+        taken = {slot.place.slot for slot in self._slots.values()}
+        number = next(at for at in range(self._config.workers) if at not in taken)
+        self._serial += 1
+        config = self._config
+        cores = max(1, len(os.sched_getaffinity(0)) // config.workers)
+        place = Place(config.job, number, self._serial, config.directory, config.code_path, cores)
+        try:
+            slot = spawn(config, place, self._limits)
+        except OSError as error:
+            self._start_failed(f"cannot make a worker process: {error}")
+            return None
+        self._slots[slot.pid] = slot
+        return slot
+
+    def _start_failed(self, reason: str) -> None:
+        self._fork_after = time.monotonic() + _FORK_AGAIN
+        self._starts_failed += 1
+        if self._starts_failed >= STARTS_MAX and not any(slot.ready for slot in self._slots.values()):
+            self._fatal = f"workers do not start: {reason}"
+
+    def _from_worker(self, slot: Slot) -> None:
+        if slot.alive:
+            self._handle(slot, _BUDGET)
+
+    def _handle(self, slot: Slot, budget: int) -> None:
+        try:
+            for frame in slot.reader.read(budget):
+                if frame.kind is Kind.hello:
+                    slot.ready = True
+                    self._starts_failed = 0
+                elif frame.kind is Kind.results:
+                    self._outcomes.results(slot, frame)
+                elif frame.kind is Kind.large:
+                    self._outcomes.large(slot, frame)
+                elif frame.kind is Kind.files:
+                    self._outcomes.files(frame)
+        except (FrameError, ValueError, LookupError, TypeError):
+            # User code wrote into the socket; whatever else comes from there is not to be believed.
+            sys.stderr.write(traceback.format_exc())
+            slot.broken = True
+            slot.signal(signal.SIGKILL)
+
+    def _reap(self) -> None:
+        """Settle the processes that ended: workers, and orphans that came to this process."""
+        while True:
+            try:
+                info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if info is None:
+                return
+            slot = self._slots.get(info.si_pid)
+            if slot is not None:
+                # While the worker is not reaped, nobody else can have its process group's number.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(slot.pid, signal.SIGKILL)
+            _, status, usage = os.wait4(info.si_pid, 0)
+            if slot is not None:
+                self._died(slot, status, usage)
+
+    def _died(self, slot: Slot, status: int, usage: Any) -> None:
+        if not slot.broken:
+            self._handle(slot, sys.maxsize)
+        starved = out_of_memory_kills() > self._memory_kills
+        code = os.waitstatus_to_exitcode(status)
+        self._outcomes.died(slot, Death(code, usage.ru_maxrss * 1024, starved))
+        del self._slots[slot.pid]
+        self._watch(slot.channel, 0, None)
+        del self._masks[slot.channel]
+        if not slot.ready and not self._ending and slot.doom is None:
+            last = slot.outputs.streams[1].last(1, 2000).decode(errors="replace")
+            self._start_failed(f"exit status {code}. {last}")
+        slot.close()
+
+    # --- time ---
+
+    def _busy(self) -> bool:
+        return any(slot.chunks for slot in self._slots.values())
+
+    def _patience(self) -> float | None:
+        """Seconds until something is due though nothing happens."""
+        if self._busy():
+            return max(0.0, self._looked + TICK - time.monotonic())
+        if self._outcomes.queue.tasks or self._load_sent[1] != self._load:
+            return _LOAD_EVERY
+        return None
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if now - self._looked >= TICK:
+            self._looked = now
+            slots = list(self._slots.values())
+            self._dispatch.watch(slots, room=len(slots) < self._config.workers, follow=not self._congested)
+        running = sum(1 for slot in self._slots.values() if slot.chunks)
+        self._load = (running, self._outcomes.queue.tasks, self._outcomes.done)
+        sent, before = self._load_sent
+        if self._load != before and now - sent >= _LOAD_EVERY:
+            self._load_sent = (now, self._load)
+            self._writer.push(Kind.load, dict(zip(("running", "queued", "done"), self._load, strict=True)))
+            self._memory_kills = out_of_memory_kills()
+
+    # --- the end ---
+
+    def _listen_to_signals(self) -> socket.socket:
+        theirs, ours = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        self._wakeup = theirs
+        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._watch(ours, selectors.EVENT_READ, None)
+        return ours
+
+    def _on_term(self, _number: int, _frame: Any) -> None:
+        self._ending = True
+
+    def _end(self) -> int:
+        """Kill everything; tell the agent why, if it is not by its own wish."""
+        self._ending = True
+        for slot in self._slots.values():
+            slot.signal(signal.SIGKILL)
+        end_descendants()
+        if self._fatal:
+            self._channel.settimeout(_LAST_WORDS)
+            with contextlib.suppress(OSError):
+                self._writer.flush()
+                frames.send(self._channel, Kind.fatal, {"reason": self._fatal})
+            return 1
+        return 0
+
+
+def _drain(channel: socket.socket) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while channel.recv(4096):
+            pass
+
+
+def _raise_limits() -> tuple[int, int]:
+    """Let this process have as many descriptors as it may; what it had before, for the workers."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft, hard
+
+
+def main(arguments: list[str]) -> int:
+    """Serve the agent at the other end of the socket whose descriptor is the only argument; the exit code."""
+    channel = socket.socket(fileno=int(arguments[0]))
+    channel.set_inheritable(False)
+    try:
+        first = frames.receive(channel)
+    except (EOFError, OSError):
+        return 0
+    # User code has no use for what this process was called with.
+    sys.argv[:] = [""]
+    system.adopt_orphans()
+    runner = Runner(RunnerConfig(**first.head), channel)
+    gc.collect()
+    # What is here already is not walked through, and so not copied, in each worker.
+    gc.freeze()
+    return runner.run()

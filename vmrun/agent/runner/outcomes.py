@@ -1,0 +1,336 @@
+"""From what workers report, and from how they die, to one outcome per task, or another attempt.
+
+A worker's death is blamed on the task that it was running and on no other: what it had finished is read from the
+memory that it shared, what it had not started waits for another worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from array import array
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from vmrun.core.blocks import ResultBlock, Status, TaskBlock, failure
+
+from . import failures
+from .chunks import Sizer, Work, WorkQueue
+from .frames import Buffer, Frame, FrameWriter, Kind
+from .guard import move_files
+from .shared import BEGUN, CHUNK, MOVE, Shared
+from .slots import Chunk, RunnerConfig, Slot
+
+#: A task whose worker was killed from outside, by a SIGKILL that nobody here sent, is tried again this many times,
+#: whatever the job's retries: the machine may have been short of memory because of its neighbours.
+LOSSES_MAX = 2
+#: Tasks in one block of failures that need no telling apart.
+_SAME_MAX = 4096
+_GIB = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a worker process ended."""
+
+    #: Exit code, or minus the signal.
+    code: int
+    peak_bytes: int
+    #: The kernel ended some process for lack of memory meanwhile.
+    out_of_memory: bool
+
+
+class Outcomes:
+    """Turns reports into outcomes for the agent and into work for the queue."""
+
+    def __init__(self, config: RunnerConfig, agent: FrameWriter) -> None:
+        self._config = config
+        self._agent = agent
+        self.queue = WorkQueue()
+        self.sizers: defaultdict[str, Sizer] = defaultdict(Sizer)
+        #: Tasks whose outcome was passed on.
+        self.done = 0
+        self._output: list[Buffer] = []
+
+    # --- what workers send ---
+
+    def results(self, slot: Slot, frame: Frame) -> None:
+        """A worker's finished tasks, and at the end of a chunk those that it did not start."""
+        head = frame.head
+        chunk = self._chunk(slot, head["chunk"])
+        if chunk is None:
+            return
+        size = head["moves"]
+        self._pass_output(slot, chunk, frame.body[:size])
+        first, count = head["first"], head["count"]
+        work = chunk.work
+        if count:
+            self.sizers[work.function].learn(count, head["seconds"])
+        final = work.attempt - work.losses >= self._config.retries or not head["failed"]
+        if slot.doom is None and final and first == chunk.next and first + count <= chunk.end:
+            if count:
+                self._report(work, first, count, frame.body[size:])
+            chunk.next += count
+        elif count:
+            self._accept(slot, chunk, ResultBlock.decode(frame.body[size:]))
+        if head["final"]:
+            slot.chunks.remove(chunk)
+            self.queue.add_first(chunk.rest(chunk.next))
+            self._answered(slot)
+
+    def large(self, slot: Slot, frame: Frame) -> None:
+        """A result that went into a file."""
+        head = frame.head
+        chunk = self._chunk(slot, head["chunk"])
+        task = head["task"]
+        if chunk is None or task != chunk.next or task >= chunk.end or (slot.doom and slot.doom.task == task):
+            with contextlib.suppress(OSError):
+                os.unlink(head["path"])
+            if chunk is not None and task == chunk.next < chunk.end:
+                self._doomed(slot, chunk, task)
+            return
+        chunk.next += 1
+        self.done += 1
+        self.flush_output()
+        self._agent.push(Kind.large, {**_where(head), "freed": chunk.work.size(task, 1)})
+
+    def files(self, frame: Frame) -> None:
+        """Files that a task left."""
+        self._agent.push(Kind.files, frame.head)
+
+    def _chunk(self, slot: Slot, number: int) -> Chunk | None:
+        return next((chunk for chunk in slot.chunks if chunk.number == number), None)
+
+    def _answered(self, slot: Slot) -> None:
+        if slot.chunks:
+            return
+        slot.stopping = False
+        if slot.doom is not None:
+            # It outlived the signal; what that did to it and to its children nobody knows.
+            slot.signal(signal.SIGKILL)
+        slot.outputs.empty()
+
+    # --- what is read from a worker's memory ---
+
+    def harvest(self, slot: Slot) -> None:
+        """Take what a worker finished before the long task that it is in, or that it died in."""
+        shared = slot.shared
+        chunk = self._chunk(slot, shared.words[CHUNK])
+        if chunk is None or shared.running()[0] <= chunk.next:
+            return
+        block, moves = _copy(shared), shared.moved()
+        if slot.alive and not slot.still():
+            return
+        block.facts = {"worker": slot.place.slot, "pid": slot.pid, "attempt": chunk.work.attempt}
+        self._pass_output(slot, chunk, memoryview(moves))
+        self._accept(slot, chunk, block)
+
+    def take_back(self, slot: Slot) -> None:
+        """Queue again what waits behind the task that a stopped worker is known to be in."""
+        task, _, number = slot.seen
+        for chunk in reversed(slot.chunks):
+            first = task + 1 if chunk.number == number else chunk.next
+            if first < chunk.end:
+                self.queue.add_first(chunk.rest(first))
+                chunk.end = first
+
+    def follow(self, slot: Slot) -> None:
+        """Pass on what the task that a worker has been in for some time has written."""
+        chunk = self._chunk(slot, slot.seen[2])
+        if chunk is not None and slot.seen[0] == chunk.next:
+            slot.outputs.follow((chunk.next, chunk.work.attempt), slot.still, self._sink)
+            self.flush_output()
+
+    # --- outcomes ---
+
+    def _accept(self, slot: Slot, chunk: Chunk, block: ResultBlock) -> None:
+        """Pass on outcomes that are new; those that do not count become another attempt, or what the doom says."""
+        low = max(chunk.next, block.first)
+        high = min(chunk.end, block.first + block.count)
+        work = chunk.work
+        again = work.attempt - work.losses < self._config.retries
+        start = low
+        for task in range(low, high):
+            doomed = slot.doom is not None and slot.doom.task == task
+            if not doomed and not (again and block.status[task - block.first]):
+                continue
+            self._report_part(work, block, start, task)
+            start = task + 1
+            if doomed:
+                chunk.next = task
+                self._doomed(slot, chunk, task)
+            else:
+                self._again(work, task)
+        self._report_part(work, block, start, high)
+        chunk.next = max(chunk.next, high)
+
+    def _doomed(self, slot: Slot, chunk: Chunk, task: int) -> None:
+        assert slot.doom is not None
+        self._failed(slot, chunk, task, self._doom_document(slot.doom.kind))
+        chunk.next = task + 1
+
+    def _doom_document(self, kind: Status, last: str = "") -> tuple[Status, bytes]:
+        if kind is Status.cancelled:
+            return kind, failure(kind, "the job was cancelled", traceback=last)
+        limit = self._config.task_timeout or 0.0
+        return kind, failure(kind, f"took longer than {limit:g} seconds (the task timeout)", traceback=last)
+
+    def _failed(self, slot: Slot, chunk: Chunk, task: int, outcome: tuple[Status, bytes]) -> None:
+        """A task did not return: another attempt, or that is its outcome."""
+        status, document = outcome
+        work = chunk.work
+        if status is not Status.cancelled and work.attempt - work.losses < self._config.retries:
+            self._again(work, task)
+            return
+        facts = {"worker": slot.place.slot, "pid": slot.pid, "attempt": work.attempt}
+        self._report(work, task, 1, _same(task, 1, status, document, facts).encode())
+
+    def _again(self, work: Work, task: int, *, lost: bool = False) -> None:
+        """Queue one task for another attempt, without keeping its neighbours' arguments."""
+        block = work.block.slice(task, 1)
+        alone = TaskBlock(task, block.lengths, bytes(block.payload), block.call, block.python)
+        self.queue.add(Work(work.function, alone, work.attempt + 1, work.losses + lost))
+
+    def _report_part(self, work: Work, block: ResultBlock, first: int, end: int) -> None:
+        if first < end:
+            self._report(work, first, end - first, block.slice(first, end - first).encode())
+
+    def _report(self, work: Work, first: int, count: int, data: Buffer) -> None:
+        self.flush_output()
+        self.done += count
+        head = {"function": work.function, "freed": work.size(first, count)}
+        self._agent.push(Kind.results, head, data)
+
+    def cancelled(self, work: Work) -> None:
+        """Tasks that will not be started."""
+        status, document = self._doom_document(Status.cancelled)
+        first = work.block.first
+        while first < work.end:
+            count = min(_SAME_MAX, work.end - first)
+            block = _same(first, count, status, document, {"attempt": work.attempt})
+            self._report(work, first, count, block.encode())
+            first += count
+
+    def cancel(self, slot: Slot) -> int | None:
+        """Settle all that a worker was given but for the task that it is in, or about to start: its number."""
+        slot.look()
+        if slot.steady:
+            self.harvest(slot)
+        current = slot.current()
+        for chunk in slot.chunks:
+            first = chunk.next + (chunk is current)
+            if first < chunk.end:
+                self.cancelled(chunk.rest(first))
+                chunk.end = first
+        return None if current is None else current.next
+
+    # --- deaths ---
+
+    def died(self, slot: Slot, death: Death) -> None:
+        """A worker ended; all that it had sent was handled before."""
+        slot.alive = False
+        self.harvest(slot)
+        chunk = slot.current()
+        if chunk is not None and (slot.ready or slot.doom is not None):
+            self._bury(slot, chunk, death)
+        for chunk in reversed(slot.chunks):
+            self.queue.add_first(chunk.rest(chunk.next))
+        slot.chunks.clear()
+        self.flush_output()
+
+    def _bury(self, slot: Slot, chunk: Chunk, death: Death) -> None:
+        """Settle the task that the worker died in, if it was in one."""
+        words, work, task = slot.shared.words, chunk.work, chunk.next
+        began = words[CHUNK] == chunk.number and words[BEGUN] != 0
+        last = slot.outputs.finish((task, work.attempt), self._sink)
+        path = move_files(slot.place, os.path.join(slot.place.directory, "files"), task, work.attempt)
+        if path:
+            self.flush_output()
+            self._agent.push(Kind.files, {"task": task, "attempt": work.attempt, "path": path})
+        if slot.doom is not None and slot.doom.task == task:
+            self._failed(slot, chunk, task, self._doom_document(slot.doom.kind, last))
+        elif slot.doom is not None:
+            # It had finished the task that it was killed for, just in time, and was in an innocent one.
+            self._again(work, task, lost=True)
+        else:
+            self._blame(slot, chunk, death, last if began else "")
+        chunk.next = task + 1
+
+    def _blame(self, slot: Slot, chunk: Chunk, death: Death, last: str) -> None:
+        work, task = chunk.work, chunk.next
+        began = slot.shared.words[CHUNK] == chunk.number and slot.shared.words[BEGUN] != 0
+        lost = not began or slot.broken or death.code == -signal.SIGKILL
+        if lost and work.losses < LOSSES_MAX:
+            self._again(work, task, lost=True)
+        else:
+            self._failed(slot, chunk, task, _verdict(death, last, known=began and not slot.broken))
+
+    # --- output ---
+
+    def _sink(self, record: bytes, data: Buffer) -> None:
+        self._output.append(record)
+        self._output.append(data)
+
+    def _pass_output(self, slot: Slot, chunk: Chunk, moves: memoryview) -> None:
+        for task, *ends in _moves(moves):
+            if task >= chunk.next:
+                slot.outputs.pass_on((task, chunk.work.attempt), (ends[0], ends[1]), self._sink)
+
+    def flush_output(self) -> None:
+        """Send collected output; before the outcome of the task that wrote it."""
+        if self._output:
+            self._agent.push(Kind.output, {}, b"".join(self._output))
+            self._output.clear()
+
+
+def _verdict(death: Death, last: str, *, known: bool) -> tuple[Status, bytes]:
+    if not known:
+        message = f"its worker ended {LOSSES_MAX + 1} times outside of any task, the last time with {_ending(death)}"
+        return Status.lost, failure(Status.lost, message, traceback=last)
+    if death.code >= 0:
+        return Status.exited, failures.by_exit_code(death.code)
+    number = -death.code
+    if number != signal.SIGKILL:
+        return Status.signalled, failures.by_signal(number, last=last)
+    peak = f"its memory peaked at {death.peak_bytes / _GIB:.2f} GiB"
+    if death.out_of_memory:
+        message = f"killed by the system, which was out of memory; {peak}"
+        return Status.oom, failure(Status.oom, message, traceback=last, code=number)
+    return Status.signalled, failures.by_signal(number, why=f" (out of memory, or from outside); {peak}", last=last)
+
+
+def _where(head: dict[str, Any]) -> dict[str, Any]:
+    return {name: head[name] for name in ("task", "path", "size")}
+
+
+def _ending(death: Death) -> str:
+    return f"exit code {death.code}" if death.code >= 0 else failures.signal_name(-death.code)
+
+
+def _copy(shared: Shared) -> ResultBlock:
+    block = shared.results()
+    block.payload = bytes(block.payload)
+    return block
+
+
+def _moves(data: memoryview) -> Iterator[tuple[int, ...]]:
+    numbers = data.cast("q") if len(data) else ()
+    for at in range(0, len(numbers), MOVE):
+        yield tuple(numbers[at : at + MOVE])
+
+
+def _same(first: int, count: int, status: Status, document: bytes, facts: dict[str, Any]) -> ResultBlock:
+    """Tasks that failed in the same way."""
+    zeros = [0.0] * count
+    return ResultBlock(
+        first,
+        bytes([status]) * count,
+        array("Q", [len(document)]) * count,
+        document * count,
+        array("d", zeros),
+        array("f", zeros),
+        facts=facts,
+    )

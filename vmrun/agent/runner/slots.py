@@ -1,0 +1,219 @@
+"""The runner's side of one worker process: how it is forked, what it was given, how it is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from vmrun.core.blocks import Status, TaskBlock
+
+from . import system
+from .chunks import Work
+from .frames import FrameReader, FrameWriter, Kind
+from .guard import Guard, Place, raise_and_close, reset_signals
+from .outputs import Outputs
+from .shared import CHUNK, STOP, Shared
+from .worker import RETIRED, Worker
+
+#: Of all processes, workers are what the kernel should kill first when memory runs out.
+_OOM_SCORE = b"500"
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerConfig:
+    """What the agent tells the runner when it starts it."""
+
+    directory: str
+    workers: int
+    job: str
+    code_path: str
+    app_path: str
+    task_timeout: float | None
+    kill_grace: float
+    retries: int
+    output_cap: int
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Tasks that a worker was given and has not accounted for."""
+
+    number: int
+    work: Work
+    #: Number of the first task whose outcome is not known yet.
+    next: int
+    #: Number after the last task that the worker still answers for; the others were taken back.
+    end: int
+
+    @property
+    def first(self) -> int:
+        """Number of the first task."""
+        return self.work.block.first
+
+    def rest(self, first: int) -> Work:
+        """The tasks from number `first` on that the worker answers for."""
+        work = self.work
+        return Work(work.function, work.block.slice(first, max(0, self.end - first)), work.attempt, work.losses)
+
+
+@dataclass(frozen=True, slots=True)
+class Doom:
+    """A worker is being killed because of a task."""
+
+    kind: Status
+    #: The task; its outcome is `kind`, whatever it still does.
+    task: int
+    #: Monotonic time at which patience ends.
+    kill_at: float
+
+
+@dataclass(slots=True)
+class Slot:
+    """One worker process."""
+
+    place: Place
+    pid: int
+    channel: socket.socket
+    reader: FrameReader
+    writer: FrameWriter
+    shared: Shared
+    outputs: Outputs
+    #: In the order in which the worker gets them; it runs the first, or is about to.
+    chunks: deque[Chunk] = field(default_factory=deque)
+    #: Functions that it was told of.
+    known: set[str] = field(default_factory=set)
+    sent: int = 0
+    #: Monotonic time at which it was given tasks last.
+    given: float = 0.0
+    alive: bool = True
+    #: The worker said that it is up.
+    ready: bool = False
+    #: No further chunk: it is being ended, or its socket cannot be trusted.
+    doom: Doom | None = None
+    broken: bool = False
+    #: `STOP` was set for all its chunks, and it has not answered for them all.
+    stopping: bool = False
+    #: At the last look: the task, when it began (0: none), the chunk.
+    seen: tuple[int, int, int] = (-1, 0, 0)
+    #: At the last look it was in the same task as at the look before.
+    steady: bool = False
+    #: SIGKILL was sent by the runner itself.
+    killed: bool = False
+
+    def send(self, work: Work) -> None:
+        """Give the worker tasks."""
+        self.sent += 1
+        self.given = time.monotonic()
+        block = work.block
+        self.chunks.append(Chunk(self.sent, work, block.first, work.end))
+        head = {"chunk": self.sent, "function": work.function, "attempt": work.attempt}
+        start = TaskBlock(block.first, block.lengths, b"", block.call, block.python).encode()
+        self.writer.push(Kind.chunk, head, start, block.payload)
+
+    def current(self) -> Chunk | None:
+        """The chunk that the worker is in, or will begin next, as far as its reports tell."""
+        return next((chunk for chunk in self.chunks if chunk.next < chunk.end), None)
+
+    def stop(self) -> None:
+        """Have the worker start no further task of what it was given."""
+        self.shared.words[STOP] = self.sent
+        self.stopping = True
+
+    def look(self) -> None:
+        """See what the worker does now, and whether it did the same at the last look."""
+        task, begun = self.shared.running()
+        seen = task, begun, self.shared.words[CHUNK]
+        self.steady = bool(begun) and seen == self.seen
+        self.seen = seen
+
+    def running(self, chunk: Chunk) -> bool:
+        """Whether, at the last two looks, a task of `chunk` was running; it is `seen[0]`."""
+        return self.steady and self.seen[2] == chunk.number
+
+    def still(self) -> bool:
+        """Whether the worker is in the very task that the last look saw."""
+        return (*self.shared.running(), self.shared.words[CHUNK]) == self.seen
+
+    @property
+    def free(self) -> bool:
+        """Whether tasks may be given to it."""
+        return self.doom is None and not self.broken and not self.stopping
+
+    def signal(self, number: int) -> None:
+        """Signal the worker and what it started, as far as that stayed in its process group."""
+        self.killed = self.killed or number == signal.SIGKILL
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            # Right after the fork the group does not exist yet.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def close(self) -> None:
+        """Let go of everything; the process has ended."""
+        self.channel.close()
+        self.outputs.close()
+
+
+def spawn(config: RunnerConfig, place: Place, limits: tuple[int, int]) -> Slot:
+    """Fork a worker. `limits` are the descriptor limits that user code is to have."""
+    ours, theirs = socket.socketpair()
+    shared = Shared()
+    outputs = Outputs(place.directory, place.serial, config.output_cap)
+    runner = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        _become_worker(config, place, theirs, (shared, outputs), (runner, limits))
+    theirs.close()
+    ours.setblocking(False)
+    return Slot(place, pid, ours, FrameReader(ours), FrameWriter(ours), shared, outputs)
+
+
+def _become_worker(
+    config: RunnerConfig,
+    place: Place,
+    channel: socket.socket,
+    memory: tuple[Shared, Outputs],
+    origin: tuple[int, tuple[int, int]],
+) -> NoReturn:
+    """In the child: cut all ties to the runner, then work. Never returns."""
+    try:
+        runner, limits = origin
+        shared, outputs = memory
+        os.setsid()
+        reset_signals()
+        system.die_with(runner)
+        out, err = (stream.fd for stream in outputs.streams)
+        _close_others({channel.fileno(), out, err})
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        _volunteer()
+        guard = Guard(place, out, err)
+        fd = raise_and_close(channel.detach())
+        Worker(socket.socket(fileno=fd), shared, place, guard, config.app_path).serve()
+    except BaseException:  # noqa: BLE001  nothing may get past here into the runner's own loop
+        import traceback
+
+        with contextlib.suppress(OSError):
+            os.write(2, traceback.format_exc().encode(errors="replace"))
+    finally:
+        os._exit(RETIRED)
+
+
+def _close_others(keep: set[int]) -> None:
+    for name in os.listdir("/dev/fd"):
+        fd = int(name)
+        if fd > 2 and fd not in keep:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+def _volunteer() -> None:
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
+        file.write(_OOM_SCORE)

@@ -1,0 +1,150 @@
+"""Making a job startable on this VM: its source, its environment, its engine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from ..bundle.pack import unpack
+from ..core.blocks import PYTHON
+from ..core.errors import UsageError
+from ..core.model import FunctionSpec, JobSpec, ShardPlan
+from ..environment.install import InstallOptions, ensure_environment
+from .engine import Engine, EngineSpec, FunctionDefinition
+from .inputs import fetch
+from .workshop import Workshop
+
+log = logging.getLogger(__name__)
+
+#: Names of the functions that a job with fixed tasks defines.
+Role = Literal["map", "reduce"]
+MAP: Final = "map"
+REDUCE: Final = "reduce"
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A job that can run here."""
+
+    spec: JobSpec
+    engine_spec: EngineSpec
+    engine: Engine
+    shop: Workshop
+    _defined: dict[str, FunctionDefinition] = field(default_factory=dict)
+
+    def define(self, name: str, definition: FunctionDefinition) -> None:
+        """Make a function known to the engine, once."""
+        if name not in self._defined:
+            self._defined[name] = definition
+            self.engine.define(name, definition)
+
+    def knows(self, name: str) -> bool:
+        """Whether the engine knows the function."""
+        return name in self._defined
+
+    def restart(self) -> None:
+        """A new engine with the same functions."""
+        self.engine.close()
+        self.engine = Engine(self.engine_spec, self.shop.desk.clock)
+        for name, definition in self._defined.items():
+            self.engine.define(name, definition)
+
+    def close(self) -> None:
+        """End all processes of the job and remove its files."""
+        self.engine.close()
+        shutil.rmtree(os.path.dirname(self.engine_spec.directory), ignore_errors=True)
+
+
+def prepare(shop: Workshop, job: str, spec: JobSpec) -> Prepared:
+    """Fetch, unpack, install, start. Raises VmrunError saying what the user can do about it."""
+    config = shop.config
+    shop.pulse.sign(job=job, busy=f"job {job}", doing="fetching the job")
+    directory = os.path.join(config.work_dir, job)
+    shutil.rmtree(directory, ignore_errors=True)
+    os.makedirs(directory, mode=0o711)
+    code = ""
+    if spec.code is not None:
+        code = os.path.join(directory, "code")
+        unpack(fetch(shop.blobs, spec.code, "source"), code)
+    python = _interpreter(shop, spec)
+    shop.pulse.sign(doing="starting workers")
+    engine_spec = EngineSpec(
+        python=python,
+        app_path=config.app_path,
+        directory=os.path.join(directory, "engine"),
+        workers=spec.workers or len(os.sched_getaffinity(0)),
+        job=job,
+        code_path=code,
+        env=_environment_variables(shop, spec),
+        task_timeout=spec.task_timeout or None,
+        retries=spec.retries,
+        user=config.job_user,
+    )
+    prepared = Prepared(spec, engine_spec, Engine(engine_spec, shop.desk.clock), shop)
+    if spec.function is not None:
+        prepared.define(MAP, _definition(shop, spec, spec.function, MAP, code))
+        if spec.reduce:
+            prepared.define(REDUCE, _definition(shop, spec, spec.function, REDUCE, code))
+    shop.pulse.sign(doing="running")
+    return prepared
+
+
+def define_shard(shop: Workshop, prepared: Prepared, plan: ShardPlan) -> str:
+    """The name under which the engine knows what the shard's tasks call."""
+    if plan.function is None:
+        return REDUCE if plan.reduce else MAP
+    assert plan.function.payload is not None
+    name = plan.function.payload.sha256
+    if not prepared.knows(name):
+        code = prepared.engine_spec.code_path
+        prepared.define(name, _definition(shop, prepared.spec, plan.function, MAP, code))
+    return name
+
+
+def _definition(shop: Workshop, spec: JobSpec, function: FunctionSpec, role: Role, code: str) -> FunctionDefinition:
+    if function.kind == "pickle":
+        assert function.payload is not None
+        data = fetch(shop.blobs, function.payload, "function")
+        return FunctionDefinition(kind="pickle", role=role, python=spec.python, data=data)
+    if function.kind == "source":
+        path = os.path.join(code, function.path)
+        return FunctionDefinition(kind="source", role=role, python=spec.python, path=path, name=function.name)
+    # "{code}/" stands for the directory that only this machine knows.
+    argv = tuple(f"{code}/{word[7:]}" if word.startswith("{code}/") else word for word in function.argv)
+    return FunctionDefinition(kind="command", role=role, argv=argv)
+
+
+def _interpreter(shop: Workshop, spec: JobSpec) -> str:
+    config = shop.config
+    if spec.environment is None:
+        if config.same_machine or spec.kind == "command" or spec.python == PYTHON:
+            return config.python
+    if not config.uv:
+        raise UsageError(
+            f"the job needs Python {spec.python}; this machine has {sys.version.split()[0]} and no uv to get another",
+            hint="submit from that Python version, or choose an image that has it",
+        )
+    lock = "" if spec.environment is None else fetch(shop.blobs, spec.environment, "environment").decode()
+    shop.pulse.sign(doing="installing the environment")
+
+    def progress(line: str) -> None:
+        shop.pulse.sign(doing=f"installing the environment: {line[:80]}")
+
+    options = InstallOptions.from_data({**config.index, "ca_file": config.ca_file})
+    path = ensure_environment(config.environments, lock, spec.python, config.uv, options, progress)
+    return str(path)
+
+
+def _environment_variables(shop: Workshop, spec: JobSpec) -> dict[str, str]:
+    env = dict(spec.env)
+    if shop.config.same_machine and spec.python_path and spec.environment is None:
+        # What the submitting process could import, a task can import too.
+        own = [env["PYTHONPATH"]] if env.get("PYTHONPATH") else []
+        env["PYTHONPATH"] = os.pathsep.join([*own, *spec.python_path])
+    return env
+
+

@@ -1,0 +1,303 @@
+"""One job on one VM: claim shards, feed the engine, commit what comes out, declare the end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from ..core.blocks import TaskBlock, lengths_of
+from ..core.errors import Corrupt, StoreUnavailable, VmrunError
+from ..core.ledger import JobLedger, ShardLedger
+from ..core.model import ShardPlan
+from ..core.records import Final
+from ..core.views import OutputChunk
+from .commit import Batch, OutputWriter, commit_interval
+from .engine import Engine, Event, Files, LargeResult, Load, Output, Results, RunnerDied
+from .gather import gather_results
+from .inputs import ArgumentReader, clip, decode_tasks, without_arguments
+from .setup import Prepared, define_shard, prepare
+from .workshop import Workshop
+
+log = logging.getLogger(__name__)
+
+#: Shards that one VM holds at once at most.
+SHARDS_MAX = 64
+#: Times that the runner may die before the job is given up.
+RUNNER_DEATHS_MAX = 3
+#: Seconds between attempts while the store does not answer.
+STORE_PAUSE = 2.0
+
+
+@dataclass(slots=True)
+class HeldShard:
+    """A shard that this VM works on."""
+
+    plan: ShardPlan
+    batch: Batch
+    feed: Iterator[tuple[TaskBlock, str]]
+    fed: bool = False
+
+
+class JobRun:
+    """Runs one job to its end, or until the VM is condemned."""
+
+    def __init__(self, shop: Workshop, job: str) -> None:
+        self._shop = shop
+        self._job = job
+        self._clock = shop.desk.clock
+        self._ledger = JobLedger(shop.desk, job)
+        self._shards: dict[int, ShardLedger] = {}
+        #: (tasks, failed tasks) of shards that are complete; their journals need not be kept in memory.
+        self._settled: dict[int, tuple[int, int]] = {}
+        #: All shards below this number are complete.
+        self._floor = 0
+        self._held: dict[int, HeldShard] = {}
+        self._prepared: Prepared | None = None
+        self._arguments: ArgumentReader | None = None
+        self._output = OutputWriter(shop.blobs, job, shop.stream, self._clock)
+        self._started = self._clock.monotonic()
+        self._committed = self._started
+        self._polled = -1e9
+        self._poll = shop.config.poll_min
+        self._deaths = 0
+        self._cancelling = False
+
+    def run(self) -> None:
+        """Return when the job is final or this VM is to end. Raises VmrunError only when the store is lost."""
+        fold = self._ledger.refresh()
+        if fold.submit is None or fold.submit.deployment != self._shop.config.deployment:
+            raise Corrupt(f"job {self._job} was not submitted to this deployment")
+        if fold.final is not None:
+            return
+        try:
+            self._prepared = prepare(self._shop, self._job, fold.spec)
+        except StoreUnavailable:
+            raise
+        except VmrunError as error:
+            log.error("event=job-not-startable job=%s error=%s", self._job, error.message)
+            self._ledger.finish(Final("failed", 0, 0, error.message, error.hint))
+            return
+        try:
+            while not self._finished():
+                self._step()
+        finally:
+            self._prepared.close()
+
+    @property
+    def _engine(self) -> Engine:
+        assert self._prepared is not None
+        return self._prepared.engine
+
+    def _finished(self) -> bool:
+        return self._ledger.fold.final is not None or bool(self._shop.pulse.condemned())
+
+    def _step(self) -> None:
+        """One turn: look at the journal when it is time, feed, wait for events, commit when it is due."""
+        try:
+            self._look()
+            self._feed()
+            self._take(self._engine.poll(self._poll))
+            self._commit_if_due()
+        except StoreUnavailable as error:
+            # Outcomes stay in their batches and the engine goes on with what it has.
+            log.warning("event=store-unavailable error=%s", error.message)
+            self._take(self._engine.poll(STORE_PAUSE))
+
+    def _look(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._polled < self._poll:
+            return
+        self._polled = now
+        fold = self._ledger.refresh()
+        if fold.cancelled_by:
+            self._cancel()
+            return
+        progress = self._claim()
+        if not self._held:
+            progress = self._conclude() or progress
+        config = self._shop.config
+        self._poll = config.poll_min if progress or self._held else min(config.poll_max, self._poll * 1.5)
+
+    def _claim(self) -> bool:
+        """Take shards that nobody has; whether any was taken."""
+        taken = False
+        while self._floor in self._settled:
+            self._floor += 1
+        for plan in islice(self._ledger.fold.shards(), self._floor, None):
+            if len(self._held) >= SHARDS_MAX:
+                break
+            if plan.shard not in self._held and plan.shard not in self._settled and not plan.reduce:
+                taken = self._claim_shard(plan) or taken
+        return taken
+
+    def _claim_shard(self, plan: ShardPlan) -> bool:
+        ledger = self._shards.setdefault(plan.shard, ShardLedger(self._shop.desk, self._job, plan))
+        vm = self._shop.config.vm
+        ledger.refresh()
+        owner = ledger.fold.owner
+        if self._is_settled(plan) or (owner and owner != vm and not self._shop.owners.dead(owner)):
+            return False
+        if not ledger.claim(vm, from_owner=owner or None):
+            return False
+        batch = Batch(self._shop.blobs, self._job, ledger, vm, ledger.fold.epoch)
+        self._held[plan.shard] = HeldShard(plan, batch, self._feed_of(plan, ledger))
+        log.info("event=claimed job=%s shard=%d tasks=%d", self._job, plan.shard, plan.count)
+        return True
+
+    def _feed_of(self, plan: ShardPlan, ledger: ShardLedger) -> Iterator[tuple[TaskBlock, str]]:
+        """The shard's tasks that have no outcome yet, with the function that each block calls."""
+        assert self._prepared is not None
+        remaining = ledger.fold.remaining()
+        function = define_shard(self._shop, self._prepared, plan)
+        spec = self._ledger.fold.spec
+        if plan.reduce:
+            path = gather_results(self._shop, self._job, list(self._ledger.fold.shards())[:-1])
+            payload = path.encode()
+            block = TaskBlock(plan.first, lengths_of([payload]), payload, "results")
+            yield block, function
+            return
+        if plan.entry >= 0:
+            blocks = iter((decode_tasks(self._ledger.attachment(plan.entry)),))
+        elif spec.arguments is not None:
+            self._arguments = self._arguments or ArgumentReader(self._shop.blobs, spec.arguments)
+            blocks = self._arguments.blocks(plan.first, plan.end)
+        else:
+            blocks = without_arguments(plan.first, plan.end)
+        for block in clip(blocks, remaining):
+            yield block, function
+
+    def _feed(self) -> None:
+        if self._cancelling:
+            return
+        for held in self._held.values():
+            while not held.fed and self._engine.wants():
+                fed = next(held.feed, None)
+                if fed is None:
+                    held.fed = True
+                else:
+                    self._engine.feed(*fed)
+
+    def _take(self, events: list[Event]) -> None:
+        self._shop.pulse.sign()
+        for event in events:
+            if isinstance(event, Results | LargeResult | Files):
+                self._gather(event)
+            elif isinstance(event, Output):
+                reduce = self._is_reduce(event.task)
+                self._output.add(OutputChunk(event.task, event.attempt, event.stream, event.data, reduce))
+            elif isinstance(event, Load):
+                self._shop.pulse.sign(running=event.running, queued=event.queued, done=event.done)
+            elif isinstance(event, RunnerDied):
+                self._restart(event.reason)
+
+    def _gather(self, event: Results | LargeResult | Files) -> None:
+        """Put what a task gave into its shard's batch; what belongs to a shard that was taken over is dropped."""
+        task = event.block.first if isinstance(event, Results) else event.task
+        held = next((held for held in self._held.values() if held.plan.first <= task < held.plan.end), None)
+        if held is None:
+            log.warning("event=dropped task=%d reason=shard-taken-over", task)
+        elif isinstance(event, Results):
+            held.batch.add(event.block)
+        elif isinstance(event, LargeResult):
+            held.batch.add_large(task, event.path)
+        else:
+            held.batch.add_files(task, event.path)
+
+    def _is_reduce(self, task: int) -> bool:
+        spec = self._ledger.fold.spec
+        return spec.reduce and task == spec.tasks
+
+    def _restart(self, reason: str) -> None:
+        """A new engine for the tasks that have no outcome yet."""
+        self._deaths += 1
+        log.error("event=runner-died reason=%s deaths=%d", reason, self._deaths)
+        self._commit()
+        if self._deaths > RUNNER_DEATHS_MAX:
+            self._ledger.finish(Final("failed", 0, 0, f"the runner died {self._deaths} times: {reason}"))
+            return
+        assert self._prepared is not None
+        self._prepared.restart()
+        for held in self._held.values():
+            held.feed, held.fed = self._feed_of(held.plan, held.batch.ledger), False
+
+    def _commit_if_due(self) -> None:
+        now = self._clock.monotonic()
+        interval = commit_interval(now - self._started)
+        idle = self._engine.idle() and all(held.fed for held in self._held.values())
+        if self._output.due(interval) or idle:
+            self._output.flush()
+        due = now - self._committed >= interval or idle or any(held.batch.full for held in self._held.values())
+        if due and any(held.batch.tasks for held in self._held.values()):
+            self._commit()
+            if idle:
+                self._polled = -1e9
+
+    def _commit(self) -> None:
+        # Output first: whoever sees the outcome of a task can read all that the task wrote.
+        self._output.flush()
+        for number, held in list(self._held.items()):
+            ours = held.batch.commit()
+            if self._is_settled(held.plan) or not ours:
+                del self._held[number]
+        self._committed = self._clock.monotonic()
+
+    def _conclude(self) -> bool:
+        """With nothing in hand: run the reduce or declare the end, if all else is settled."""
+        fold = self._ledger.fold
+        plans = list(fold.shards())
+        tasks = [plan for plan in plans if not plan.reduce]
+        if any(not self._is_settled(plan) for plan in tasks):
+            return False
+        if not fold.complete:
+            return self._abandoned()
+        failed = sum(self._settled[plan.shard][1] for plan in tasks)
+        done = sum(plan.count for plan in tasks) - failed
+        reduces = [plan for plan in plans if plan.reduce]
+        if reduces and not failed:
+            if not self._is_settled(reduces[0]):
+                return self._claim_shard(reduces[0])
+            lost = self._settled[reduces[0].shard][1]
+            done, failed = done + 1 - lost, lost
+        self._ledger.finish(Final("failed" if failed else "done", done, failed))
+        return True
+
+    def _abandoned(self) -> bool:
+        """End an open job to which nobody has added a call for too long: its client is gone."""
+        idle, limit = self._clock.monotonic() - self._committed, self._ledger.fold.spec.idle_timeout
+        if idle < limit:
+            return False
+        failed = sum(lost for _, lost in self._settled.values())
+        done = sum(count for count, _ in self._settled.values()) - failed
+        self._ledger.finish(Final("done", done, failed, f"no calls for {limit:.0f} s", "make a new Executor"))
+        return True
+
+    def _is_settled(self, plan: ShardPlan) -> bool:
+        """Whether every task of the shard has its outcome; its journal is let go of then."""
+        if plan.shard in self._settled:
+            return True
+        ledger = self._shards.setdefault(plan.shard, ShardLedger(self._shop.desk, self._job, plan))
+        if not ledger.fold.complete:
+            ledger.refresh()
+        if ledger.fold.complete:
+            self._settled[plan.shard] = (plan.count, len(ledger.fold.failed))
+            del self._shards[plan.shard]
+            return True
+        return False
+
+    def _cancel(self) -> None:
+        """Stop what runs, commit what finished, declare the job cancelled."""
+        if not self._cancelling:
+            self._cancelling = True
+            self._engine.cancel()
+        if not self._engine.idle():
+            return
+        self._commit()
+        for held in self._held.values():
+            held.batch.ledger.release(self._shop.config.vm, "cancelled")
+        self._held.clear()
+        folds = [ledger.fold for ledger in self._shards.values()]
+        failed = sum(len(fold.failed) for fold in folds) + sum(lost for _, lost in self._settled.values())
+        ended = sum(len(fold.done) for fold in folds) + sum(count for count, _ in self._settled.values())
+        self._ledger.finish(Final("cancelled", ended - failed, failed))

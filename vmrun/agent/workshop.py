@@ -1,0 +1,52 @@
+"""What every part of the agent works with, and the watch over other VMs' signs of life."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..core.clock import Clock
+from ..core.heartbeats import read_heartbeat
+from ..core.ledger import Desk, VmLedger
+from ..core.storage import BlobStore
+from .config import AgentConfig
+from .pulse import Pulse
+
+
+class Owners:
+    """Judges whether the VM that holds a shard is dead: by its journal, or by a heartbeat that stands still.
+
+    Standing still is measured on this machine's own clock, from when it was first seen; no two clocks are compared.
+    """
+
+    def __init__(self, desk: Desk, dead_after: float) -> None:
+        self._desk = desk
+        self._clock: Clock = desk.clock
+        self._dead_after = dead_after
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    def dead(self, vm: str) -> bool:
+        """Whether work of `vm` may be taken over."""
+        ledger = VmLedger(self._desk, vm)
+        if ledger.refresh().ended:
+            return True
+        beat = read_heartbeat(self._desk.store, vm, self._desk.keyring)
+        counter = -1 if beat is None else beat.counter
+        now = self._clock.monotonic()
+        before, since = self._seen.get(vm, (None, now))
+        if before != counter:
+            self._seen[vm] = (counter, now)
+            return False
+        return now - since > self._dead_after
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """One agent's tools."""
+
+    config: AgentConfig
+    desk: Desk
+    blobs: BlobStore
+    pulse: Pulse
+    owners: Owners
+    #: This run of the agent, as writer of output.
+    stream: str

@@ -1,0 +1,36 @@
+"""`vmrun.submit`: a submission from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .client import Client
+from .handle import JobHandle
+from .job import check_options
+from .submit.request import SubmitRequest
+
+
+def submit(
+    target: str | Callable[..., Any],
+    over: Iterable[Any] | None = None,
+    *,
+    reducer: Callable[..., Any] | None = None,
+    client: Client | None = None,
+    detach: bool = False,
+    **options: Any,
+) -> JobHandle:
+    """Submit `job.py`, `job.py::name`, a function (once, or over inputs), or a `vmrun.job`; its handle.
+
+    `options` are those of `@vmrun.job` (`on`, `cpus`, `memory="1TB"`, `task_timeout="5m"`, …), and of SubmitRequest:
+    `python`, `with_packages`, `requirements`, `idempotency_key`, `argv`. Raises UsageError for what cannot be
+    submitted as it is, and what getting a machine raises.
+    """
+    own = {name: options.pop(name) for name in _REQUEST_ONLY if name in options}
+    checked = check_options(options, "vmrun.submit")
+    request = SubmitRequest(target=target, over=over, reducer=reducer, **checked, **own)
+    return (client or Client()).submit(request, detach=detach)
+
+
+#: Options that a submission takes and a decorator does not.
+_REQUEST_ONLY = ("python", "with_packages", "requirements", "idempotency_key", "argv")

@@ -1,0 +1,55 @@
+"""vmrun and cloudpickle as plain files, apart from whatever else is installed beside them.
+
+The agent's artefact carries them; a job's interpreter on this machine gets them as a directory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import cloudpickle
+
+from vmrun.bundle.pack import Item, pack, unpack
+
+#: The package that this file is part of.
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def app_items(package: Path = PACKAGE) -> list[Item]:
+    """Every file of vmrun (sources at `package`) and of cloudpickle, under `vmrun/` and `cloudpickle/`; sorted."""
+    pickler = Path(cloudpickle.__file__).resolve().parent
+    return [*_tree(pickler, "cloudpickle"), *_tree(package, "vmrun")]
+
+
+def _tree(directory: Path, name: str) -> list[Item]:
+    return [
+        Item(f"{name}/{relative.as_posix()}", path.read_bytes())
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and not _is_left_out(relative := path.relative_to(directory))
+    ]
+
+
+def _is_left_out(relative: Path) -> bool:
+    return any(part.startswith(".") or part in ("__pycache__", "tests") for part in relative.parts)
+
+
+def content_key(items: Iterable[Item], *further: str) -> str:
+    """A hash of paths and contents, and of what else the caller's result depends on."""
+    digest = hashlib.sha256()
+    for text in further:
+        digest.update(f"{len(text)}:{text}".encode())
+    for item in items:
+        digest.update(f"{item.path}\0{item.executable}\0{len(item.data)}\0".encode())
+        digest.update(item.data)
+    return digest.hexdigest()
+
+
+def app_directory(cache: Path, package: Path = PACKAGE) -> Path:
+    """A directory that holds vmrun and cloudpickle only, for a job's interpreter; made once per content."""
+    items = app_items(package)
+    directory = cache / "app" / content_key(items)[:32]
+    if not directory.is_dir():
+        unpack(pack(items).data, directory)
+    return directory

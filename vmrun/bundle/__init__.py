@@ -1,0 +1,1 @@
+"""What a job is made of: the script, the local modules it imports, and the arguments of its tasks."""

@@ -1,0 +1,338 @@
+"""`Client`: everything that can be done with one deployment. The command line and the Python API are thin over it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .core.clock import Clock, Rng
+from .core.errors import Unreachable, UsageError, VmrunError
+from .core.ids import new_id
+from .core.ledger import Desk, JobLedger, VmLedger
+from .core.model import JobState, Payload
+from .core.storage import BlobStore
+from .core.views import JobView, Plan, Verdict, VmView
+from .environment.install import InstallOptions
+from .fleet.bring_up import bring_up
+from .fleet.deck import Session
+from .fleet.order import Order
+from .fleet.retire import retire
+from .handle import JobHandle
+from .reaper.sweep import Reaper
+from .registry import provisioner_names
+from .settings import Settings, load_settings
+from .submit.prepare import Preparer, Submission
+from .submit.publish import publish, put_payload, put_payload_file
+from .submit.request import SubmitRequest
+from .watch.observe import JobObserver, cost_at_most, find_job, job_ids, view_vm, vm_ids
+from .wiring import Wiring
+
+log = logging.getLogger(__name__)
+OnStage = Callable[[str], None]
+
+#: Clouds that a reaper's pass looks at without being told: those that cost no request elsewhere.
+NEAR = ("local", "docker")
+
+
+def _silent(_: str) -> None:
+    return
+
+
+class Client:
+    """One deployment: a configuration, its store, its machines. Opened at first use; safe to make and throw away."""
+
+    def __init__(self, settings: Settings | None = None, clock: Clock | None = None, rng: Rng | None = None) -> None:
+        self.settings = settings or load_settings()
+        self._wiring = Wiring(self.settings, clock, rng)
+        #: VMs that this client brought up, by job.
+        self._brought: dict[str, str] = {}
+
+    @property
+    def desk(self) -> Desk:
+        """Journals, read and written as the client."""
+        return self._wiring.desk
+
+    @property
+    def blobs(self) -> BlobStore:
+        """The store."""
+        return self._wiring.blobs
+
+    # --- submitting ---
+
+    def submit(
+        self, request: SubmitRequest, *, detach: bool = False, on_stage: OnStage | None = None
+    ) -> JobHandle:
+        """Write the job and get it a machine.
+
+        With `detach` the machine is got by a process in the background. The job exists once this returns, and also
+        when getting a machine failed: the error then says how to go on.
+        """
+        stage = on_stage or _silent
+        job, made = self._publish(request, stage)
+        handle = JobHandle(self, job)
+        if not made or handle.status().state.ended:
+            return handle
+        if detach:
+            self.continue_in_background(job)
+            return handle
+        try:
+            handle.expect(self.bring_up(job, stage))
+        except KeyboardInterrupt:
+            # The person leaves, the job does not: another process gets it its machine.
+            self.continue_in_background(job)
+            raise KeyboardInterrupt(job) from None
+        return handle
+
+    def _publish(self, request: SubmitRequest, stage: OnStage) -> tuple[str, bool]:
+        if request.idempotency_key:
+            known = self._find_by_key(request.idempotency_key)
+            if known:
+                return known, False
+        with tempfile.TemporaryDirectory(prefix="vmrun-") as folder:
+            submission = self._preparer(Path(folder), stage).prepare(request)
+            if submission.said:
+                stage(f"the job's file printed: {submission.said.strip()[-500:]}")
+            self._check_machine(submission)
+            return self._write(submission, stage, request.idempotency_key or ""), True
+
+    def _find_by_key(self, key: str) -> str:
+        for job in job_ids(self.desk):
+            submit = JobLedger(self.desk, job).refresh().submit
+            if submit is not None and submit.idempotency_key == key:
+                return job
+        return ""
+
+    def _preparer(self, folder: Path, stage: OnStage) -> Preparer:
+        return Preparer(self.settings, folder, stage, self._same_machine, self._wiring.clock)
+
+    def _same_machine(self, on: str) -> bool:
+        return self._wiring.provisioner(on).capabilities.transport == "process"
+
+    def _check_machine(self, submission: Submission) -> None:
+        """Refuse before anything is written what no machine of that kind could do."""
+        if submission.spec.tasks == 0 and submission.spec.kind != "open":
+            return
+        self._wiring.provisioner(submission.options.on).offers(submission.options.need)
+
+    def _write(self, submission: Submission, stage: OnStage, key: str = "") -> str:
+        stage("uploading")
+        for payload, data in submission.data:
+            assert put_payload(self.blobs, data) == payload
+        for payload, path in submission.files:
+            put_payload_file(self.blobs, path, payload.sha256, payload.size)
+        job = new_id(self.desk.clock, self.desk.rng)
+        options = submission.options
+        spec = replace(
+            submission.spec,
+            on=options.on,
+            max_lifetime=options.max_lifetime,
+            keep_warm=options.keep_warm,
+        )
+        publish(self.desk, self._wiring.deployment.id, job, spec, key)
+        return job
+
+    def submit_open(self, **options: Any) -> str:
+        """Write an open job for an executor; its id. `options` are fields of SubmitRequest."""
+        with tempfile.TemporaryDirectory(prefix="vmrun-") as folder:
+            submission = self._preparer(Path(folder), _silent).prepare_open(SubmitRequest(**options))
+            return self._write(submission, _silent)
+
+    def put_payload(self, data: bytes) -> Payload:
+        """Bytes under their hash, written unless they are there."""
+        return put_payload(self.blobs, data)
+
+    def plan(self, request: SubmitRequest) -> Plan:
+        """What a submission would do; nothing is written."""
+        with tempfile.TemporaryDirectory(prefix="vmrun-") as folder:
+            submission = self._preparer(Path(folder), _silent).prepare(request)
+        options, spec = submission.options, submission.spec
+        offers = sorted(
+            self._wiring.provisioner(options.on).offers(options.need),
+            key=lambda offer: (offer.usd_per_hour is None, offer.usd_per_hour or 0.0),
+        )
+        timings = self._wiring.timings(options.on)
+        first = offers[0] if offers else None
+        deadlines = [("boot grace", timings.boot_grace), ("lease", timings.lease)]
+        deadlines += [("maximum lifetime", options.max_lifetime)]
+        deadlines += [("keep-warm window", options.keep_warm)] if options.keep_warm else []
+        deadlines += [("task timeout", options.task_timeout)] if options.task_timeout else []
+        return Plan(
+            tasks=spec.total,
+            on=options.on,
+            offers=[_offer_data(offer) for offer in offers],
+            usd_per_hour=first.usd_per_hour if first else None,
+            usd_at_most=cost_at_most(first, options.max_lifetime) if first else None,
+            deadlines=tuple(deadlines),
+            workers=options.workers or (first.vcpus if first else 0),
+        )
+
+    # --- machines ---
+
+    def bring_up(self, job: str, on_stage: OnStage | None = None) -> str:
+        """Get the job a machine, warm or new; the VM's id."""
+        fold = JobLedger(self.desk, job).refresh()
+        if fold.submit is None:
+            raise UsageError(f"there is no job {job} in this store", hint="`vmrun status` lists the jobs")
+        spec = fold.spec
+        index = InstallOptions(variables=self._index_variables()).to_data()
+        order = Order(
+            job=job,
+            on=spec.on,
+            need=spec.need,
+            python=spec.python,
+            keep_warm=spec.keep_warm,
+            max_lifetime=spec.max_lifetime,
+            timings=self._wiring.timings(spec.on),
+            needs_packages=spec.environment is not None,
+            index={"variables": index["variables"]},
+            ca_file=self.settings.environment.ca_file or os.environ.get("SSL_CERT_FILE", ""),
+        )
+        vm = bring_up(self._wiring.deck, order, on_stage or _silent)
+        self._brought[job] = vm
+        return vm
+
+    def _index_variables(self) -> dict[str, str]:
+        """Where packages come from, for a machine: what is said of indexes, and nothing else of this environment."""
+        said = self._preparer(Path(), _silent).variables()
+        return {name: value for name, value in said.items() if name.startswith("UV_") and "INDEX" in name}
+
+    def continue_in_background(self, job: str) -> None:
+        """Have a process of its own get the job a machine; it outlives this one."""
+        folder = self.settings.cache_dir / "background"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{job}.log").open("ab") as out:
+            subprocess.Popen(
+                [sys.executable, "-m", "vmrun", "_bring-up", job],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+
+    def revive(self, job: str) -> None:
+        """Get a machine for a job that waits for one and has none on its way."""
+        view = JobObserver(self.desk, job).look()
+        if view.state is JobState.pending and view.created + 5 < self.desk.clock.now():
+            with contextlib.suppress(Unreachable):
+                self.bring_up(job)
+
+    def settle(self, view: JobView) -> None:
+        """Give back what this client brought up for a job that ended, unless it was asked to stay warm."""
+        vm = self._brought.pop(view.id, "")
+        if vm and not self._stays_warm(vm):
+            retire(self._wiring.deck, vm, f"job {view.id} ended", _silent)
+
+    def _stays_warm(self, vm: str) -> bool:
+        fold = VmLedger(self.desk, vm).refresh()
+        return fold.keep_warm > 0 and fold.assignable
+
+    def finish(self, job: str) -> None:
+        """End an executor's job: wait until it is final, then give back its machine."""
+        if job not in self._brought:
+            JobLedger(self.desk, job).cancel("executor")
+            return
+        JobHandle(self, job).wait()
+
+    def settle_cancelled(self, job: str) -> bool:
+        """Declare a cancelled job final at once if no VM has any part of it; always True."""
+        observer = JobObserver(self.desk, job)
+        view = observer.look()
+        if view.state in (JobState.pending, JobState.provisioning):
+            from .core.records import Final
+
+            observer.ledger.finish(Final("cancelled", view.tasks.done, view.tasks.failed))
+        return True
+
+    def polls(self, job: str) -> tuple[float, float]:
+        """Seconds between looks at the store: shortest, longest."""
+        del job
+        timings = self._wiring.timings("local")
+        return timings.poll_min, min(timings.poll_max, 0.5)
+
+    def reap(
+        self, *, dry_run: bool = False, all_: bool = False, on_stage: OnStage | None = None
+    ) -> list[Verdict]:
+        """One pass over this deployment's machines."""
+        stage = on_stage or _silent
+        reaper = Reaper(self._wiring.deck, self._wiring.timings("local").dead_after)
+        names = self._clouds_in_use()
+        return reaper.sweep(names, dry_run=dry_run, everything=all_, on_stage=stage)
+
+    def _clouds_in_use(self) -> list[str]:
+        used = {
+            fold.intent.on for vm in vm_ids(self.desk) if (fold := VmLedger(self.desk, vm).refresh()).intent is not None
+        }
+        return [name for name in provisioner_names() if name in used or name in NEAR]
+
+    def ssh_argv(self, vm: str) -> list[str]:
+        """The OpenSSH command that lands on the VM. Raises UsageError without a way in from here."""
+        from .core.clouds import Address
+        from .transport.ssh import open_shell_argv
+
+        found = [each for each in vm_ids(self.desk) if each == vm or (len(vm) >= 6 and each.startswith(vm))]
+        fold = VmLedger(self.desk, found[0]).refresh() if len(found) == 1 else None
+        if fold is None or fold.ready is None or fold.ended:
+            raise UsageError(f"there is no running VM {vm[:80]!r}", hint="`vmrun status` lists the VMs")
+        session = Session.of(self._wiring.deck, found[0])
+        if not session.exists() or not fold.ready.host:
+            raise UsageError(
+                f"this computer has no key for VM {found[0]}", hint="only the computer that made a VM can log in to it"
+            )
+        address = Address(fold.ready.host, fold.ready.port, fold.ready.user)
+        return open_shell_argv(address, session.key_file, session.known_hosts)
+
+    def init_docker(self, on_stage: OnStage) -> None:
+        """Build the image of docker machines, if it is not there."""
+        provisioner = self._wiring.provisioner("docker")
+        ensure = getattr(provisioner, "ensure_image", None)
+        assert ensure is not None
+        ensure(on_stage)
+
+    # --- looking ---
+
+    def jobs(self, limit: int = 50) -> list[JobView]:
+        """Jobs, newest first; what cannot be read is left out."""
+        views = []
+        for job in job_ids(self.desk)[:limit]:
+            with contextlib.suppress(VmrunError):
+                views.append(JobObserver(self.desk, job).look())
+        return views
+
+    def vms(self) -> list[VmView]:
+        """VMs that are not known to be gone."""
+        return [view_vm(self.desk, VmLedger(self.desk, vm))[0] for vm in vm_ids(self.desk)]
+
+    def handle(self, job: str) -> JobHandle:
+        """A job by id, by a unique part of it, or by a unique name. Raises UsageError."""
+        return JobHandle(self, find_job(self.desk, job))
+
+
+def bring_up_job(settings: Settings, job: str) -> None:
+    """The work of the background process that `--detach` leaves."""
+    client = Client(settings)
+    view = client.handle(job).status()
+    if view.state is JobState.pending:
+        client.bring_up(view.id, lambda text: log.info("event=stage text=%s", text))
+
+
+def _offer_data(offer: Any) -> dict[str, Any]:
+    return {
+        "on": offer.on,
+        "instance_type": offer.instance_type,
+        "region": offer.region,
+        "arch": offer.arch,
+        "vcpus": offer.vcpus,
+        "cores": offer.cores,
+        "memory_gib": round(offer.memory / 2**30, 2),
+        "usd_per_hour": offer.usd_per_hour,
+        "spot": offer.spot,
+        "priced_at": offer.priced_at,
+    }

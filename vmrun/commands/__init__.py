@@ -1,0 +1,30 @@
+"""The verbs of the command line, one module each, imported when it is used: `vmrun --help` loads none of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A verb: the module below this package that has its function `command`, and what stands in the list of verbs."""
+
+    module: str
+    summary: str
+    hidden: bool = False
+    #: Whether arguments may follow after `--`.
+    takes_program: bool = False
+
+
+VERBS = {
+    "submit": Verb("submit", "Run a script, a job over inputs, or a program.", takes_program=True),
+    "status": Verb("status", "Jobs and VMs: what they do, what they cost, when they end."),
+    "logs": Verb("logs", "What a job's tasks wrote, as long as the store keeps it."),
+    "result": Verb("result", "Values, files and failures of a job."),
+    "wait": Verb("wait", "Wait until a job has ended."),
+    "cancel": Verb("cancel", "End a job."),
+    "ssh": Verb("ssh", "Log in to a VM, or run a command there.", takes_program=True),
+    "reap": Verb("reap", "Give back VMs that are idle, expired or orphaned."),
+    "init": Verb("init", "Write a configuration file, or build the image of docker machines."),
+    "_bring-up": Verb("bring_up", "Get a job its machine; run in the background by submit.", hidden=True),
+}

@@ -1,0 +1,23 @@
+"""`vmrun _bring-up`: the process in the background that gets a detached job its machine."""
+
+from __future__ import annotations
+
+import typer
+
+from .options import JobId, Json
+from .session import session_of
+
+EXAMPLES = """
+Started by `vmrun submit --detach`; harmless when called again.
+"""
+
+
+def command(ctx: typer.Context, job: JobId, *, json: Json = False) -> int:
+    """Get JOB its machine."""
+    del json
+    from vmrun.client import bring_up_job
+    from vmrun.settings import load_settings
+
+    session_of(ctx)
+    bring_up_job(load_settings(), job)
+    return 0

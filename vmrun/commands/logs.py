@@ -1,0 +1,96 @@
+"""`vmrun logs`: what a job's tasks wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from vmrun.core.errors import UsageError, VmrunError
+from vmrun.core.views import JobView, OutputChunk
+from vmrun.render import Screen
+from vmrun.rendering import documents
+from vmrun.rendering.output import LinePrefixer, TextDecoder
+from vmrun.rendering.text import count
+
+from .options import JobId, Json
+from .session import session_of
+
+EXAMPLES = """
+Examples:
+  vmrun logs JOB             all output so far, each line with its task: [17] text
+  vmrun logs -f JOB          go on until the job has ended
+  vmrun logs JOB --task 17   one task's output, byte by byte as it was written
+  vmrun logs JOB 2>/dev/null what was written to stdout alone
+"""
+
+
+def command(
+    ctx: typer.Context,
+    job: JobId,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    task: Annotated[int | None, typer.Option(metavar="N", min=0, help="Only what task N wrote.")] = None,
+    json: Json = False,
+) -> int:
+    """Show what JOB's tasks wrote, to stdout and stderr as they did. Outlives the VM.
+
+    With --json one document with all pieces; with --follow as well, one document per piece.
+    """
+    del json
+    session = session_of(ctx)
+    handle = session.client.handle(job)
+    view = handle.status()
+    _check_task(view, task)
+    chunks = handle.logs(follow=follow, task=task)
+    if session.as_json:
+        (_follow_json if follow else _one_document)(session.screen, view, chunks)
+    elif task is not None or view.kind in ("script", "command"):
+        for chunk in chunks:
+            session.screen.raw(chunk.stream, chunk.data)
+    else:
+        _prefixed(session.screen, chunks)
+    return 0
+
+
+def _check_task(view: JobView, task: int | None) -> None:
+    if task is not None and view.kind != "open" and task >= view.tasks.total:
+        raise UsageError(
+            f"--task: job {view.id} has {count(view.tasks.total, 'task')}, and none has number {task}",
+            hint=f"tasks are numbered from 0 to {view.tasks.total - 1}" if view.tasks.total else "",
+        )
+
+
+def _prefixed(screen: Screen, chunks: Iterator[OutputChunk]) -> None:
+    prefixer = LinePrefixer()
+    for chunk in chunks:
+        if lines := prefixer.feed(chunk):
+            screen.raw(chunk.stream, lines)
+    for stream, line in prefixer.flush():
+        screen.raw(stream, line)
+
+
+def _follow_json(screen: Screen, view: JobView, chunks: Iterator[OutputChunk]) -> None:
+    decoder = TextDecoder()
+    for chunk in chunks:
+        screen.document(documents.document(job=view.id, **documents.output(chunk, decoder.feed(chunk))))
+
+
+def _one_document(screen: Screen, view: JobView, chunks: Iterator[OutputChunk]) -> None:
+    """One document, written as it is read: output may be larger than memory, so whether all went well comes last."""
+    decoder, separator = TextDecoder(), ""
+    screen.text(f'{{"schema": {documents.SCHEMA}, "job": {documents.dumps(view.id)}, "output": [')
+    error: VmrunError | None = None
+    try:
+        for chunk in chunks:
+            screen.text(f"{separator}{documents.dumps(documents.output(chunk, decoder.feed(chunk)))}")
+            separator = ", "
+    except VmrunError as caught:
+        error = caught
+    end = {"ok": True} if error is None else documents.failure(error)
+    end.pop("schema", None)
+    screen.text(f"], {documents.dumps(end)[1:]}\n")
+    screen.flush()
+    if error is not None:
+        raise typer.Exit(error.exit_code)

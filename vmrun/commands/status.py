@@ -1,0 +1,111 @@
+"""`vmrun status`: jobs and VMs as they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from vmrun.rendering import documents, tables
+from vmrun.rendering.text import Style
+
+from .options import Json
+from .session import Session, session_of
+
+EXAMPLES = """
+Examples:
+  vmrun status              all jobs, newest first, and all VMs
+  vmrun status JOB          one job: its tasks, its VMs, why it failed
+  vmrun status --watch      again and again, until Ctrl-C
+  vmrun status --json JOB   the same for programs
+"""
+#: Seconds between two looks.
+EVERY = 2.0
+#: Looks of one --watch at most: days.
+LOOKS_MAX = 1_000_000
+
+
+def command(
+    ctx: typer.Context,
+    job: Annotated[
+        str | None, typer.Argument(metavar="JOB", help="Id of the job, a unique part of it, or its name.")
+    ] = None,
+    *,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again whenever something has changed.")] = False,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="Show this many jobs at most.")] = 50,
+    json: Json = False,
+) -> int:
+    """Show jobs and VMs, or one JOB: what they do, what they cost, why a VM counts as busy and when it ends."""
+    del json
+    session = session_of(ctx)
+    look = _one(session, job) if job is not None else _all(session, limit)
+    if watch:
+        _watch(session, look)
+    else:
+        _show(session, look())
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one look saw."""
+
+    #: Equal when nothing has changed.
+    seen: object
+    document: dict[str, Any]
+    lines: Callable[[Style], list[str]]
+    #: Nothing more will change.
+    final: bool = False
+
+
+def _one(session: Session, job: str) -> Callable[[], _Look]:
+    handle = session.client.handle(job)
+
+    def look() -> _Look:
+        view, now = handle.status(), session.clock.now()
+        return _Look(
+            view,
+            documents.document(job=documents.job(view)),
+            lambda style: tables.job(view, now, style),
+            final=view.state.ended,
+        )
+
+    return look
+
+
+def _all(session: Session, limit: int) -> Callable[[], _Look]:
+    def look() -> _Look:
+        jobs, vms, now = session.client.jobs(limit), session.client.vms(), session.clock.now()
+        return _Look((jobs, vms), documents.status(jobs, vms), lambda style: tables.status(jobs, vms, now, style))
+
+    return look
+
+
+def _show(session: Session, look: _Look) -> None:
+    if session.as_json:
+        session.screen.document(look.document)
+    else:
+        session.screen.lines(look.lines(session.screen.style))
+
+
+def _watch(session: Session, look: Callable[[], _Look]) -> None:
+    if session.screen.interactive and not session.as_json:
+        with session.screen.redrawn() as redraw:
+            _repeat(session, look, lambda seen: redraw(seen.lines(session.screen.style)), always=True)
+    else:
+        _repeat(session, look, lambda seen: _show(session, seen), always=False)
+
+
+def _repeat(session: Session, look: Callable[[], _Look], show: Callable[[_Look], None], *, always: bool) -> None:
+    """Look every few seconds; show when something has changed, or `always`: times that pass are shown too."""
+    before: object = None
+    for _ in range(LOOKS_MAX):
+        now = look()
+        if always or now.seen != before:
+            show(now)
+        if now.final:
+            return
+        before = now.seen
+        session.clock.sleep(EVERY)

@@ -1,0 +1,270 @@
+"""What journals mean: pure folds from entries to the state of a job, a shard and a VM.
+
+A fold sees every entry once, in order, and never forgets a decision: outcomes do not flip, a deleted VM does not
+come back, whatever late writers append.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from .model import JobSpec, ShardPlan, plan_shards
+from .ranges import Range, RangeSet
+from .records import (
+    Alive,
+    Assign,
+    BlockRef,
+    Cancel,
+    Claim,
+    Close,
+    Created,
+    Delete,
+    Drain,
+    Entry,
+    Failed,
+    FileRef,
+    Final,
+    Gone,
+    Intent,
+    Ready,
+    Release,
+    Results,
+    Submit,
+    Suspect,
+    Tasks,
+)
+
+
+@dataclass(slots=True)
+class JobFold:
+    """A job as its own journal tells it."""
+
+    submit: Submit | None = None
+    #: Seconds since the epoch, by the submitting client.
+    created_at: float = 0.0
+    ended_at: float = 0.0
+    closed: bool = False
+    cancelled_by: str = ""
+    final: Final | None = None
+    #: Shards of an open job, in order of their entries.
+    added: list[ShardPlan] = field(default_factory=list)
+    #: Tasks known so far.
+    tasks: int = 0
+
+    def apply(self, entry: Entry) -> None:
+        """Take in the next entry. Only the client may write what is not a FINAL."""
+        body = entry.body
+        if isinstance(body, Final):
+            if self.final is None:
+                self.final, self.ended_at = body, entry.at
+        elif not entry.writer.startswith("client"):
+            return
+        elif isinstance(body, Submit):
+            if self.submit is None and entry.n == 0:
+                self.submit, self.created_at, self.tasks = body, entry.at, body.spec.tasks
+        elif isinstance(body, Tasks):
+            self._add(entry.n, body)
+        elif isinstance(body, Close):
+            self.closed = True
+        elif isinstance(body, Cancel) and not self.cancelled_by:
+            self.cancelled_by = body.by or "somebody"
+
+    def _add(self, n: int, body: Tasks) -> None:
+        # Numbers must follow on from what is there: a second client of the same open job loses its range.
+        if self.is_open and not self.closed and body.first == self.tasks and body.count > 0:
+            plan = ShardPlan(len(self.added), body.first, body.count, function=body.function, entry=n)
+            self.added.append(plan)
+            self.tasks += body.count
+
+    @property
+    def spec(self) -> JobSpec:
+        """What was submitted."""
+        assert self.submit is not None
+        return self.submit.spec
+
+    @property
+    def is_open(self) -> bool:
+        """Whether tasks are added after the submission."""
+        return self.submit is not None and self.submit.spec.kind == "open"
+
+    @property
+    def complete(self) -> bool:
+        """Whether all tasks that there will ever be are known."""
+        return self.submit is not None and (not self.is_open or self.closed)
+
+    def shards(self) -> Iterator[ShardPlan]:
+        """All shards known so far, the reduce last."""
+        if self.submit is None:
+            return iter(())
+        return iter(self.added) if self.is_open else plan_shards(self.spec)
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Outcomes that count, of tasks `first` … `end - 1`, and the block that holds them (and perhaps others)."""
+
+    first: int
+    end: int
+    #: Number of the entry in the shard's journal.
+    entry: int
+    block: BlockRef
+    #: Tasks among `first` … `end - 1` that failed.
+    failed: tuple[Range, ...] = ()
+
+
+@dataclass(slots=True)
+class ShardFold:
+    """A shard as its journal tells it: who works on it, and the outcome of each task, settled by first occurrence."""
+
+    plan: ShardPlan
+    #: The VM that holds the shard; "" for nobody.
+    owner: str = ""
+    #: Number of the CLAIM under which it does.
+    epoch: int = -1
+    #: Every VM that ever claimed the shard.
+    claimants: set[str] = field(default_factory=set)
+    done: RangeSet = field(default_factory=RangeSet)
+    failed: RangeSet = field(default_factory=RangeSet)
+    extents: list[Extent] = field(default_factory=list)
+    files: list[FileRef] = field(default_factory=list)
+
+    def apply(self, entry: Entry) -> list[Extent]:
+        """Take in the next entry; the outcomes that it settled."""
+        body = entry.body
+        # A VM speaks for itself only: an entry signed by one in the name of another is void.
+        if isinstance(body, Claim | Results | Release) and entry.writer != f"vm:{body.vm}":
+            return []
+        if isinstance(body, Claim):
+            self.owner, self.epoch = body.vm, entry.n
+            self.claimants.add(body.vm)
+        elif isinstance(body, Release):
+            if self.owner == body.vm:
+                self.owner = ""
+        elif isinstance(body, Results):
+            return self._settle(entry.n, body)
+        return []
+
+    def _settle(self, n: int, body: Results) -> list[Extent]:
+        settled: list[Extent] = []
+        for block in body.blocks:
+            end = block.first + block.count
+            if block.count < 1 or block.first < self.plan.first or end > self.plan.end:
+                continue
+            for first, stop in self.done.add(block.first, end):
+                failed = tuple(_clip(block.failed, first, stop))
+                for low, high in failed:
+                    self.failed.add(low, high)
+                settled.append(Extent(first, stop, n, block, failed))
+        self.extents.extend(settled)
+        # Files count with the outcome that they came with.
+        self.files.extend(
+            file for file in body.files if any(extent.first <= file.task < extent.end for extent in settled)
+        )
+        return settled
+
+    @property
+    def complete(self) -> bool:
+        """Whether every task of the shard has its outcome."""
+        return len(self.done) == self.plan.count
+
+    def remaining(self) -> list[Range]:
+        """Tasks without an outcome."""
+        return self.done.missing(self.plan.first, self.plan.end)
+
+
+def _clip(ranges: tuple[Range, ...], first: int, end: int) -> Iterator[Range]:
+    for low, high in ranges:
+        if max(low, first) < min(high, end):
+            yield max(low, first), min(high, end)
+
+
+@dataclass(slots=True)
+class VmFold:
+    """A VM as its journal tells it."""
+
+    intent: Intent | None = None
+    #: Seconds since the epoch, by the client that intended it.
+    intended_at: float = 0.0
+    cloud_id: str = ""
+    failed: Failed | None = None
+    ready: Ready | None = None
+    ready_at: float = 0.0
+    #: Jobs given to it, in order; the first is the intent's.
+    jobs: list[str] = field(default_factory=list)
+    keep_warm: float = 0.0
+    #: Whether a SUSPECT stands unanswered.
+    suspected: bool = False
+    drain: Drain | None = None
+    delete: Delete | None = None
+    gone: Gone | None = None
+
+    def apply(self, entry: Entry) -> None:
+        """Take in the next entry."""
+        body = entry.body
+        if entry.writer.startswith("vm:") and not self._own(entry):
+            return
+        if isinstance(body, Gone):
+            self.gone = self.gone or body
+        elif self.delete is not None or self.gone is not None:
+            return
+        elif isinstance(body, Delete):
+            self.delete = body
+        elif isinstance(body, Intent):
+            if entry.n == 0:
+                self.intent, self.intended_at = body, entry.at
+                self.jobs, self.keep_warm = [body.job] if body.job else [], body.keep_warm
+        elif isinstance(body, Created):
+            self.cloud_id = self.cloud_id or body.cloud_id
+        elif isinstance(body, Failed):
+            self.failed = body
+        elif isinstance(body, Ready):
+            if self.ready is None and entry.writer.startswith("client"):
+                self.ready, self.ready_at = body, entry.at
+        else:
+            self._apply_ready(entry)
+
+    def _own(self, entry: Entry) -> bool:
+        """Whether a VM's entry is one that its own agent may write."""
+        own = self.intent is not None and entry.writer == f"vm:{self.intent.vm}"
+        return own and isinstance(entry.body, Alive | Drain)
+
+    def _apply_ready(self, entry: Entry) -> None:
+        body = entry.body
+        if isinstance(body, Assign):
+            if self.drain is None:
+                self.jobs.append(body.job)
+                self.keep_warm = body.keep_warm
+        elif isinstance(body, Suspect):
+            self.suspected = True
+        elif isinstance(body, Alive):
+            self.suspected = False
+        elif isinstance(body, Drain):
+            self.drain = self.drain or body
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is to be, or is, no more."""
+        return self.delete is not None or self.gone is not None or self.failed is not None
+
+    @property
+    def assignable(self) -> bool:
+        """Whether a further job may be given to it."""
+        return self.ready is not None and self.drain is None and not self.ended and not self.suspected
+
+    @property
+    def phase(self) -> str:
+        """One word for people."""
+        for word, holds in (
+            ("gone", self.gone is not None),
+            ("failed", self.failed is not None),
+            ("deleting", self.delete is not None),
+            ("draining", self.drain is not None),
+            ("suspected", self.suspected),
+            ("ready", self.ready is not None),
+            ("booting", bool(self.cloud_id)),
+            ("intended", self.intent is not None),
+        ):
+            if holds:
+                return word
+        return "unknown"

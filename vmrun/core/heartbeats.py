@@ -1,0 +1,25 @@
+"""Signs of life: the only objects that are overwritten, each by one writer."""
+
+from __future__ import annotations
+
+from . import keys
+from .errors import Corrupt, KeyNotFound
+from .records import Entry, Heartbeat, seal, unseal
+from .signing import Signer, Verifier
+from .storage import Store
+
+
+def write_heartbeat(store: Store, vm: str, entry: Entry, signer: Signer) -> None:
+    """Replace the VM's sign of life; `entry.n` is its counter."""
+    key = keys.heartbeat(vm)
+    store.replace(key, seal(key, entry, signer))
+
+
+def read_heartbeat(store: Store, vm: str, verifier: Verifier) -> Heartbeat | None:
+    """The VM's last sign of life; None if there is none, or none that can be trusted."""
+    key = keys.heartbeat(vm)
+    try:
+        entry = unseal(key, None, store.get(key), verifier)
+    except (KeyNotFound, Corrupt):
+        return None
+    return entry.body if isinstance(entry.body, Heartbeat) and entry.writer == f"vm:{vm}" else None

@@ -1,0 +1,66 @@
+"""Where everything lies in the store: the only place where keys are spelled."""
+
+from __future__ import annotations
+
+#: Journal entries are numbered with this many digits, so that they list in order.
+DIGITS = 6
+
+DEPLOYMENT = "deployment.json"
+PAYLOADS = "payloads/"
+JOBS_INDEX = "index/jobs/"
+VMS_INDEX = "index/vms/"
+
+
+def entry(prefix: str, n: int) -> str:
+    """Entry `n` of the journal under `prefix` (which ends in `/`)."""
+    return f"{prefix}{n:0{DIGITS}d}"
+
+
+def payload(sha256: str) -> str:
+    """A content-addressed input, shared by all jobs that use the same bytes."""
+    return f"{PAYLOADS}{sha256}"
+
+
+def job_journal(job: str) -> str:
+    """Prefix of a job's journal: SUBMIT, TASKS, CLOSE, CANCEL, FINAL."""
+    return f"jobs/{job}/journal/"
+
+
+def shard_journal(job: str, shard: int) -> str:
+    """Prefix of a shard's journal: CLAIM, RESULTS, RELEASE."""
+    return f"jobs/{job}/shards/{shard:0{DIGITS}d}/"
+
+
+def segment(job: str, sha256: str) -> str:
+    """Outcomes of tasks too large to stand in the entry that names them."""
+    return f"jobs/{job}/segments/{sha256}"
+
+
+def output_file(job: str, sha256: str) -> str:
+    """A file that a task wrote under `$VMRUN_OUTPUT`."""
+    return f"jobs/{job}/files/{sha256}"
+
+
+def task_output(job: str, stream: str = "") -> str:
+    """Prefix of captured stdout and stderr; `stream` is one writer's own sequence (`<vm id>.<epoch>`)."""
+    return f"jobs/{job}/output/{stream}/" if stream else f"jobs/{job}/output/"
+
+
+def job_index(job: str) -> str:
+    """An empty object per job, so that jobs can be listed without their contents."""
+    return f"{JOBS_INDEX}{job}"
+
+
+def vm_index(vm: str) -> str:
+    """An empty object per VM that is not known to be gone."""
+    return f"{VMS_INDEX}{vm}"
+
+
+def vm_journal(vm: str) -> str:
+    """Prefix of a VM's journal: INTENT to GONE."""
+    return f"vms/{vm}/"
+
+
+def heartbeat(vm: str) -> str:
+    """The one object that is overwritten; its only writer is the VM's agent."""
+    return f"heartbeats/{vm}"

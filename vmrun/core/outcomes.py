@@ -1,0 +1,122 @@
+"""Reading and writing outcomes: from blocks to objects in the store and back, every byte checked by its hash."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from . import codec, keys
+from .blocks import BlockError, ResultBlock, Status
+from .errors import Corrupt, KeyNotFound
+from .folds import Extent, ShardFold
+from .ranges import Range
+from .records import BlockRef
+from .storage import Store
+
+#: Outcomes up to this many bytes travel inside the entry; more go to a segment object of their own.
+INLINE_MAX = 128 * 1024
+
+
+def as_ranges(numbers: Sequence[int]) -> tuple[Range, ...]:
+    """Ascending numbers as half-open ranges."""
+    ranges: list[Range] = []
+    for number in numbers:
+        if ranges and ranges[-1][1] == number:
+            ranges[-1] = (ranges[-1][0], number + 1)
+        else:
+            ranges.append((number, number + 1))
+    return tuple(ranges)
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Encoded blocks laid end to end, and a reference to each."""
+
+    data: bytes
+    refs: tuple[BlockRef, ...]
+    #: SHA-256 of `data` if it must become a segment; "" if it is small enough for the entry.
+    segment: str
+
+
+def pack(blocks: Sequence[ResultBlock]) -> Packed:
+    """Lay out the blocks of one commit."""
+    encoded = [block.encode() for block in blocks]
+    data = b"".join(encoded)
+    segment = codec.sha256(data) if len(data) > INLINE_MAX else ""
+    refs, offset = [], 0
+    for block, piece in zip(blocks, encoded, strict=True):
+        failed = as_ranges(block.failed())
+        refs.append(BlockRef(block.first, block.count, offset, len(piece), codec.sha256(piece), segment, failed))
+        offset += len(piece)
+    return Packed(data, tuple(refs), segment)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One task's settled outcome; the payload is a pickle for `ok`, a failure document otherwise."""
+
+    task: int
+    status: Status
+    payload: bytes | bytearray | memoryview
+    #: Python `major.minor` that pickled.
+    python: str
+    started: float
+    seconds: float
+
+
+class OutcomeReader:
+    """Reads the settled outcomes of a shard."""
+
+    def __init__(self, store: Store, job: str, prefix: str) -> None:
+        self._store = store
+        self._job = job
+        self._prefix = prefix
+        self._inline: tuple[int, bytes] = (-1, b"")
+
+    def remember(self, entry: int, attachment: bytes) -> None:
+        """Keep the attachment of the entry just read, so that its outcomes need no further request."""
+        self._inline = (entry, attachment)
+
+    def outcomes(self, extent: Extent) -> Iterator[Outcome]:
+        """The outcomes that `extent` settled, in order. Raises Corrupt when stored bytes are not what was signed."""
+        try:
+            block = ResultBlock.decode(self.block(extent))
+        except BlockError as error:
+            raise Corrupt(f"tasks {extent.first}-{extent.end - 1} of job {self._job}: {error}") from error
+        if block.first != extent.block.first or block.count != extent.block.count:
+            raise Corrupt(f"the block of tasks {extent.first}-{extent.end - 1} holds other tasks")
+        for at, (task, status, payload) in enumerate(block.items()):
+            if extent.first <= task < extent.end:
+                yield Outcome(task, status, payload, block.python, block.started[at], block.seconds[at])
+
+    def block(self, extent: Extent) -> bytes:
+        """The bytes of the block that holds `extent`, checked by their hash."""
+        ref = extent.block
+        data = self._segment(ref) if ref.segment else self._attachment(extent.entry)[ref.offset : ref.offset + ref.size]
+        if len(data) != ref.size or codec.sha256(data) != ref.sha256:
+            raise Corrupt(
+                f"the stored results of tasks {ref.first}-{ref.first + ref.count - 1} of job {self._job} are not the "
+                "ones that were signed; nothing of them was used",
+                hint="an object in the store was changed or damaged; run the job again",
+            )
+        return data
+
+    def _segment(self, ref: BlockRef) -> bytes:
+        key = keys.segment(self._job, ref.segment)
+        try:
+            return self._store.get(key, ref.offset, ref.offset + ref.size)
+        except KeyNotFound as error:
+            raise Corrupt(f"{key} is missing", hint="somebody deleted it; run the job again") from error
+
+    def _attachment(self, entry: int) -> bytes:
+        if self._inline[0] != entry:
+            data = self._store.get(keys.entry(self._prefix, entry))
+            # Signature and place were checked when the journal was folded; the block's hash is checked by the caller.
+            second = data.index(b"\n", data.index(b"\n") + 1)
+            self._inline = (entry, data[second + 1 :])
+        return self._inline[1]
+
+
+def in_order(fold: ShardFold) -> list[Extent]:
+    """The settled extents by task number."""
+    return sorted(fold.extents, key=lambda extent: extent.first)

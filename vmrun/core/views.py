@@ -1,0 +1,142 @@
+"""What users are shown of jobs and VMs: plain records, computed from folds, printed or made JSON elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .model import JobState
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCounts:
+    """How many tasks; the reduce counts as one."""
+
+    total: int = 0
+    done: int = 0
+    failed: int = 0
+    running: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VmView:
+    """One VM."""
+
+    id: str
+    on: str
+    instance_type: str
+    region: str
+    #: `intended`, `booting`, `ready`, `draining`, `deleting`, `suspected`, `failed`, `gone`.
+    state: str
+    #: Id of the job it works for, "" for none.
+    job: str = ""
+    busy_because: str = ""
+    #: Seconds since the epoch, 0 when not known.
+    ends_at: float = 0.0
+    ends_because: str = ""
+    usd_per_hour: float | None = None
+    #: Dollars so far.
+    usd: float = 0.0
+    created: float = 0.0
+    vcpus: int = 0
+    #: What it is doing right now, for people.
+    doing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """One job."""
+
+    id: str
+    name: str
+    state: JobState
+    tasks: TaskCounts
+    vms: tuple[VmView, ...] = ()
+    usd: float = 0.0
+    #: Seconds since the epoch.
+    created: float = 0.0
+    #: 0 while it has not ended.
+    ended: float = 0.0
+    #: Why it failed, "" if it did not or if single tasks tell.
+    error: str = ""
+    hint: str = ""
+    kind: str = "map"
+    reduce: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFailure:
+    """One task that failed for good."""
+
+    task: int
+    #: raised, exited, signalled, timeout, oom, unpicklable, cancelled, lost.
+    kind: str
+    type: str
+    message: str
+    traceback: str = ""
+    #: Exit code or signal number.
+    exit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputChunk:
+    """A piece of what a task wrote to stdout or stderr."""
+
+    task: int
+    attempt: int
+    #: `stdout` or `stderr`.
+    stream: str
+    data: bytes
+    #: Whether the task is the job's reduce.
+    reduce: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JobResults:
+    """What a job gave: values by task (None where a task failed), the reduced value, failures, files brought home."""
+
+    values: list[Any]
+    failures: list[TaskFailure]
+    reduced: Any = None
+    has_reduced: bool = False
+    #: Paths on this machine.
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A job at one moment, as a watcher sees it."""
+
+    job: JobView
+    #: What is being waited for, in a few words.
+    waiting_for: str
+    #: Output that appeared since the snapshot before.
+    output: tuple[OutputChunk, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The reaper's judgement of one VM."""
+
+    vm: str
+    on: str
+    #: Which policy judged.
+    policy: str
+    delete: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a submit would do."""
+
+    tasks: int
+    on: str
+    #: Ranked offers as JSON values, cheapest first.
+    offers: list[dict[str, Any]] = field(default_factory=list)
+    usd_per_hour: float | None = None
+    #: Dollars at most: price times maximum lifetime.
+    usd_at_most: float | None = None
+    #: (what, seconds) for each deadline.
+    deadlines: tuple[tuple[str, float], ...] = ()
+    workers: int = 0

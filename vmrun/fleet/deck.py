@@ -1,0 +1,84 @@
+"""What fleet work is done with: the desk, the drivers, and this client's own files about machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.clouds import Provisioner
+from ..core.errors import Unreachable
+from ..core.ids import check_id
+from ..core.ledger import Desk
+from .order import StoreAccess
+
+OnStage = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Deck:
+    """The tools of fleet work."""
+
+    desk: Desk
+    #: The deployment's id.
+    deployment: str
+    #: The client's public key, in hexadecimal.
+    client_key: str
+    provisioner: Callable[[str], Provisioner]
+    #: How machines of a cloud reach the store.
+    store_access: Callable[[str], StoreAccess]
+    state_dir: Path
+    cache_dir: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """This client's way into one machine: kept while the machine lives, for `vmrun ssh`."""
+
+    directory: Path
+
+    @classmethod
+    def of(cls, deck: Deck, vm: str) -> Session:
+        """The session of a VM, whether or not this client has one."""
+        return cls(deck.state_dir / "sessions" / check_id(vm, "VM"))
+
+    @property
+    def key_file(self) -> Path:
+        """The private key."""
+        return self.directory / "id_ed25519"
+
+    @property
+    def known_hosts(self) -> Path:
+        """The pinned host key, in OpenSSH's format."""
+        return self.directory / "known_hosts"
+
+    def save(self, private_key: str, host: str, port: int, host_key: str) -> None:
+        """Keep the key and the pin, readable by this user only."""
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        name = host if port == 22 else f"[{host}]:{port}"
+        for path, text in ((self.key_file, private_key), (self.known_hosts, f"{name} {host_key}\n")):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            with open(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+
+    def exists(self) -> bool:
+        """Whether this client has a way in."""
+        return self.key_file.is_file()
+
+    def remove(self) -> None:
+        """Forget it."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def read_json(data: bytes, what: str) -> dict[str, object]:
+    """The JSON object in a command's output. Raises Unreachable."""
+    try:
+        found = json.loads(data.decode().strip().splitlines()[-1])
+    except (ValueError, IndexError) as error:
+        raise Unreachable(f"{what} answered {data[-200:]!r}") from error
+    if not isinstance(found, dict):
+        raise Unreachable(f"{what} answered {data[-200:]!r}")
+    return found

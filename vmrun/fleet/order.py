@@ -1,0 +1,53 @@
+"""What a fleet is asked for, and the numbers that bound a machine's life."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..core.clouds import Need
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Bounds of one machine, all in seconds."""
+
+    boot_grace: float = 900.0
+    lease: float = 1800.0
+    heartbeat: float = 15.0
+    dead_after: float = 120.0
+    flush_grace: float = 60.0
+    deadman_poll: float = 30.0
+    ssh_timeout: float = 300.0
+    #: Between looks of the agent at the journals: at work, at rest.
+    poll_min: float = 0.2
+    poll_max: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAccess:
+    """How a machine reaches the store."""
+
+    url: str
+    options: dict[str, Any] = field(default_factory=dict)
+    #: JSON of the credentials; "" if none are needed. Travels to a 0600 file on the machine and nowhere else.
+    secrets: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A machine that is wanted."""
+
+    job: str
+    on: str
+    need: Need
+    #: Python `major.minor` of the job.
+    python: str
+    keep_warm: float = 0.0
+    max_lifetime: float = 86400.0
+    timings: Timings = Timings()
+    #: Whether the job needs packages, and so uv, on the machine.
+    needs_packages: bool = False
+    #: Options of package downloads (index, certificates) for the machine.
+    index: dict[str, Any] = field(default_factory=dict)
+    ca_file: str = ""

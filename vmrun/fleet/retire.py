@@ -1,0 +1,59 @@
+"""Giving a machine back: condemned in its journal first, then deleted, then seen to be gone."""
+
+from __future__ import annotations
+
+import logging
+
+from ..core import keys
+from ..core.clouds import InstanceNotFound, InstanceState, Provisioner
+from ..core.errors import VmrunError
+from ..core.ledger import VmLedger
+from .deck import Deck, OnStage, Session
+
+log = logging.getLogger(__name__)
+
+#: Seconds that a deletion is watched.
+WATCH = 120.0
+#: Seconds between looks.
+PAUSE = 0.2
+
+
+def retire(deck: Deck, vm: str, why: str, on_stage: OnStage) -> bool:
+    """Delete the VM; whether it was seen to be gone.
+
+    Safe to call again and from several clients. Never raises for what the reaper will finish.
+    """
+    ledger = VmLedger(deck.desk, vm)
+    try:
+        fold = ledger.refresh()
+        if fold.gone is None and fold.intent is not None:
+            ledger.delete(why, "client")
+            provisioner = deck.provisioner(fold.intent.on)
+            on_stage(f"giving back {fold.intent.name}")
+            identifier = fold.cloud_id or fold.intent.name
+            provisioner.delete(identifier)
+            if not _gone(deck, provisioner, identifier):
+                on_stage(f"{fold.intent.name} is still there; `vmrun reap` will finish it")
+                return False
+            ledger.gone("not found after delete")
+        deck.desk.store.delete(keys.vm_index(vm))
+        Session.of(deck, vm).remove()
+    except VmrunError as error:
+        log.warning("event=retire-failed vm=%s error=%s", vm, error.message)
+        on_stage(f"{vm} could not be given back yet ({error.message}); `vmrun reap` will finish it")
+        return False
+    return True
+
+
+def _gone(deck: Deck, provisioner: Provisioner, identifier: str) -> bool:
+    clock = deck.desk.clock
+    deadline = clock.monotonic() + WATCH
+    while True:
+        try:
+            if provisioner.get(identifier).state is InstanceState.gone:
+                return True
+        except InstanceNotFound:
+            return True
+        if clock.monotonic() >= deadline:
+            return False
+        clock.sleep(PAUSE)

@@ -1,0 +1,209 @@
+"""Making a VM ready over SSH: pinned host key, armed timer, pushed agent, and only then READY."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+from vmrun.agent.config import AgentConfig
+from vmrun.artefact import Artefact, Target, build_artefact
+from vmrun.core import codec
+from vmrun.core.clouds import Address, CloudError, Instance, InstanceState, Provisioner
+from vmrun.core.errors import Unreachable, VmrunError
+from vmrun.core.hosts import Host
+from vmrun.core.ledger import VmLedger
+from vmrun.core.records import Ready
+from vmrun.environment.uv import find_uv
+from vmrun.machine import commands, layout, units
+from vmrun.machine.user_data import Seed, user_data
+from vmrun.store.files import FilePieces, hash_file
+from vmrun.transport.keys import new_key_pair
+from vmrun.transport.ssh import Login, SshHost
+
+from .deck import Deck, OnStage, Session, read_json
+from .order import Order
+
+log = logging.getLogger(__name__)
+
+#: Certificates for package downloads, on the VM.
+CA_FILE = f"{layout.PROGRAMS}/ca.pem"
+#: Environments, on the VM; made by the agent, read by the user's code.
+ENVIRONMENTS = f"{layout.STATE}/environments"
+#: Seconds between looks at an instance that has no address yet.
+ADDRESS_PAUSE = 0.3
+#: Lines of the machine's journal in a report of what went wrong.
+TAIL_LINES = 20
+
+
+class SshBringUp:
+    """One VM, from its first answer to its agent's start."""
+
+    def __init__(self, deck: Deck, order: Order, vm: str, on_stage: OnStage) -> None:
+        self._deck = deck
+        self._order = order
+        self._vm = vm
+        self._on_stage = on_stage
+        self._client_key = new_key_pair(f"vmrun-{vm}")
+        self._first_host_key = new_key_pair()
+
+    @property
+    def host_key(self) -> str:
+        """The single-use host key, public half."""
+        return self._first_host_key.public
+
+    def user_data(self, hard_deadline: float) -> str:
+        """The VM's cloud-config."""
+        timings = self._order.timings
+        return user_data(
+            Seed(
+                hard_deadline=hard_deadline,
+                client_public_key=self._client_key.public,
+                host_private_key=self._first_host_key.private,
+                host_public_key=self._first_host_key.public,
+                boot_grace=timings.boot_grace,
+                poll=timings.deadman_poll,
+                flush_grace=timings.flush_grace,
+            )
+        )
+
+    def make_ready(self, ledger: VmLedger, provisioner: Provisioner, instance: Instance, hard_deadline: float) -> None:
+        """Reach the VM, check its timer, push the agent, let it in, start it. Raises Unreachable."""
+        address = self._address(provisioner, instance)
+        host = self._connect(address, self._first_host_key.public)
+        try:
+            self._check_boot(host, hard_deadline)
+            pinned = self._rotate_host_key(host)
+            host.close()
+            host = self._connect(address, pinned)
+            Session.of(self._deck, self._vm).save(self._client_key.private, address.host, address.port, pinned)
+            facts = commands.read_facts(host.run(commands.facts()))
+            artefact = self._push_agent(host, facts)
+            uv = self._push_uv(host)
+            self._configure(host, provisioner, hard_deadline, uv, f"{layout.agent_directory(artefact.sha256)}/app")
+            prepare = ["sudo", "-n", layout.PYTHON, "-I", f"{layout.agent_directory(artefact.sha256)}/main.py"]
+            done = host.run([*prepare, "prepare", layout.AGENT_CONFIG])
+            told = read_json(commands.succeeded(done, "prepare the agent").stdout, "the agent")
+            ready = Ready(
+                agent_key=str(told["public_key"]),
+                boot_id=facts.boot_id,
+                agent=artefact.sha256,
+                host_key=pinned,
+                host=address.host,
+                port=address.port,
+                user=address.user,
+                workers=facts.cpus,
+            )
+            if not ledger.ready(ready):
+                raise Unreachable(f"{instance.name} was given back before it was ready")
+            self._on_stage("starting the agent")
+            unit = units.agent_service(artefact.sha256, flush_grace=self._order.timings.flush_grace)
+            commands.succeeded(host.run(commands.start_agent(), input=unit.encode()), "start the agent")
+        except VmrunError as error:
+            log.info("event=not-ready vm=%s tail=%s", self._vm, self._tail(host))
+            raise error
+        finally:
+            host.close()
+
+    def _address(self, provisioner: Provisioner, instance: Instance) -> Address:
+        clock = self._deck.desk.clock
+        deadline = clock.monotonic() + self._order.timings.ssh_timeout
+        self._on_stage(f"booting {instance.name}")
+        while instance.address is None:
+            if instance.state not in (InstanceState.pending, InstanceState.running):
+                raise CloudError(f"{instance.name} went {instance.state.value} while it was to start")
+            if clock.monotonic() >= deadline:
+                raise Unreachable(f"{instance.name} got no address in {self._order.timings.ssh_timeout:.0f} s")
+            clock.sleep(ADDRESS_PAUSE)
+            instance = provisioner.get(instance.id)
+        return instance.address
+
+    def _connect(self, address: Address, host_key: str) -> SshHost:
+        login = Login(address, self._client_key.private, (host_key,))
+        host = SshHost(login, self._deck.desk.clock)
+        host.connect(timeout=self._order.timings.ssh_timeout)
+        return host
+
+    def _check_boot(self, host: Host, hard_deadline: float) -> None:
+        self._on_stage("waiting for cloud-init")
+        wait = self._order.timings.ssh_timeout
+        boot = commands.read_boot(host.run(commands.wait_boot(wait), timeout=wait + 30))
+        if boot.disabled or not boot.finished:
+            raise Unreachable(
+                f"cloud-init is {'disabled' if boot.disabled else f'still at {boot.stage}'} on the machine",
+                hint="choose an image with cloud-init; the dead-man timer is armed by it",
+            )
+        timer = commands.read_timer(host.run(commands.timer()))
+        if fault := timer.fault(hard_deadline):
+            raise Unreachable(f"the machine is refused: {fault}", hint="choose an image with systemd and cloud-init")
+
+    def _rotate_host_key(self, host: Host) -> str:
+        pinned = commands.read_host_key(host.run(commands.prepare_host_key()))
+        commands.read_host_key(host.run(commands.activate_host_key()))
+        return pinned
+
+    def _push_agent(self, host: Host, facts: commands.Facts) -> Artefact:
+        minor = ".".join(facts.python.split(".")[:2])
+        artefact = build_artefact(Target(minor, facts.arch), self._deck.cache_dir, self._on_stage)
+        if host.run(commands.has_agent(artefact.sha256)).exit_code != 0:
+            self._on_stage(f"pushing the agent ({artefact.size / 1e6:.1f} MB)")
+            host.put(layout.agent_archive(artefact.sha256), FilePieces(artefact.path))
+            installed = host.run(commands.install_agent(artefact.sha256), timeout=120)
+            commands.succeeded(installed, "install the agent")
+        return artefact
+
+    def _push_uv(self, host: Host) -> str:
+        """uv's path on the VM, pushed if the job needs it."""
+        local = find_uv()
+        if not self._order.needs_packages or not local:
+            return ""
+        digest = hash_file(local)[0]
+        if host.run(commands.has_uv(digest)).exit_code != 0:
+            self._on_stage("pushing uv")
+            host.put(layout.uv_incoming(digest), FilePieces(Path(local)))
+            commands.succeeded(host.run(commands.install_uv(digest), timeout=120), "install uv")
+        return layout.uv_path(digest)
+
+    def _configure(
+        self, host: Host, provisioner: Provisioner, hard_deadline: float, uv: str, app: str
+    ) -> None:
+        order, deck, timings = self._order, self._deck, self._order.timings
+        access = deck.store_access(order.on)
+        if access.secrets:
+            host.put(layout.SECRETS, [access.secrets.encode()])
+        ca_file = order.ca_file if provisioner.capabilities.shares_network else ""
+        if ca_file:
+            host.put(CA_FILE, [Path(ca_file).read_bytes()], mode=0o644)
+        config = AgentConfig(
+            vm=self._vm,
+            deployment=deck.deployment,
+            client_key=deck.client_key,
+            store_url=access.url,
+            store_options=access.options,
+            secrets_file=layout.SECRETS if access.secrets else "",
+            key_file=f"{layout.STATE}/agent.key",
+            lease_file=layout.LEASE,
+            hard_deadline=hard_deadline,
+            work_dir=layout.WORK,
+            environments=ENVIRONMENTS,
+            app_path=app,
+            python=layout.PYTHON,
+            uv=uv,
+            job_user=layout.JOB_USER,
+            lease=timings.lease,
+            heartbeat=timings.heartbeat,
+            dead_after=timings.dead_after,
+            poll_min=timings.poll_min,
+            poll_max=timings.poll_max,
+            boot_grace=timings.boot_grace,
+            ca_file=CA_FILE if ca_file else "",
+            index=order.index,
+        )
+        host.put(layout.AGENT_CONFIG, [codec.canonical(codec.to_data(config))])
+
+    def _tail(self, host: Host) -> str:
+        try:
+            tail = host.run(commands.journal_tail(TAIL_LINES), timeout=10).stdout
+        except VmrunError as error:
+            return error.message
+        return json.dumps(tail.decode("utf-8", "replace")[-4000:])

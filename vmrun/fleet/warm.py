@@ -1,0 +1,59 @@
+"""Taking a VM that was kept warm: it is given the job in its journal, where only one can win."""
+
+from __future__ import annotations
+
+from ..core import keys
+from ..core.clouds import Need
+from ..core.folds import VmFold
+from ..core.heartbeats import read_heartbeat
+from ..core.ids import is_id
+from ..core.ledger import VmLedger
+from .deck import Deck
+from .order import Order
+
+#: Seconds of its warm window that must be left for a VM to be worth taking.
+MARGIN = 2.0
+
+
+def take_warm(deck: Deck, order: Order) -> str | None:
+    """The id of a warm VM that now has the order's job; None if there is none that fits."""
+    desk = deck.desk
+    for listed in desk.store.list(keys.VMS_INDEX):
+        vm = listed.key[len(keys.VMS_INDEX) :]
+        if not is_id(vm):
+            continue
+        ledger = VmLedger(desk, vm)
+        fold = ledger.refresh()
+        if fits(fold, order, desk.clock.now()) and _rests(deck, vm) and ledger.assign(order.job, order.keep_warm):
+            return vm
+    return None
+
+
+def fits(fold: VmFold, order: Order, now: float) -> bool:
+    """Whether the VM can take the job, by its journal."""
+    intent = fold.intent
+    return (
+        intent is not None
+        and fold.assignable
+        and fold.keep_warm > 0
+        and intent.on == order.on
+        and now + MARGIN < intent.hard_deadline
+        and _big_enough(order.need, intent.vcpus, intent.memory)
+        and order.need.arch in ("", intent.arch)
+        and order.need.instance_type in ("", intent.instance_type)
+        and order.need.region in ("", intent.region)
+        and order.need.zone in ("", intent.zone)
+    )
+
+
+def _big_enough(need: Need, vcpus: int, memory: int) -> bool:
+    return need.cpus <= vcpus and need.memory <= memory
+
+
+def _rests(deck: Deck, vm: str) -> bool:
+    """Whether it is without work, by its last sign of life.
+
+    A sign of life may be old: then the VM takes the job late or, if it is dead, the job is given to another VM.
+    """
+    beat = read_heartbeat(deck.desk.store, vm, deck.desk.keyring)
+    return beat is not None and not beat.busy

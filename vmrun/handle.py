@@ -1,0 +1,214 @@
+"""`JobHandle`: one submitted job, from whatever process, for as long as the store keeps it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+
+from .core.blocks import Status
+from .core.errors import JobCancelled, JobFailed, UsageError
+from .core.ledger import JobLedger
+from .core.model import JobState
+from .core.records import FileRef
+from .core.views import JobResults, JobView, OutputChunk, Snapshot, TaskFailure
+from .watch.files import bring_home
+from .watch.logs import OutputReader
+from .watch.observe import JobObserver
+from .watch.results import ResultReader, exception_of, failure_of, value_of
+
+if TYPE_CHECKING:
+    from .client import Client
+
+
+class JobHandle:
+    """A job. All methods read the store anew; none needs the VM or the process that submitted."""
+
+    def __init__(self, client: Client, job: str) -> None:
+        self.id = job
+        self._client = client
+        self._desk = client.desk
+        self._clock = client.desk.clock
+        self._observer = JobObserver(client.desk, job)
+
+    def __repr__(self) -> str:
+        return f"JobHandle({self.id!r})"
+
+    def expect(self, vm: str) -> None:
+        """Show this VM with the job even before it claimed any of its work."""
+        self._observer.expected.add(vm)
+
+    def status(self) -> JobView:
+        """The job now. Raises UsageError when the store has no such job."""
+        return self._observer.look()
+
+    def watch(self, *, output: bool = True) -> Iterator[Snapshot]:
+        """Snapshots until the job has ended, the last one included; with `output`, what the tasks wrote comes along.
+
+        Between two looks it sleeps: milliseconds for a directory store, up to a second or so for a remote one. After
+        the last snapshot the machine that this client brought up is given back, unless it is to stay warm.
+        """
+        reader = OutputReader(self._desk.store, self.id)
+        pause, longest = self._client.polls(self.id)
+        pause, before = max(pause, 0.01), None
+        while True:
+            view = self.status()
+            chunks = tuple(reader.read()) if output else ()
+            yield Snapshot(view, waiting_for(view), chunks)
+            if view.state.ended:
+                self._client.settle(view)
+                return
+            moved = chunks or before is None or (view.state, view.tasks) != (before.state, before.tasks)
+            pause = max(self._client.polls(self.id)[0], 0.01) if moved else min(max(longest, 0.2), pause * 1.5)
+            before = view
+            self._clock.sleep(pause)
+
+    def wait(self, timeout: float | None = None) -> JobView:
+        """Wait until the job has ended. Raises TimeoutError after `timeout` seconds.
+
+        A job whose machine was lost before it began, or that never got one, is given one.
+        """
+        deadline = None if timeout is None else self._clock.monotonic() + timeout
+        self._client.revive(self.id)
+        for snapshot in self.watch(output=False):
+            if snapshot.job.state.ended:
+                self._client.settle(snapshot.job)
+                return snapshot.job
+            if deadline is not None and self._clock.monotonic() >= deadline:
+                raise TimeoutError(f"job {self.id} is still {snapshot.job.state.value}")
+        raise AssertionError("a watch ends with an ended job")
+
+    def results(self) -> Iterator[Any]:
+        """The tasks' values in order, in bounded memory. Waits for the job.
+
+        A failed task raises its own exception, with the traceback from the VM as `__cause__`, or TaskError. A job
+        that failed as a whole raises JobFailed, a cancelled one JobCancelled.
+        """
+        self._raise_if_unfinished(self.wait())
+        for outcome in ResultReader(self._desk, self.id).outcomes():
+            yield value_of(outcome)
+
+    def result(self) -> Any:
+        """The reduced value; without a reduce, the only task's value, or the list of all. Waits for the job."""
+        view = self.wait()
+        self._raise_if_unfinished(view)
+        reader = ResultReader(self._desk, self.id)
+        if view.reduce:
+            for outcome in reader.outcomes():
+                if outcome.status is not Status.ok:
+                    raise exception_of(outcome)
+            for outcome in reader.outcomes(reduce=True):
+                return value_of(outcome)
+        values = [value_of(outcome) for outcome in reader.outcomes()]
+        return values[0] if view.tasks.total == 1 else values
+
+    def _raise_if_unfinished(self, view: JobView) -> None:
+        if view.state is JobState.cancelled:
+            raise JobCancelled(f"job {self.id} was cancelled", hint="what had finished: `vmrun result --partial`")
+        if view.error:
+            raise JobFailed(view.error, hint=view.hint)
+
+    def collect(self, directory: str | None = None) -> JobResults:
+        """All values and failures that there are, and the files the tasks wrote, brought to `directory` (if given)."""
+        reader = ResultReader(self._desk, self.id)
+        spec = reader.refresh().fold.spec
+        total = reader.refresh().fold.tasks
+        values: list[Any] = [None] * total
+        failures: list[TaskFailure] = []
+        for outcome in reader.outcomes():
+            if outcome.status is Status.ok:
+                values[outcome.task] = value_of(outcome)
+            else:
+                failures.append(failure_of(outcome))
+        reduced, has_reduced = None, False
+        if spec.reduce:
+            for outcome in reader.outcomes(reduce=True):
+                if outcome.status is Status.ok:
+                    reduced, has_reduced = value_of(outcome), True
+                else:
+                    failures.append(failure_of(outcome))
+        files = tuple(bring_home(self._client.blobs, self.id, reader.files(), directory)) if directory else ()
+        return JobResults(values, failures, reduced, has_reduced, files)
+
+    def files(self) -> list[FileRef]:
+        """The files that the tasks wrote under `$VMRUN_OUTPUT`."""
+        return ResultReader(self._desk, self.id).files()
+
+    def failures(self) -> Iterator[TaskFailure]:
+        """Tasks that failed for good, in order; nothing of theirs is unpickled."""
+        reader = ResultReader(self._desk, self.id)
+        for reduce in (False, True):
+            for outcome in reader.outcomes(reduce=reduce):
+                if outcome.status is not Status.ok:
+                    yield failure_of(outcome)
+
+    def save(self, path: str) -> None:
+        """Write the values to a file: `.pkl` is one pickled list, `.jsonl` one JSON text a line.
+
+        Appears whole or not at all. Raises UsageError for another ending, or a value that JSON cannot carry.
+        """
+        kind = Path(path).suffix
+        if kind not in (".pkl", ".jsonl"):
+            raise UsageError(f"{path!r}: results are saved as .pkl or .jsonl", hint="name the file results.pkl")
+        temporary = Path(f"{path}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                if kind == ".pkl":
+                    pickle.dump(list(self._values_or_none()), file, protocol=5)
+                else:
+                    for task, value in enumerate(self._values_or_none()):
+                        file.write(_json_line(task, value))
+            temporary.replace(path)
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror or error}", hint="name a file that can be written") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _values_or_none(self) -> Iterator[Any]:
+        expected = 0
+        for outcome in ResultReader(self._desk, self.id).outcomes():
+            for _ in range(expected, outcome.task):
+                yield None
+            expected = outcome.task + 1
+            yield value_of(outcome) if outcome.status is Status.ok else None
+
+    def logs(self, *, follow: bool = False, task: int | None = None) -> Iterator[OutputChunk]:
+        """What the tasks wrote, so far, or with `follow` until the job has ended."""
+        if not follow:
+            self.status()
+            chunks: Iterator[OutputChunk] = OutputReader(self._desk.store, self.id).read()
+        else:
+            chunks = (chunk for snapshot in self.watch() for chunk in snapshot.output)
+        return (chunk for chunk in chunks if task is None or chunk.task == task)
+
+    def cancel(self) -> bool:
+        """Ask for the end; False if the job had ended already."""
+        ledger = JobLedger(self._desk, self.id)
+        if ledger.refresh().submit is None:
+            raise UsageError(f"there is no job {self.id} in this store", hint="`vmrun status` lists the jobs")
+        return ledger.cancel("user") and self._client.settle_cancelled(self.id)
+
+
+def waiting_for(view: JobView) -> str:
+    """What a job waits for, in a few words."""
+    doing = next((vm.doing for vm in view.vms if vm.doing and vm.job == view.id), "")
+    if view.state.ended:
+        return ""
+    if doing:
+        return doing
+    if view.state is JobState.running:
+        return "tasks"
+    return "a machine" if view.state is JobState.pending else "the machine to be ready"
+
+
+def _json_line(task: int, value: Any) -> bytes:
+    try:
+        return json.dumps(value).encode() + b"\n"
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the result of task {task} is not JSON: {error}", hint="save as .pkl instead") from error
+
+

@@ -1,0 +1,292 @@
+"""`@vmrun.job`: marks a function as a job over inputs, and says what the job asks for.
+
+Imported by every job file, on the client and under the job's interpreter, therefore light: standard library only.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+import types
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
+
+from .core.errors import UsageError
+from .core.units import parse_duration, parse_size
+
+P = ParamSpec("P")
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: Characters of a job's name; it is shown in tables, never part of a key or a path.
+NAME_MAX = 200
+#: More attempts than this at one task are a loop, not a policy.
+RETRIES_MAX = 100
+ARCHITECTURES = ("x86_64", "arm64")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PYTHON = re.compile(r"3\.\d{1,2}")
+#: Flags of a code object whose call gives no result yet: generator, coroutine, asynchronous generator.
+_DEFERRED = 0x20 | 0x80 | 0x200
+
+
+class JobOptions(TypedDict, total=False):
+    """What may stand beside `over` in `@vmrun.job(...)`; the command line's options of the same names win."""
+
+    #: Where to run: `local`, `docker`, …
+    on: str
+    cpus: int
+    #: `512GB`, or bytes; likewise `disk`.
+    memory: str | int
+    disk: str | int
+    #: `x86_64` or `arm64`.
+    arch: str
+    instance_type: str
+    region: str
+    zone: str
+    #: Worker processes; default: one per core.
+    workers: int
+    #: Further attempts at a task that failed.
+    retries: int
+    #: `5m`, or seconds; likewise `max_lifetime` and `keep_warm`.
+    task_timeout: str | float
+    max_lifetime: str | float
+    keep_warm: str | float
+    #: What the job is called in tables.
+    name: str
+    #: Environment variables of the tasks.
+    env: dict[str, str]
+
+
+class Job(Generic[P, R]):
+    """A function, the inputs to call it with, and what it asks for. Calling a job calls its function, right here.
+
+    `fn` is the function; `over` the inputs (an iterable, or a callable without arguments that gives one), each the
+    single argument of one task; without `over` (None) the job is one task that calls `fn()`. `options` holds the
+    options that were given, checked, sizes in bytes and durations in seconds. `reducer` is what `reduce` registered.
+    """
+
+    def __init__(self, fn: Callable[P, R], over: object, options: dict[str, Any]) -> None:
+        functools.update_wrapper(self, fn)
+        self.fn = fn
+        self.over = over
+        self.options = options
+        self.name = str(options.get("name") or getattr(fn, "__name__", type(fn).__name__))
+        self.reducer: Callable[..., Any] | None = None
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.fn(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<vmrun.job {self.name!r}>"
+
+    def reduce(self, fn: F) -> F:
+        """Register `fn` to be called on the VM with all results, in order, when every task has succeeded.
+
+        A decorator: gives `fn` back. Raises UsageError for a second reducer.
+        """
+        if self.reducer is not None:
+            raise UsageError(
+                f"job {self.name!r} has a reducer already: {_name_of(self.reducer)}",
+                hint="a job has one reduce; call the other function from it",
+            )
+        _check_function(fn, f"the reducer of job {self.name!r}")
+        self.reducer = fn
+        return fn
+
+
+@overload
+def job(fn: Callable[P, R], /) -> Job[P, R]: ...
+@overload
+def job(*, over: object = None, **options: Unpack[JobOptions]) -> Callable[[Callable[P, R]], Job[P, R]]: ...
+def job(fn: Callable[P, R] | None = None, /, *, over: object = None, **options: Any) -> Any:
+    """Make a function a job: `@vmrun.job`, or `@vmrun.job(over=..., retries=2, task_timeout="5m", ...)`.
+
+    `over` is any iterable, or a callable without arguments that gives one; it is walked once, at submit. Without
+    it the job is one task that calls the function without arguments. Raises UsageError for anything that cannot work.
+    """
+    checked = check_options(options, "@vmrun.job")
+    _check_over(over)
+    if fn is None:
+        return functools.partial(_decorate, over=over, options=checked)
+    return _decorate(fn, over=over, options=checked)
+
+
+def _decorate(fn: Callable[P, R], *, over: object, options: dict[str, Any]) -> Job[P, R]:
+    if isinstance(fn, Job):
+        raise UsageError(f"{fn!r} is a job already", hint="write @vmrun.job once per function")
+    _check_function(fn, "@vmrun.job")
+    return Job(fn, over, options)
+
+
+def _check_function(fn: object, what: str) -> None:
+    if not callable(fn):
+        raise UsageError(
+            f"{what}: {fn!r} is not a function",
+            hint="write inputs as a keyword: @vmrun.job(over=range(1000))",
+        )
+    code = getattr(fn, "__code__", None)
+    if code is not None and code.co_flags & _DEFERRED:
+        raise UsageError(
+            f"{what}: {_name_of(fn)} is a coroutine or generator function, whose call gives no value yet",
+            hint="let a plain function return list(...) or asyncio.run(...) of it",
+        )
+
+
+def _check_over(over: object) -> None:
+    if over is None or (callable(over) and not isinstance(over, Iterable)):
+        return
+    if isinstance(over, str | bytes | bytearray):
+        raise UsageError(
+            f"@vmrun.job: over={over[:40]!r} would be one task per character",
+            hint="give a list, such as over=[...], or over=list(text) if that is meant",
+        )
+    if not isinstance(over, Iterable) and not hasattr(over, "__getitem__"):
+        hint = f"did you mean over=range({over})?" if isinstance(over, int) else "give a list, a range, a generator…"
+        raise UsageError(f"@vmrun.job: over={over!r} is not iterable", hint=hint)
+
+
+def inputs_of(one: Job[Any, Any]) -> Iterable[Any]:
+    """The job's inputs, walked anew. Whatever the user's own callable raises comes through."""
+    over = one.over
+    if callable(over) and not isinstance(over, Iterable):
+        over = over()
+    if not isinstance(over, Iterable) and not hasattr(over, "__getitem__"):
+        raise UsageError(
+            f"`over` of job {one.name!r} gave {type(over).__name__}, which is not iterable",
+            hint="let it return a list, a range, a generator…",
+        )
+    return over  # type: ignore[return-value]
+
+
+def _name_of(fn: object) -> str:
+    return str(getattr(fn, "__qualname__", fn))
+
+
+# --- options ---
+
+
+def check_options(options: Mapping[str, object], where: str) -> dict[str, Any]:
+    """Options by name, checked: sizes as bytes, durations as seconds; None means "not said" and is dropped.
+
+    `where` stands in messages. Raises UsageError for an unknown name or a value that cannot be used.
+    """
+    checked = {}
+    for name, value in options.items():
+        check = CHECKS.get(name)
+        if check is None:
+            raise unknown_option(name, where, CHECKS)
+        if value is not None:
+            checked[name] = check(value, f"{where}: {name}")
+    return checked
+
+
+def unknown_option(name: str, where: str, known: Iterable[str], kind: type[UsageError] = UsageError) -> UsageError:
+    """The error for an option that does not exist; its hint names what is close to it, or all there are."""
+    import difflib
+
+    names = sorted(known)
+    close = difflib.get_close_matches(name.replace("-", "_"), names, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}"
+    return kind(f"{where}: unknown option {name[:80]!r}", hint=hint)
+
+
+def _text(value: object, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise UsageError(f"{where}: expected a text, found {value!r:.80}", hint="write it in quotes")
+    return value
+
+
+def _name(value: object, where: str) -> str:
+    text = _text(value, where)
+    if len(text) > NAME_MAX or not text.isprintable():
+        raise UsageError(
+            f"{where}: {text[:40]!r} is not a name",
+            hint=f"at most {NAME_MAX} printable characters, on one line",
+        )
+    return text
+
+
+def _whole(value: object, where: str, *, least: int, most: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise UsageError(
+            f"{where}: {value!r:.80} is not a whole number from {least} to {most}",
+            hint="write it as a number, without quotes or unit",
+        )
+    return value
+
+
+def _size(value: object, where: str) -> int:
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise UsageError(f"{where}: {value!r:.80} is not a size", hint="write a size such as 16GB")
+    return parse_size(value, where)
+
+
+def _duration(value: object, where: str) -> float:
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise UsageError(f"{where}: {value!r:.80} is not a duration", hint="write a duration such as 90s or 2h30m")
+    return parse_duration(value, where)
+
+
+def _positive_duration(value: object, where: str) -> float:
+    seconds = _duration(value, where)
+    if seconds <= 0:
+        raise UsageError(f"{where}: {value!r:.80} is no time at all", hint="leave it out for no limit")
+    return seconds
+
+
+def _arch(value: object, where: str) -> str:
+    if value not in ARCHITECTURES:
+        raise UsageError(f"{where}: unknown architecture {value!r:.80}", hint=f"one of {', '.join(ARCHITECTURES)}")
+    return str(value)
+
+
+def _env(value: object, where: str) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{where}: expected names and texts, found {value!r:.80}", hint='such as {"LEVEL" = "2"}')
+    for name, text in value.items():
+        if not isinstance(name, str) or not _ENV_NAME.fullmatch(name):
+            raise UsageError(f"{where}: {name!r:.80} is not the name of an environment variable")
+        if not isinstance(text, str) or "\0" in text:
+            raise UsageError(f"{where}.{name}: expected a text, found {text!r:.80}", hint="write it in quotes")
+    return dict(value)
+
+
+def check_python(value: object, where: str) -> str:
+    """`value` if it is a Python `major.minor`; else UsageError."""
+    if not isinstance(value, str) or not _PYTHON.fullmatch(value):
+        raise UsageError(f"{where}: {value!r:.80} is not a version of Python", hint='write it as text, such as "3.12"')
+    return value
+
+
+#: How each option is checked and brought into its one form.
+CHECKS: dict[str, Callable[[object, str], Any]] = {
+    "on": _text,
+    "cpus": functools.partial(_whole, least=1, most=100_000),
+    "memory": _size,
+    "disk": _size,
+    "arch": _arch,
+    "instance_type": _text,
+    "region": _text,
+    "zone": _text,
+    "workers": functools.partial(_whole, least=1, most=100_000),
+    "retries": functools.partial(_whole, least=0, most=RETRIES_MAX),
+    "task_timeout": _positive_duration,
+    "max_lifetime": _positive_duration,
+    "keep_warm": _duration,
+    "name": _name,
+    "env": _env,
+}
+
+
+class _CallableModule(types.ModuleType):
+    """The module itself, which the import system puts where the package has the decorator of the same name.
+
+    Whatever imports `vmrun.job` first makes the package's attribute `job` the module; so it acts as the decorator.
+    """
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return job(*args, **options)
+
+
+sys.modules[__name__].__class__ = _CallableModule

@@ -1,0 +1,42 @@
+"""The unit files and the dead-man script: text files of this package with a few `@NAME@` blanks."""
+
+from __future__ import annotations
+
+import math
+import re
+from importlib.resources import files
+
+from . import layout
+
+_BLANK = re.compile(r"@([A-Z_]+)@")
+
+
+def _fill(name: str, **values: object) -> str:
+    """The text of a packaged file with its blanks filled; a blank without a value is a KeyError."""
+    text = files(__package__).joinpath("files", name).read_text(encoding="utf-8")
+    return _BLANK.sub(lambda blank: str(values[blank[1]]), text)
+
+
+def whole_seconds(seconds: float) -> int:
+    """Seconds for a file or a unit: whole, rounded up, at least one."""
+    return max(1, math.ceil(seconds))
+
+
+def deadman_script() -> str:
+    """The dead-man script, for any POSIX shell."""
+    return _fill("vmrun-deadman")
+
+
+def deadman_service(*, flush_grace: float) -> str:
+    """The unit that judges once; an agent that still runs gets `flush_grace` seconds to flush."""
+    return _fill(layout.DEADMAN_SERVICE, FLUSH_GRACE=whole_seconds(flush_grace))
+
+
+def deadman_timer(*, poll: float) -> str:
+    """The timer that judges every `poll` seconds, from boot on."""
+    return _fill(layout.DEADMAN_TIMER, POLL=whole_seconds(poll))
+
+
+def agent_service(sha256: str, *, flush_grace: float = 60.0) -> str:
+    """The unit of the agent with this content: restarted when it fails or is killed, not after a clean exit."""
+    return _fill(layout.AGENT_SERVICE, AGENT=layout.agent_directory(sha256), FLUSH_GRACE=whole_seconds(flush_grace))

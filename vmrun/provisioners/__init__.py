@@ -1,0 +1,1 @@
+"""Drivers, one folder each. None imports another; SDKs load at first use."""

@@ -1,0 +1,23 @@
+"""What a driver is given when it is opened; nothing of it is global."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vmrun.core.clock import Clock, Rng
+
+
+@dataclass(frozen=True, slots=True)
+class ProvisionerContext:
+    """The surroundings of one driver; each keeps to the subfolder that bears its name."""
+
+    #: What must survive: machines, records. Made by the driver at first use, 0700.
+    state_dir: Path
+    #: What may be deleted at any time.
+    cache_dir: Path
+    clock: Clock
+    rng: Rng
+    #: The driver's own table of the configuration, checked by the settings already.
+    settings: Mapping[str, object] = field(default_factory=dict)

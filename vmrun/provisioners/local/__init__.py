@@ -1,0 +1,1 @@
+"""Machines that are a directory and a guardian process on this computer."""

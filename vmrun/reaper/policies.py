@@ -1,0 +1,136 @@
+"""Pure judges over one fact sheet. Each says why a VM must go, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vmrun.core.clouds import TAG_DEADLINE, TAG_OWNER, TAG_VM, Instance, InstanceState, instance_name
+from vmrun.core.folds import VmFold
+from vmrun.core.ids import is_id
+from vmrun.core.units import format_duration
+
+#: Seconds after its hard deadline at which a VM is deleted by the reaper: its own timer comes first.
+DEADLINE_MARGIN = 5.0
+#: Seconds that an instance without any journal may exist: its client may be between two writes.
+ORPHAN_GRACE = 600.0
+#: Seconds beyond the boot grace: the VM's own timer comes first.
+BOOT_MARGIN = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """All that is known of one VM at one moment."""
+
+    vm: str
+    on: str
+    #: What the cloud shows; None when it shows nothing (the listing was complete).
+    instance: Instance | None
+    #: What the journal says; None when there is none, or none that can be read.
+    fold: VmFold | None
+    #: Seconds since the epoch, on the observer's clock.
+    now: float
+    #: Seconds for which the heartbeat has not changed, as this observer saw it; None when it cannot tell yet.
+    silent: float | None = None
+    #: Seconds of silence after which a VM is suspected.
+    dead_after: float = 120.0
+    #: Whether the SUSPECT in its journal has stood long enough unanswered.
+    contested: bool = False
+
+
+Policy = Callable[[Observed], str | None]
+
+
+def expired(facts: Observed) -> str | None:
+    """Past the hard deadline, which its tag carries too: the store is not needed to know it."""
+    deadline = _deadline(facts)
+    if facts.instance is not None and deadline and facts.now > deadline + DEADLINE_MARGIN:
+        return f"its maximum lifetime ended {format_duration(facts.now - deadline)} ago"
+    return None
+
+
+def condemned(facts: Observed) -> str | None:
+    """Its journal says DELETE, and it is still there."""
+    if facts.instance is None or facts.fold is None:
+        return None
+    if facts.fold.gone is not None:
+        return "it appeared after it was gone"
+    return f"deletion was decided: {facts.fold.delete.why}" if facts.fold.delete is not None else None
+
+
+def drained(facts: Observed) -> str | None:
+    """It took its leave, or was powered off, and is still there."""
+    if facts.instance is None or facts.fold is None:
+        return None
+    if facts.fold.drain is not None:
+        return f"it has drained: {facts.fold.drain.reason}"
+    if facts.fold.failed is not None:
+        return f"its creation failed: {facts.fold.failed.message}"
+    return "it is powered off" if facts.instance.state is InstanceState.stopped else None
+
+
+def never_ready(facts: Observed) -> str | None:
+    """Its client did not get it ready within the boot grace."""
+    fold = facts.fold
+    if facts.instance is None or fold is None or fold.intent is None or fold.ready is not None:
+        return None
+    age = facts.now - fold.intended_at
+    bound = fold.intent.boot_grace + BOOT_MARGIN
+    return f"it was not ready within {format_duration(fold.intent.boot_grace)}" if age > bound else None
+
+
+def dead(facts: Observed) -> str | None:
+    """No sign of life, and nobody refuted the suspicion."""
+    if facts.instance is None or facts.fold is None or facts.fold.ready is None or not facts.contested:
+        return None
+    if facts.silent is None or facts.silent < facts.dead_after:
+        return None
+    return f"no sign of life for {format_duration(facts.silent)}"
+
+
+def orphan(facts: Observed) -> str | None:
+    """In the cloud under this deployment's name, and unknown to the store."""
+    if facts.instance is None or facts.fold is not None or not facts.instance.created_at:
+        return None
+    age = facts.now - facts.instance.created_at
+    return f"nothing in the store knows it after {format_duration(age)}" if age > ORPHAN_GRACE else None
+
+
+#: In the order in which they are asked; the first that answers decides.
+POLICIES: tuple[Policy, ...] = (expired, condemned, drained, never_ready, dead, orphan)
+
+
+def judge(facts: Observed) -> tuple[str, str] | None:
+    """(policy, reason) if the VM must go."""
+    for policy in POLICIES:
+        reason = policy(facts)
+        if reason is not None:
+            return policy.__name__, reason
+    return None
+
+
+def vanished(facts: Observed) -> str | None:
+    """Why a VM that the cloud does not show may be called gone; None if it may still appear."""
+    fold = facts.fold
+    if facts.instance is not None or fold is None or fold.intent is None or fold.gone is not None:
+        return None
+    age = facts.now - fold.intended_at
+    if fold.ended or fold.drain is not None:
+        return "not in the cloud's listing"
+    if fold.cloud_id and age > fold.intent.boot_grace:
+        return "not in the cloud's listing any more"
+    return "never created" if age > fold.intent.boot_grace + ORPHAN_GRACE else None
+
+
+def ours(instance: Instance, deployment: str) -> str:
+    """The VM's id, if the instance is this deployment's beyond doubt; "" otherwise: then it is never touched."""
+    vm = instance.tags.get(TAG_VM, "")
+    own = bool(deployment) and instance.tags.get(TAG_OWNER) == deployment
+    return vm if own and is_id(vm) and instance.name == instance_name(deployment, vm) else ""
+
+
+def _deadline(facts: Observed) -> float:
+    if facts.fold is not None and facts.fold.intent is not None:
+        return facts.fold.intent.hard_deadline
+    text = facts.instance.tags.get(TAG_DEADLINE, "") if facts.instance is not None else ""
+    return float(text) if text.isdigit() and len(text) < 12 else 0.0

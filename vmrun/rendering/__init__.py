@@ -1,0 +1,1 @@
+"""What is shown, as text and as JSON values. Nothing here writes to a stream: `vmrun.render` does."""

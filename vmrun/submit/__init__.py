@@ -1,0 +1,1 @@
+"""From what a user asks for to a job in the store."""

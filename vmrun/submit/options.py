@@ -1,0 +1,62 @@
+"""What holds for one submission: flags win over the script's header, that over `@vmrun.job`, that over the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vmrun.core.clouds import Need
+from vmrun.settings import Settings
+
+from .request import SubmitRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of one submission, every one decided."""
+
+    on: str
+    need: Need
+    workers: int
+    retries: int
+    #: Seconds; 0: none.
+    task_timeout: float
+    max_lifetime: float
+    keep_warm: float
+    name: str
+    env: dict[str, str]
+
+
+def decide(
+    request: SubmitRequest, header: Mapping[str, Any], decorator: Mapping[str, Any], settings: Settings, name: str
+) -> Options:
+    """The options that hold; `name` is what the job is called if nobody says otherwise."""
+    defaults = settings.defaults
+
+    def pick(key: str, default: Any) -> Any:
+        for said in (getattr(request, key, None), header.get(key), decorator.get(key)):
+            if said is not None:
+                return said
+        return getattr(defaults, key, default)
+
+    need = Need(
+        cpus=pick("cpus", 0),
+        memory=pick("memory", 0),
+        disk=pick("disk", 0),
+        arch=pick("arch", ""),
+        instance_type=pick("instance_type", ""),
+        region=pick("region", ""),
+        zone=pick("zone", ""),
+    )
+    return Options(
+        on=pick("on", "local"),
+        need=need,
+        workers=pick("workers", 0),
+        retries=pick("retries", 0),
+        task_timeout=pick("task_timeout", 0.0),
+        max_lifetime=pick("max_lifetime", 86400.0),
+        keep_warm=pick("keep_warm", 0.0),
+        name=str(pick("name", name) or name),
+        env={**decorator.get("env", {}), **header.get("env", {}), **request.env},
+    )

@@ -1,0 +1,271 @@
+"""From a request to a job specification and the bytes that it names. Nothing is written to the store here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from vmrun.artefact.app import app_directory
+from vmrun.bundle.arguments import PackedArguments, pack_arguments, unpicklable
+from vmrun.bundle.inspector import Inspection, JobInterpreter, inspect_job
+from vmrun.bundle.modules import local_files, read_files
+from vmrun.bundle.pack import Packed, pack
+from vmrun.bundle.script import Script, parse_target, read_script
+from vmrun.core import codec
+from vmrun.core.blocks import PYTHON
+from vmrun.core.clock import Clock
+from vmrun.core.errors import UsageError
+from vmrun.core.model import Arguments, FunctionSpec, JobSpec, Payload
+from vmrun.environment.install import InstallOptions, ensure_environment
+from vmrun.environment.lock import Locker, lock_environment
+from vmrun.environment.requirements import EnvironmentSpec, RequirementsFile, environment_spec, parse_requirements
+from vmrun.environment.target import Target, this_machine
+from vmrun.environment.uv import find_uv
+from vmrun.environment.versions import choose_python
+from vmrun.job import Job, inputs_of
+from vmrun.settings import Settings
+
+from .options import Options, decide
+from .request import SubmitRequest
+
+OnStage = Callable[[str], None]
+#: Options that the environment of a callable is decided with when there is no script.
+_NO_HEADER: dict[str, Any] = {}
+
+
+@dataclass(slots=True)
+class Submission:
+    """A job specification, and the payloads that must be in the store before it."""
+
+    spec: JobSpec
+    options: Options
+    data: list[tuple[Payload, bytes]] = field(default_factory=list)
+    files: list[tuple[Payload, Path]] = field(default_factory=list)
+    #: What the job's file printed when it was looked at.
+    said: str = ""
+
+    def add(self, data: bytes) -> Payload:
+        """Name bytes as a payload."""
+        payload = Payload(codec.sha256(data), len(data))
+        self.data.append((payload, data))
+        return payload
+
+    def add_arguments(self, packed: PackedArguments) -> Arguments:
+        """Name packed arguments as payloads."""
+        data = Payload(packed.sha256, packed.size)
+        self.files.append((data, packed.path))
+        return Arguments(data, self.add(packed.index))
+
+
+class Preparer:
+    """Prepares submissions; `directory` is an empty one of the caller's, to be removed after publishing."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        directory: Path,
+        on_stage: OnStage,
+        same_machine: Callable[[str], bool],
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._directory = directory
+        self._on_stage = on_stage
+        self._same_machine = same_machine
+
+    def prepare(self, request: SubmitRequest) -> Submission:
+        """Raises UsageError or ConfigError for whatever cannot be submitted as it is."""
+        if callable(request.target):
+            return self._callable(request, request.target)
+        if request.target:
+            return self._script(request, str(request.target))
+        if not request.argv:
+            raise UsageError("there is nothing to submit", hint="vmrun submit job.py, or vmrun submit -- command …")
+        return self._command(request)
+
+    def prepare_open(self, request: SubmitRequest) -> Submission:
+        """An open job for an executor: its tasks come later."""
+        options = decide(request, _NO_HEADER, {}, self._settings, "executor")
+        submission = self._submission(request, options, (), "open", request.python or PYTHON)
+        self._add_main_modules(submission)
+        return submission
+
+    # --- the three forms ---
+
+    def _command(self, request: SubmitRequest) -> Submission:
+        name = os.path.basename(request.argv[0])
+        options = decide(request, _NO_HEADER, {}, self._settings, name)
+        submission = self._submission(request, options, (), "command", request.python or PYTHON)
+        submission.spec = replace(submission.spec, function=FunctionSpec("command", argv=request.argv))
+        return _one_task(submission)
+
+    def _script(self, request: SubmitRequest, text: str) -> Submission:
+        target = parse_target(text)
+        script = read_script(target.path)
+        header = script.header
+        wanted = request.python or str(header.options.get("python") or self._settings.defaults.python)
+        python = choose_python(header.requires_python, PYTHON, wanted)
+        requirements = self._requirements(request, header.dependencies, python)
+        found = self._inspect(script, target.name, requirements, python)
+        options = decide(request, header.options, found.options, self._settings, target.name or target.path.stem)
+        kind = "map" if found.kind == "map" else "script"
+        if kind == "map" and request.argv:
+            raise UsageError(
+                f"{text}: a job over inputs takes no arguments: {' '.join(request.argv)[:80]}",
+                hint="vmrun's own options stand before `--`",
+            )
+        submission = self._submission(request, options, header.dependencies, kind, python, requirements)
+        submission.said = found.output
+        code = self._pack(script)
+        path = target.path.name
+        if kind == "script":
+            argv = ("{python}", f"{{code}}/{path}", *request.argv)
+            function = FunctionSpec("command", argv=argv)
+        else:
+            function = FunctionSpec("source", path=path, name=found.name)
+        submission.spec = replace(
+            submission.spec, function=function, code=submission.add(code.data), reduce=found.reduce
+        )
+        if found.arguments is None:
+            return _one_task(submission)
+        return self._with_tasks(submission, found.arguments)
+
+    def _callable(self, request: SubmitRequest, target: Callable[..., Any]) -> Submission:
+        job = target if isinstance(target, Job) else None
+        fn: Callable[..., Any] = job.fn if job is not None else target
+        decorator = job.options if job is not None else {}
+        options = decide(request, _NO_HEADER, decorator, self._settings, getattr(fn, "__name__", "job"))
+        submission = self._submission(request, options, (), "map", request.python or PYTHON)
+        reducer = request.reducer or (job.reducer if job is not None else None)
+        payload = submission.add(_pickle(fn if reducer is None else Job(fn, None, {}), reducer))
+        function = FunctionSpec("pickle", payload=payload)
+        submission.spec = replace(submission.spec, function=function, reduce=reducer is not None)
+        self._add_main_modules(submission)
+        over: Iterable[Any] | None = request.over
+        if over is None and job is not None and job.over is not None:
+            over = inputs_of(job)
+        packed = (
+            pack_arguments([((), {})], self._directory, call="call")
+            if over is None
+            else pack_arguments(over, self._directory)
+        )
+        return self._with_tasks(submission, packed)
+
+    # --- parts ---
+
+    def _submission(
+        self,
+        request: SubmitRequest,
+        options: Options,
+        dependencies: tuple[str, ...],
+        kind: str,
+        python: str,
+        requirements: EnvironmentSpec | None = None,
+    ) -> Submission:
+        wanted = requirements or self._requirements(request, dependencies, python)
+        path = tuple(entry or os.getcwd() for entry in sys.path) if kind in ("map", "open") else ()
+        spec = JobSpec(
+            name=options.name,
+            kind=kind,
+            function=None,
+            python=python,
+            env=options.env,
+            python_path=path if self._same_machine(options.on) else (),
+            workers=options.workers,
+            retries=options.retries,
+            task_timeout=options.task_timeout,
+            need=options.need,
+        )
+        submission = Submission(spec, options)
+        if wanted or python != PYTHON:
+            lock = self._lock(wanted, Target(python, self._arch(options))) if wanted else ""
+            submission.spec = replace(spec, environment=submission.add(lock.encode()))
+        return submission
+
+    def _arch(self, options: Options) -> str:
+        return options.need.arch or this_machine().arch
+
+    def _requirements(self, request: SubmitRequest, dependencies: tuple[str, ...], python: str) -> EnvironmentSpec:
+        file: RequirementsFile | None = None
+        if request.requirements is not None:
+            base = Path(request.requirements)
+            file = parse_requirements(_read(base), str(base), lambda name: _read(base.parent / name))
+        return environment_spec(python, dependencies, request.with_packages, file)
+
+    def _lock(self, wanted: EnvironmentSpec, target: Target) -> str:
+        self._on_stage("resolving the environment")
+        locker = Locker(find_uv(), sys.executable, self._settings.cache_dir, self._on_stage, self.variables())
+        return lock_environment(wanted, target, locker)
+
+    def variables(self) -> dict[str, str]:
+        """Where packages come from: the configuration's indexes over those of this process's environment."""
+        environment = self._settings.environment
+        variables = dict(os.environ)
+        if environment.index_url:
+            variables["UV_DEFAULT_INDEX"] = environment.index_url
+        if environment.extra_index_urls:
+            variables["UV_INDEX"] = " ".join(environment.extra_index_urls)
+        if environment.ca_file:
+            variables["SSL_CERT_FILE"] = environment.ca_file
+        return variables
+
+    def _inspect(self, script: Script, name: str, wanted: EnvironmentSpec, python: str) -> Inspection:
+        interpreter = Path(sys.executable)
+        if script.uses_job and (wanted or python != PYTHON):
+            self._on_stage("installing the environment here, to look at the job")
+            lock = self._lock(wanted, this_machine(python)) if wanted else ""
+            options = InstallOptions(variables=self.variables(), ca_file=self._settings.environment.ca_file)
+            root = self._settings.cache_dir / "environments"
+            interpreter = ensure_environment(root, lock, python, find_uv(), options, self._on_stage)
+        app = app_directory(self._settings.cache_dir)
+        folder = self._directory / "inspection"
+        folder.mkdir()
+        return inspect_job(script, name, interpreter=JobInterpreter(interpreter, app), directory=folder, clock=self._clock)
+
+    def _pack(self, script: Script) -> Packed:
+        return pack(read_files(local_files(script)))
+
+    def _add_main_modules(self, submission: Submission) -> None:
+        """The modules beside the program that runs: its functions may use them. On this machine they are there."""
+        main = getattr(sys.modules.get("__main__"), "__file__", None)
+        if self._same_machine(submission.options.on) or main is None or not main.endswith(".py"):
+            return
+        code = self._pack(read_script(Path(main)))
+        submission.spec = replace(submission.spec, code=submission.add(code.data))
+
+    def _with_tasks(self, submission: Submission, packed: PackedArguments) -> Submission:
+        tasks = packed.count
+        arguments = submission.add_arguments(packed) if tasks else None
+        submission.spec = replace(submission.spec, tasks=tasks, shard_size=tasks, arguments=arguments)
+        return submission
+
+
+def _one_task(submission: Submission) -> Submission:
+    submission.spec = replace(submission.spec, tasks=1, shard_size=1)
+    return submission
+
+
+def _pickle(fn: Callable[..., Any], reducer: Callable[..., Any] | None) -> bytes:
+    """The function as bytes; with a reducer, the pair of both as a Job."""
+    target: Any = fn
+    if reducer is not None:
+        assert isinstance(fn, Job)
+        fn.reducer = reducer
+    try:
+        return bytes(cloudpickle.dumps(target, protocol=5))
+    except Exception as error:  # noqa: BLE001 - pickling runs the user's code, which may raise anything
+        raise unpicklable(target, "the function", error) from error
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {error}", hint="give a requirements file that can be read") from error

@@ -1,0 +1,133 @@
+"""One command on an open SSH connection: its input, its output, its end, each with a limit."""
+
+from __future__ import annotations
+
+import select
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar
+
+from vmrun.core.clock import Clock
+from vmrun.core.errors import Unreachable
+from vmrun.core.hosts import Completed
+
+if TYPE_CHECKING:
+    import paramiko
+
+#: Bytes of one read.
+_BLOCK = 256 * 1024
+#: Input up to this many bytes fits the window of a fresh channel, so that sending it cannot block.
+_INLINE = 32 * 1024
+#: Seconds between looks at the clock while waiting for output.
+_LOOK = 1.0
+
+
+class CommandTimeout(Unreachable):
+    """A command on a machine did not end in its time. It may still run there."""
+
+    code: ClassVar[str] = "command-timeout"
+
+
+class TooMuchOutput(Unreachable):
+    """A command on a machine printed more than it may."""
+
+    code: ClassVar[str] = "too-much-output"
+    retryable: ClassVar[bool] = False
+
+
+class Exchange:
+    """A command that runs: give it input, then wait for what it leaves behind."""
+
+    def __init__(self, channel: paramiko.Channel, name: str, clock: Clock) -> None:
+        self._channel = channel
+        self._name = name
+        self._clock = clock
+
+    def feed(self, data: bytes) -> None:
+        """Send input and its end, without waiting for the command to read it."""
+        if len(data) <= _INLINE:
+            self._send([data])
+        else:
+            threading.Thread(target=self._send, args=([data],), name="vmrun-ssh-input", daemon=True).start()
+
+    def upload(self, blocks: Iterable[bytes], *, stall: float, timeout: float) -> None:
+        """Send input as the command takes it, and its end. A command that ended early is not an error here."""
+        self._channel.settimeout(stall)
+        give_up = self._clock.monotonic() + timeout
+        for block in blocks:
+            try:
+                self._channel.sendall(block)
+            except TimeoutError as error:
+                raise Unreachable(f"the machine took nothing of an upload for {stall:.0f} s") from error
+            except OSError:
+                return
+            if self._clock.monotonic() > give_up:
+                raise CommandTimeout(f"an upload took longer than {timeout:.0f} s")
+        self._channel.shutdown_write()
+
+    def finish(self, *, timeout: float, most: int) -> Completed:
+        """Wait for the end; `most` bytes of output are taken. The exit code is -1 if a signal ended the command."""
+        give_up = self._clock.monotonic() + timeout
+        stdout, stderr = self._collect(give_up, most)
+        left = give_up - self._clock.monotonic()
+        if not self._channel.status_event.wait(max(left, 0.001)):
+            raise self._late()
+        code = self._channel.exit_status
+        transport = self._channel.get_transport()
+        if code == -1 and not transport.is_active():
+            raise Unreachable(f"the connection broke while {self._name} ran")
+        return Completed(code, stdout, stderr)
+
+    def _send(self, blocks: Iterable[bytes]) -> None:
+        try:
+            for block in blocks:
+                self._channel.sendall(block)
+            self._channel.shutdown_write()
+        except OSError:
+            # The command ended without reading its input, or the connection broke; `finish` tells which.
+            return
+
+    def _collect(self, give_up: float, most: int) -> tuple[bytes, bytes]:
+        channel = self._channel
+        stdout, stderr = bytearray(), bytearray()
+        while True:
+            # In this order: what came before the end is taken after the end was seen.
+            ended = channel.eof_received or channel.closed
+            ready = channel.recv_ready(), channel.recv_stderr_ready()
+            if ready[0]:
+                stdout += channel.recv(_BLOCK)
+            if ready[1]:
+                stderr += channel.recv_stderr(_BLOCK)
+            if len(stdout) + len(stderr) > most:
+                raise TooMuchOutput(f"{self._name} printed more than {most} bytes on the machine")
+            if any(ready):
+                continue
+            if ended:
+                return bytes(stdout), bytes(stderr)
+            left = give_up - self._clock.monotonic()
+            if left <= 0:
+                raise self._late()
+            select.select([channel], [], [], min(left, _LOOK))
+
+    def _late(self) -> CommandTimeout:
+        return CommandTimeout(f"{self._name} did not end in its time on the machine")
+
+
+@contextmanager
+def exchange(transport: paramiko.Transport, command: str, name: str, clock: Clock) -> Iterator[Exchange]:
+    """Start `command` (quoted already) and close its channel in the end. Unreachable if it cannot be started."""
+    import paramiko
+
+    try:
+        channel = transport.open_session(timeout=transport.channel_timeout)
+        channel.settimeout(transport.channel_timeout)
+        channel.exec_command(command)
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        raise Unreachable(f"cannot start {name} on the machine: {error or type(error).__name__}") from error
+    try:
+        yield Exchange(channel, name, clock)
+    except TimeoutError as error:
+        raise CommandTimeout(f"{name} did not end in its time on the machine") from error
+    finally:
+        channel.close()

@@ -1,0 +1,1 @@
+"""Looking at jobs and VMs: progress, results, output. Only reads the store."""

@@ -1,0 +1,40 @@
+"""A job's captured output, from the store: it outlives the VM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..core import keys, output
+from ..core.storage import Store
+from ..core.views import OutputChunk
+
+
+
+class OutputReader:
+    """Reads a job's output from where it stopped last time."""
+
+    def __init__(self, store: Store, job: str) -> None:
+        self._store = store
+        self._prefix = keys.task_output(job)
+        #: Last key read of each writer.
+        self._last: dict[str, str] = {}
+
+    def read(self) -> Iterator[OutputChunk]:
+        """Output that appeared since; each writer's in its order."""
+        for stream in self._streams():
+            prefix = f"{self._prefix}{stream}/"
+            for listed in self._store.list(prefix, after=self._last.get(stream, "")):
+                yield from output.decode(self._store.get(listed.key))
+                self._last[stream] = listed.key
+
+    def _streams(self) -> Iterator[str]:
+        """Names of writers, skipping from one to the next without listing what each wrote."""
+        after = ""
+        while True:
+            first = next(self._store.list(self._prefix, after=after), None)
+            if first is None:
+                return
+            stream = first.key[len(self._prefix) :].partition("/")[0]
+            yield stream
+            # "0" follows "/", so this key sorts after everything that the writer wrote.
+            after = f"{self._prefix}{stream}0"

@@ -1,0 +1,188 @@
+"""Jobs and VMs as they stand, folded from the store into what users are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..core import keys
+from ..core.clouds import Offer
+from ..core.errors import Corrupt, UsageError
+from ..core.folds import JobFold, VmFold
+from ..core.heartbeats import read_heartbeat
+from ..core.ids import is_id
+from ..core.ledger import Desk, JobLedger, ShardLedger, VmLedger
+from ..core.model import JobState
+from ..core.records import Heartbeat
+from ..core.views import JobView, TaskCounts, VmView
+
+#: Jobs that a listing looks at to resolve a name.
+NAMES_MAX = 1000
+
+
+def job_ids(desk: Desk) -> list[str]:
+    """All jobs, newest first."""
+    found = [listed.key[len(keys.JOBS_INDEX) :] for listed in desk.store.list(keys.JOBS_INDEX)]
+    return [job for job in reversed(found) if is_id(job)]
+
+
+def vm_ids(desk: Desk) -> list[str]:
+    """All VMs that are not known to be gone."""
+    found = [listed.key[len(keys.VMS_INDEX) :] for listed in desk.store.list(keys.VMS_INDEX)]
+    return [vm for vm in found if is_id(vm)]
+
+
+def find_job(desk: Desk, text: str) -> str:
+    """The id that `text` means: an id, a unique beginning or end of one (6 characters or more), or a unique name.
+
+    Raises UsageError.
+    """
+    jobs = job_ids(desk)
+    if text in jobs:
+        return text
+    near = [job for job in jobs if len(text) >= 6 and (job.startswith(text) or job.endswith(text))]
+    if not near:
+        near = [job for job in jobs[:NAMES_MAX] if _name(desk, job) == text]
+    if len(near) == 1:
+        return near[0]
+    if near:
+        raise UsageError(f"{text[:80]!r} means {len(near)} jobs", hint="give more of the id: " + ", ".join(near[:5]))
+    raise UsageError(f"there is no job {text[:80]!r} in this store", hint="`vmrun status` lists the jobs")
+
+
+def _name(desk: Desk, job: str) -> str:
+    try:
+        submit = JobLedger(desk, job).refresh().submit
+    except Corrupt:
+        return ""
+    return submit.spec.name if submit is not None else ""
+
+
+class JobObserver:
+    """One job, looked at again and again; each look reads only what is new."""
+
+    def __init__(self, desk: Desk, job: str) -> None:
+        self._desk = desk
+        self.job = job
+        self.ledger = JobLedger(desk, job)
+        self.shards: dict[int, ShardLedger] = {}
+        self._vms: dict[str, VmLedger] = {}
+        #: VMs that the caller knows to be made for the job.
+        self.expected: set[str] = set()
+
+    def look(self) -> JobView:
+        """The job now. Raises UsageError when there is no such job."""
+        fold = self.ledger.refresh()
+        if fold.submit is None:
+            raise UsageError(f"there is no job {self.job} in this store", hint="`vmrun status` lists the jobs")
+        self._refresh_shards(fold)
+        vms = tuple(self._look_at_vms(fold))
+        counts = self._counts(fold, vms)
+        final = fold.final
+        return JobView(
+            id=self.job,
+            name=fold.spec.name,
+            state=self._state(fold, vms),
+            tasks=counts,
+            vms=tuple(view for view, _ in vms),
+            usd=round(sum(view.usd for view, _ in vms), 6),
+            created=fold.created_at,
+            ended=fold.ended_at,
+            error=final.error if final is not None else "",
+            hint=final.hint if final is not None else "",
+            kind=fold.spec.kind,
+            reduce=fold.spec.reduce,
+        )
+
+    def _refresh_shards(self, fold: JobFold) -> None:
+        for plan in fold.shards():
+            ledger = self.shards.get(plan.shard)
+            if ledger is None:
+                ledger = self.shards[plan.shard] = ShardLedger(self._desk, self.job, plan)
+            if not ledger.fold.complete:
+                ledger.refresh()
+
+    def _look_at_vms(self, fold: JobFold) -> Iterator[tuple[VmView, Heartbeat | None]]:
+        wanted = set(self.expected)
+        for ledger in self.shards.values():
+            wanted.update(ledger.fold.claimants)
+        if not wanted and fold.final is None:
+            wanted.update(vm for vm in vm_ids(self._desk) if self.job in self._vm(vm).refresh().jobs)
+        for vm in sorted(wanted):
+            yield view_vm(self._desk, self._vm(vm), fold.ended_at or None)
+
+    def _vm(self, vm: str) -> VmLedger:
+        return self._vms.setdefault(vm, VmLedger(self._desk, vm))
+
+    def _counts(self, fold: JobFold, vms: tuple[tuple[VmView, Heartbeat | None], ...]) -> TaskCounts:
+        total = fold.spec.total if not fold.is_open else fold.tasks
+        failed = sum(len(ledger.fold.failed) for ledger in self.shards.values())
+        done = sum(len(ledger.fold.done) for ledger in self.shards.values()) - failed
+        running = sum(beat.running for _, beat in vms if beat is not None and beat.job == self.job)
+        return TaskCounts(total, done, failed, 0 if fold.final is not None else min(running, total - done - failed))
+
+    def _state(self, fold: JobFold, vms: tuple[tuple[VmView, Heartbeat | None], ...]) -> JobState:
+        if fold.final is not None:
+            return JobState(fold.final.outcome)
+        if any(ledger.fold.owner for ledger in self.shards.values()):
+            return JobState.running
+        if any(view.state in ("ready", "draining", "suspected") for view, _ in vms):
+            return JobState.running
+        now = self._desk.clock.now()
+        if any(view.state in ("intended", "booting") and now < view.ends_at for view, _ in vms):
+            return JobState.provisioning
+        return JobState.pending
+
+
+def view_vm(desk: Desk, ledger: VmLedger, until: float | None = None) -> tuple[VmView, Heartbeat | None]:
+    """A VM and its last sign of life. `until`: seconds since the epoch to which its cost is counted, None for now."""
+    fold = ledger.refresh()
+    beat = read_heartbeat(desk.store, ledger.vm, desk.keyring) if fold.ready is not None else None
+    intent = fold.intent
+    if intent is None:
+        return VmView(ledger.vm, "", "", "", "unknown"), beat
+    working = beat is not None and not fold.ended
+    return (
+        VmView(
+            id=ledger.vm,
+            on=intent.on,
+            instance_type=intent.instance_type,
+            region=intent.region,
+            state=fold.phase,
+            job=beat.job if beat is not None else (fold.jobs[-1] if fold.jobs else ""),
+            busy_because=beat.busy if working and beat is not None else ("" if fold.ended else _booting(fold)),
+            ends_at=beat.ends_at if beat is not None and beat.ends_at else _bound(fold),
+            ends_because=beat.ends_because if beat is not None and beat.ends_because else _bound_because(fold),
+            usd_per_hour=intent.usd_per_hour,
+            usd=_dollars(fold, until or desk.clock.now()),
+            created=fold.intended_at,
+            vcpus=intent.vcpus,
+            doing=beat.doing if working and beat is not None else "",
+        ),
+        beat,
+    )
+
+
+def _booting(fold: VmFold) -> str:
+    return "" if fold.ready is not None else "being made ready"
+
+
+def _bound(fold: VmFold) -> float:
+    assert fold.intent is not None
+    return fold.intent.hard_deadline if fold.ready is not None else fold.intended_at + fold.intent.boot_grace
+
+
+def _bound_because(fold: VmFold) -> str:
+    return "maximum lifetime" if fold.ready is not None else "boot grace"
+
+
+def _dollars(fold: VmFold, until: float) -> float:
+    assert fold.intent is not None
+    if not fold.intent.usd_per_hour or fold.failed is not None:
+        return 0.0
+    seconds = max(0.0, min(until, fold.intent.hard_deadline) - fold.intended_at)
+    return round(fold.intent.usd_per_hour * seconds / 3600, 6)
+
+
+def cost_at_most(offer: Offer, lifetime: float) -> float | None:
+    """Dollars if the machine lives as long as it may; None for an unknown price."""
+    return None if offer.usd_per_hour is None else round(offer.usd_per_hour * lifetime / 3600, 4)

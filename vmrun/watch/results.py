@@ -1,0 +1,131 @@
+"""A job's results on the client: read in order, checked, and only then unpickled."""
+
+from __future__ import annotations
+
+import base64
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+from ..core.blocks import PYTHON, Status, read_failure
+from ..core.errors import JobFailed, UsageError, VmrunError
+from ..core.ledger import Desk, JobLedger, ShardLedger
+from ..core.model import ShardPlan
+from ..core.outcomes import Outcome, OutcomeReader, in_order
+from ..core.records import FileRef
+from ..core.views import TaskFailure
+
+
+class RemoteTraceback(Exception):
+    """The traceback of the exception on the VM, as text: the `__cause__` of what is raised here."""
+
+    def __str__(self) -> str:
+        return f"\n\"\"\"\n{self.args[0]}\"\"\""
+
+
+class TaskError(JobFailed):
+    """A task that failed without an exception that could be brought home."""
+
+    code = "task-failed"
+
+
+class ResultReader:
+    """Reads the settled outcomes of one job, from the first task to the last, in bounded memory."""
+
+    def __init__(self, desk: Desk, job: str) -> None:
+        self._desk = desk
+        self.job = job
+        self._ledger = JobLedger(desk, job)
+
+    def refresh(self) -> JobLedger:
+        """The job's journal, read to its end. Raises UsageError when there is no such job."""
+        if self._ledger.refresh().submit is None:
+            raise UsageError(f"there is no job {self.job} in this store", hint="`vmrun status` lists the jobs")
+        return self._ledger
+
+    def outcomes(self, *, reduce: bool = False) -> Iterator[Outcome]:
+        """Settled outcomes in order: of the tasks, or of the reduce alone. Gaps are tasks without an outcome yet."""
+        for plan in self.refresh().fold.shards():
+            if plan.reduce == reduce:
+                yield from self._shard(plan)
+
+    def _shard(self, plan: ShardPlan) -> Iterator[Outcome]:
+        ledger = ShardLedger(self._desk, self.job, plan)
+        ledger.refresh()
+        reader = OutcomeReader(self._desk.store, self.job, ledger.prefix)
+        for extent in in_order(ledger.fold):
+            yield from reader.outcomes(extent)
+
+    def files(self) -> list[FileRef]:
+        """Files that tasks wrote, in order of tasks."""
+        found: list[FileRef] = []
+        for plan in self.refresh().fold.shards():
+            ledger = ShardLedger(self._desk, self.job, plan)
+            ledger.refresh()
+            found.extend(ledger.fold.files)
+        return sorted(found, key=lambda file: (file.task, file.path))
+
+
+def value_of(outcome: Outcome) -> Any:
+    """The value that the task returned. Raises what it raised (the remote traceback as `__cause__`), or TaskError."""
+    if outcome.status is not Status.ok:
+        raise exception_of(outcome)
+    if outcome.python != PYTHON:
+        raise UsageError(
+            f"task {outcome.task} was run by Python {outcome.python}; opening its result with {PYTHON} could crash",
+            hint=f"read the results with Python {outcome.python}",
+        )
+    try:
+        return pickle.loads(outcome.payload)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"the result of task {outcome.task} needs the module {error.name!r}, which is not installed here",
+            hint=f"install it, for instance with `pip install {error.name}`",
+        ) from error
+
+
+def failure_of(outcome: Outcome) -> TaskFailure:
+    """What is known of a failed task, without running any of its code."""
+    document = read_failure(outcome.payload)
+    code = document.get("code")
+    return TaskFailure(
+        outcome.task,
+        str(document.get("kind", outcome.status.name)),
+        str(document.get("type", "")),
+        str(document.get("message", "")),
+        str(document.get("traceback", "")),
+        code if isinstance(code, int) else None,
+    )
+
+
+def exception_of(outcome: Outcome) -> BaseException:
+    """The exception to raise here for a failed task."""
+    document = read_failure(outcome.payload)
+    failure = failure_of(outcome)
+    raised = _unpickle(document.get("exception"), outcome.python)
+    if raised is None:
+        where = f"task {failure.task}: " if failure.task >= 0 else ""
+        name = f"{failure.type}: " if failure.type else ""
+        raised = TaskError(f"{where}{failure.kind}: {name}{failure.message}", hint=HINTS.get(failure.kind, ""))
+    if failure.traceback:
+        raised.__cause__ = RemoteTraceback(failure.traceback)
+    return raised
+
+
+#: What to do next, by kind of failure.
+HINTS = {
+    "timeout": "raise --task-timeout, or make the tasks smaller",
+    "oom": "ask for more --memory, or for fewer --workers",
+    "unpicklable": "return plain data, or objects that pickle can carry",
+    "signalled": "a crash in native code, or a kill: the task's output may tell more (`vmrun logs`)",
+}
+
+
+def _unpickle(text: object, python: str) -> BaseException | None:
+    if not isinstance(text, str) or not text or python != PYTHON:
+        return None
+    try:
+        found = pickle.loads(base64.b64decode(text))
+    except Exception:  # noqa: BLE001 - a user's class may raise anything here; the text of it is shown instead
+        return None
+    return found if isinstance(found, BaseException) and not isinstance(found, VmrunError) else None

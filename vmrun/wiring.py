@@ -1,0 +1,140 @@
+"""The composition root: from settings to the tools that the use cases work with. The only place that names them all."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cache, cached_property
+
+from .core.clock import Clock, Rng, SystemClock, system_rng
+from .core.clouds import Provisioner
+from .core.ledger import Desk
+from .core.signing import Keyring
+from .core.storage import BlobStore
+from .crypto import Ed25519Scheme, Ed25519Signer, ensure_private_key, public_hex, public_key
+from .fleet.deck import Deck
+from .fleet.order import StoreAccess, Timings
+from .provisioners.context import ProvisionerContext
+from .registry import load_provisioner
+from .settings import Settings
+from .store.deployment import Deployment, ensure_deployment
+from .store.opening import open_store
+from .store.options import StoreOptions
+from .store.retrying import RetryingStore
+
+#: Seconds that reads and replaces keep trying while a store does not answer.
+STORE_BUDGET = 30.0
+
+
+class Wiring:
+    """One deployment's parts, each made at first use."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None, rng: Rng | None = None) -> None:
+        self.settings = settings
+        self.clock: Clock = clock or SystemClock()
+        self.rng: Rng = rng or system_rng()
+        self._provisioner = cache(self._open_provisioner)
+
+    @cached_property
+    def _options(self) -> StoreOptions:
+        store = self.settings.store
+        return StoreOptions(
+            endpoint=store.endpoint,
+            region=store.region,
+            access_key_id=store.access_key_id.reveal(),
+            secret_access_key=store.secret_access_key,
+            session_token=store.session_token,
+            ca_file=store.ca_file,
+            fsync=store.fsync,
+        )
+
+    @cached_property
+    def blobs(self) -> BlobStore:
+        """The store, with retries where they are safe."""
+        store = open_store(self.settings.store.url, self._options)
+        return RetryingStore(store, self.clock, self.rng, STORE_BUDGET)
+
+    @cached_property
+    def _private_key(self) -> bytes:
+        return ensure_private_key(self.settings.config_dir / "keys" / "client.key")
+
+    @cached_property
+    def deployment(self) -> Deployment:
+        """Who owns what is in the store and in the clouds; made, with a probe of the store, at the very first use."""
+        return ensure_deployment(self.blobs, public_key(self._private_key), self.clock, self.rng)
+
+    @cached_property
+    def desk(self) -> Desk:
+        """Journals, read and written as the client."""
+        # No journal before the store is known to be this deployment's own.
+        assert self.deployment is not None
+        keyring = Keyring(Ed25519Scheme(), {"client": public_key(self._private_key)})
+        return Desk(self.blobs, self.clock, self.rng, keyring, Ed25519Signer("client", self._private_key))
+
+    @cached_property
+    def deck(self) -> Deck:
+        """What fleet work is done with."""
+        return Deck(
+            desk=self.desk,
+            deployment=self.deployment.id,
+            client_key=public_hex(self._private_key),
+            provisioner=self._provisioner,
+            store_access=self.store_access,
+            state_dir=self.settings.state_dir,
+            cache_dir=self.settings.cache_dir,
+        )
+
+    def provisioner(self, name: str) -> Provisioner:
+        """The driver of that name, opened once."""
+        return self._provisioner(name)
+
+    def _open_provisioner(self, name: str) -> Provisioner:
+        context = ProvisionerContext(
+            state_dir=self.settings.state_dir,
+            cache_dir=self.settings.cache_dir,
+            clock=self.clock,
+            rng=self.rng,
+            settings=self.settings.driver_table(name),
+        )
+        return load_provisioner(name, context)
+
+    def store_access(self, on: str) -> StoreAccess:
+        """How a machine of that driver reaches the store."""
+        options = self._options.to_data()
+        secrets = self._options.secrets_to_data()
+        url = self.settings.store.url
+        endpoint = self.settings.driver_table(on).get("store_endpoint")
+        if endpoint:
+            options["endpoint"] = endpoint
+        if url.startswith("s3://") and not secrets:
+            # The machine has no credentials of its own yet: it is given those that this process works with.
+            secrets, found = _ambient_s3(os.environ)
+            options.update(found)
+        return StoreAccess(url, options, json.dumps(secrets) if secrets else "")
+
+    def timings(self, on: str) -> Timings:
+        """The bounds of a machine's life with that driver."""
+        section = self.settings.section_for(on)
+        near = self.settings.store.url.startswith("file://")
+        return Timings(
+            boot_grace=section.boot_grace,
+            lease=section.lease,
+            heartbeat=section.heartbeat,
+            dead_after=section.dead_after,
+            flush_grace=section.flush_grace,
+            deadman_poll=section.deadman_poll,
+            ssh_timeout=section.ssh_timeout,
+            poll_min=0.002 if near else 0.1,
+            poll_max=0.05 if near else 1.0,
+        )
+
+
+def _ambient_s3(environ: os._Environ[str]) -> tuple[dict[str, str], dict[str, str]]:
+    key = environ.get("AWS_ACCESS_KEY_ID", "")
+    secret = environ.get("AWS_SECRET_ACCESS_KEY", "")
+    if not key or not secret:
+        return {}, {}
+    secrets = {"secret_access_key": secret}
+    if token := environ.get("AWS_SESSION_TOKEN"):
+        secrets["session_token"] = token
+    return secrets, {"access_key_id": key}
