@@ -30,6 +30,11 @@ def inputs() -> list[int]:
     return [part for _ in range(PASSES) for part in range(flights.PARTS)]
 
 
+def measure(part: int) -> list[flights.Measure]:
+    """What one task of the example does."""
+    return flights.delays(part)
+
+
 def check(results: list[list[flights.Measure]]) -> None:
     """Every flight was counted, once per pass."""
     counted = sum(group["flights"] for groups in results for group in groups)
@@ -38,7 +43,7 @@ def check(results: list[list[flights.Measure]]) -> None:
 
 def through_vmrun(keep_warm: str | None) -> None:
     """Submit, run, read all results."""
-    handle = vmrun.submit(flights.delays.fn, inputs(), on="local", keep_warm=keep_warm)
+    handle = vmrun.submit(measure, inputs(), on="local", keep_warm=keep_warm)
     handle.wait(timeout=600)
     check(list(handle.results()))
 
@@ -46,7 +51,7 @@ def through_vmrun(keep_warm: str | None) -> None:
 def through_pool() -> None:
     """Start a pool, run, stop it."""
     with ProcessPoolExecutor() as pool:
-        check(list(pool.map(flights.delays.fn, inputs(), chunksize=8)))
+        check(list(pool.map(measure, inputs(), chunksize=8)))
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ def run(argv: Sequence[str], *, connect: Callable[[], Client] | None = None, clo
     before, program = split_program(argv)
     screen = standard_screen(as_json="--json" in before, clock=clock)
     try:
-        if before == ["--version"] and program is None:
+        if "--version" in before and set(before) <= {"--version", "--json"}:
             show_version(screen)
             return 0
         code = _dispatch(before, program, screen, connect, clock)
@@ -60,6 +60,9 @@ def run(argv: Sequence[str], *, connect: Callable[[], Client] | None = None, clo
     except VmrunError as error:
         return _fail(screen, error)
     except Exception as error:  # noqa: BLE001 -- the process boundary: nothing is above but the interpreter
+        if isinstance(error, BrokenPipeError) and screen.abandoned:  # while typer wrote a help text
+            screen.abandon()
+            return EXIT_OUTPUT_CLOSED
         return _fail(screen, _unexpected(error, clock))
 
 

@@ -65,6 +65,11 @@ class Client:
         """The store."""
         return self._wiring.blobs
 
+    @property
+    def deployment(self) -> str:
+        """The deployment's id: part of the name of everything that is made in a cloud."""
+        return self._wiring.deployment.id
+
     # --- submitting ---
 
     def submit(

@@ -179,8 +179,8 @@ def _store(name: str, private: bytes) -> None:
     text = _private(private).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     directory = os.path.dirname(os.path.abspath(name))
     temporary = f"{directory}/.{os.path.basename(name)}.{os.urandom(8).hex()}"
+    _make_private_directory(directory)
     try:
-        _make_private_directory(directory)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -197,11 +197,14 @@ def _store(name: str, private: bytes) -> None:
 
 
 def _make_private_directory(directory: str) -> None:
-    if not os.path.isdir(directory):
+    try:
         os.makedirs(os.path.dirname(directory), exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.mkdir(directory, 0o700)
-    if os.stat(directory).st_mode & 0o022:
+        mode = os.stat(directory).st_mode
+    except OSError as error:
+        raise _unusable(directory, error) from error
+    if mode & 0o022:
         raise _unsafe(directory, "may be written to by others", f"run `chmod go-w {directory}`")
 
 
@@ -211,6 +214,6 @@ def _unsafe(name: str, why: str, hint: str) -> ConfigError:
 
 def _unusable(name: str, error: OSError) -> ConfigError:
     return ConfigError(
-        f"cannot use the key file {name}: {error.strerror}",
+        f"cannot keep a key at {name}: {error.strerror}",
         hint="make its directory usable for this user, or set VMRUN_CONFIG_DIR to another one",
     )

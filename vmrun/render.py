@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
@@ -206,6 +207,16 @@ class Screen:
             yield lambda lines: live.update(Text.from_ansi("\n".join(lines)), refresh=True)
 
     # --- the end ---
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody reads stdout any more."""
+        try:
+            poll = select.poll()
+            poll.register(self._stdout.fileno(), select.POLLOUT)
+            return any(events & select.POLLERR for _, events in poll.poll(0))
+        except (OSError, ValueError):
+            return False
 
     def abandon(self) -> None:
         """Let what is still buffered for stdout go nowhere, so that the interpreter's exit does not complain."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from functools import cache, cached_property
@@ -16,7 +17,7 @@ from .fleet.deck import Deck
 from .fleet.order import StoreAccess, Timings
 from .provisioners.context import ProvisionerContext
 from .registry import load_provisioner
-from .settings import Settings
+from .settings import DEFAULT_STORE, Settings
 from .store.deployment import Deployment, ensure_deployment
 from .store.opening import open_store
 from .store.options import StoreOptions
@@ -61,7 +62,16 @@ class Wiring:
     @cached_property
     def deployment(self) -> Deployment:
         """Who owns what is in the store and in the clouds; made, with a probe of the store, at the very first use."""
-        return ensure_deployment(self.blobs, public_key(self._private_key), self.clock, self.rng)
+        found = ensure_deployment(self.blobs, public_key(self._private_key), self.clock, self.rng)
+        self._remember_default_store()
+        return found
+
+    def _remember_default_store(self) -> None:
+        """Note the default store in the configuration directory, which is all that another computer is given."""
+        path = self.settings.config_dir / DEFAULT_STORE
+        if self.settings.store_is_default and not path.exists():
+            with contextlib.suppress(OSError):
+                path.write_text(f"{self.settings.store.url}\n", "utf-8")
 
     @cached_property
     def desk(self) -> Desk:

@@ -222,6 +222,38 @@ def test_deleting_leaves_processes_alone_whose_number_was_used_again(machines: M
     machine.wait_ended("deleted")
 
 
+def test_deleting_leaves_another_deployments_machine_of_the_same_name_alone(machines: Machines) -> None:
+    machine = machines.machine()
+    guardian = machine.guardian()
+    assert guardian is not None
+    marks = {layout.MARK_NAME: machine.spec.name, layout.MARK_DIRECTORY: f"/elsewhere/{machine.spec.name}"}
+    bystander = subprocess.Popen(["sleep", "300"], env={**os.environ, **marks})
+    try:
+        os.kill(guardian.pid, signal.SIGKILL)
+        wait_dead(guardian.pid)
+
+        machines.provisioner.delete(machine.spec.name)
+
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_a_client_that_blocks_signals_makes_a_machine_that_hears_them(machines: Machines) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD})
+    try:
+        machine = machines.machine()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    asked = CLOCK.monotonic()
+
+    machines.provisioner.delete(machine.spec.name)
+
+    machine.wait_ended("deleted")
+    assert CLOCK.monotonic() - asked < driver._DELETE_SECONDS / 2, "it had to be ended by force"
+
+
 def test_many_deletes_at_once_are_one(machines: Machines) -> None:
     machine = machines.machine()
     program = (

@@ -313,8 +313,9 @@ def test_what_user_code_made_unwritable_goes_too(machines: Machines) -> None:
 
 
 def test_a_killed_guardian_takes_the_machine_with_it(machines: Machines) -> None:
-    machine = machines.machine()
-    machine.start_shell(DAEMON + "; " + LIVES)
+    """At once: nobody is left who could enforce the agent's grace."""
+    machine = machines.machine(flush_grace=60.0)
+    machine.start_shell("trap '' TERM; " + DAEMON + "; " + LIVES)
     daemon = machine.number("daemon")
     wait(lambda: len(pids(machine)) == 1)
     (agent,) = pids(machine)

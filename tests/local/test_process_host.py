@@ -157,6 +157,23 @@ def test_a_place_that_cannot_be_written_is_said(host: Host, home: Path) -> None:
     assert sorted(os.listdir(home)) == ["file", "folder"]
 
 
+def test_a_machine_that_goes_during_a_put_is_not_made_again(
+    host: ProcessHost, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = host._check_there
+
+    def check_then_vanish() -> None:
+        check()
+        home.rmdir()
+
+    monkeypatch.setattr(host, "_check_there", check_then_vanish)
+    for path in ("file", "a/file", str(home / "a" / "file")):
+        home.mkdir(exist_ok=True)
+        with pytest.raises(Unreachable):
+            host.put(path, [b"data"])
+        assert not home.exists()
+
+
 def test_a_machine_that_is_gone_is_unreachable_and_stays_gone(host: Host, home: Path) -> None:
     home.rmdir()
 

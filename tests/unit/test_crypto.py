@@ -178,5 +178,5 @@ def test_what_holds_no_key_is_refused(tmp_path: Path, kind: str) -> None:
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ConfigError, match="cannot use the key file"):
+    with pytest.raises(ConfigError, match="cannot keep a key at"):
         ensure_private_key(tmp_path / "file" / "below" / "client.key")

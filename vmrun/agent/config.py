@@ -50,6 +50,8 @@ class AgentConfig:
     boot_grace: float = 900.0
     #: Certificates for package downloads; "" for the system's.
     ca_file: str = ""
+    #: Command that ends the machine once the agent has drained; empty where the agent's clean exit does.
+    power_off: tuple[str, ...] = ()
     #: Whether the module path of the submitting process means something on this machine.
     same_machine: bool = False
     index: dict[str, Any] = field(default_factory=dict)

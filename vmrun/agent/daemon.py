@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 from ..core.errors import Corrupt, StoreError, Unreachable, VmrunError
@@ -27,6 +28,8 @@ from .workshop import Owners, Workshop
 
 log = logging.getLogger(__name__)
 
+#: Seconds for the command that ends the machine.
+POWER_OFF_TIMEOUT = 30.0
 #: Seconds that a store may stay silent before a read or replace fails.
 STORE_BUDGET = 60.0
 
@@ -41,14 +44,29 @@ def run(config: AgentConfig) -> int:
     shop = open_workshop(config)
     _clean(config)
     shop.pulse.start()
+    ended = False
     try:
         _wait_until_ready(shop)
         _serve(shop)
+        ended = True
     except Terminated:
         log.info("event=terminated")
     finally:
         shop.pulse.stop()
+    if ended:
+        _end_machine(config)
     return 0
+
+
+def _end_machine(config: AgentConfig) -> None:
+    """Have the machine end now. If that fails, the lease, which nobody renews any more, ends it."""
+    if not config.power_off:
+        return
+    try:
+        done = subprocess.run(config.power_off, capture_output=True, check=False, timeout=POWER_OFF_TIMEOUT)
+        log.info("event=power-off exit_code=%d", done.returncode)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        log.error("event=power-off-failed error=%s", error)
 
 
 def open_workshop(config: AgentConfig) -> Workshop:

@@ -197,6 +197,7 @@ class SshBringUp:
             poll_max=timings.poll_max,
             boot_grace=timings.boot_grace,
             ca_file=CA_FILE if ca_file else "",
+            power_off=("systemctl", "poweroff", "--no-block"),
             index=order.index,
         )
         host.put(layout.AGENT_CONFIG, [codec.canonical(codec.to_data(config))])

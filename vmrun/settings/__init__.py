@@ -16,7 +16,10 @@ from vmrun.core.errors import UsageError
 if TYPE_CHECKING:
     from .models import Defaults, DockerSection, EnvironmentSection, LocalSection, Section, StoreSection, VmSection
 
-__all__ = ["Settings", "cache_dir", "config_dir", "load_settings", "state_dir"]
+__all__ = ["DEFAULT_STORE", "Settings", "cache_dir", "config_dir", "load_settings", "state_dir"]
+
+#: In the configuration directory: the URL of the default store, once it is in use.
+DEFAULT_STORE = "default-store"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class Settings:
     state_dir: Path
     #: What may be deleted at any time.
     cache_dir: Path
+    #: Whether nobody said where the store is.
+    store_is_default: bool = False
     #: Files that were read.
     source: tuple[Path, ...] = field(default=())
 

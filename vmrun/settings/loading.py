@@ -15,7 +15,7 @@ from vmrun.core.errors import ConfigError
 from vmrun.core.secret import Secret
 from vmrun.core.units import format_duration
 
-from . import Settings, cache_dir, config_dir, state_dir
+from . import DEFAULT_STORE, Settings, cache_dir, config_dir, state_dir
 from .models import FILE_PATHS, SECTIONS, Section
 from .sources import Keys, Raw, Tables, check_known, find_file, read_environment, read_file
 
@@ -41,12 +41,13 @@ def load(overrides: Mapping[str, object], *, environ: Mapping[str, str], cwd: Pa
     tables = read_file(path, keys) if path is not None else {}
     _merge(tables, _typed(read_environment(environ, cwd, keys)))
     _merge(tables, _dotted(overrides, cwd, keys))
-    sections = {name: _build(name, model, tables.get(name, {})) for name, model in SECTIONS.items()}
+    sections = {name: _build(name, model, tables.get(name, {}), directory) for name, model in SECTIONS.items()}
     settings = Settings(
         **sections,  # type: ignore[arg-type]  # each name has its model, see SECTIONS
         config_dir=directory,
         state_dir=state_dir(environ),
         cache_dir=cache_dir(environ),
+        store_is_default="url" not in tables.get("store", {}),
         source=(path,) if path is not None else (),
     )
     _check_times(settings, tables)
@@ -89,7 +90,7 @@ def _from_text(section: str, key: str, text: str) -> object:
     return text
 
 
-def _build(name: str, model: type[Section], values: Mapping[str, Raw]) -> Section:
+def _build(name: str, model: type[Section], values: Mapping[str, Raw], config: Path) -> Section:
     try:
         section = model.model_validate({key: raw.value for key, raw in values.items()})
     except ValidationError as error:
@@ -100,7 +101,7 @@ def _build(name: str, model: type[Section], values: Mapping[str, Raw]) -> Sectio
         key: _file(name, key, raw) for key, raw in values.items() if (name, key) in FILE_PATHS and getattr(section, key)
     }
     if name == "store":
-        paths["url"] = _store_url(values.get("url"))
+        paths["url"] = _store_url(values.get("url"), config)
     return section.model_copy(update=paths)
 
 
@@ -150,11 +151,13 @@ def _file(section: str, key: str, raw: Raw) -> str:
     return path
 
 
-def _store_url(raw: Raw | None) -> str:
+def _store_url(raw: Raw | None, config: Path) -> str:
     """The store's URL: as given, a path made a file URL, or the default directory."""
     if raw is None or not raw.value.strip():
         import platformdirs
 
+        if (chosen := _chosen_before(config)) is not None:
+            return chosen
         return f"file://{platformdirs.user_data_path('vmrun') / 'store'}"
     text: str = raw.value.strip()
     scheme, separator, rest = text.partition("://")
@@ -165,6 +168,18 @@ def _store_url(raw: Raw | None) -> str:
     if scheme == "file" and not rest.startswith("/"):
         raise _wrong("store", "url", raw, "a file:// URL has three slashes and an absolute path")
     return text
+
+
+def _chosen_before(config: Path) -> str | None:
+    """The default that an earlier use of this configuration directory settled on.
+
+    So that a copy of the directory leads to the same jobs, wherever the copy's home is.
+    """
+    try:
+        text = (config / DEFAULT_STORE).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return text if text.startswith("file:///") else None
 
 
 # --- what must fit together ---

@@ -62,14 +62,17 @@ def write_private_key(path: Path, private: str) -> None:
 def read_private_key(path: Path) -> str:
     """The private key in this file. ConfigError unless it is a plain file that only its owner can read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # Without blocking, in case that a pipe stands in its place.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise ConfigError(f"cannot open the key {path}: {error.strerror}", hint="it must be a plain file") from error
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())
+    try:
+        found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
             raise ConfigError(f"others may read the key {path}", hint=f"make it yours alone: chmod 600 {path}")
-        return file.read(_MAX_BYTES).decode("ascii", "replace")
+        return os.read(descriptor, _MAX_BYTES).decode("ascii", "replace")
+    finally:
+        os.close(descriptor)
 
 
 def known_hosts_line(address: Address, host_key: str) -> str:

@@ -101,14 +101,13 @@ class Exchange:
                 stderr += channel.recv_stderr(_BLOCK)
             if len(stdout) + len(stderr) > most:
                 raise TooMuchOutput(f"{self._name} printed more than {most} bytes on the machine")
-            if any(ready):
-                continue
-            if ended:
+            if ended and not any(ready):
                 return bytes(stdout), bytes(stderr)
             left = give_up - self._clock.monotonic()
             if left <= 0:
                 raise self._late()
-            select.select([channel], [], [], min(left, _LOOK))
+            if not any(ready):
+                select.select([channel], [], [], min(left, _LOOK))
 
     def _late(self) -> CommandTimeout:
         return CommandTimeout(f"{self._name} did not end in its time on the machine")

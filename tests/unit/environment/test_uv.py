@@ -176,25 +176,16 @@ def test_what_goes_to_a_vm_is_an_address_and_no_secret() -> None:
 
 # --- errors, as uv words them ---
 
+UNSATISFIABLE = "error: No solution found when resolving dependencies\n  cause: Because {}, we can conclude that …"
 SAID = {
     "package": (
-        "error: No solution found when resolving dependencies\n  cause: Because nosuch-1 was not found in the package "
-        "registry and you require nosuch-1, we can conclude that your requirements are unsatisfiable.",
+        UNSATISFIABLE.format("nosuch-1 was not found in the package registry and you require nosuch-1"),
         UsageError,
         "there is no package nosuch-1",
     ),
-    "version": (
-        "error: No solution found when resolving dependencies\n  cause: Because there is no version of six==99 and "
-        "you require six==99, we can conclude that your requirements are unsatisfiable.",
-        UsageError,
-        "the requirements cannot be met",
-    ),
+    "version": (UNSATISFIABLE.format("there is no version of six==99"), UsageError, "the requirements cannot be met"),
     "syntax": ("error: Couldn't parse requirement in `x` at position 0", UsageError, "cannot be met"),
-    "build": (
-        "error: Failed to build `x==1`\n  cause: The build backend returned an error",
-        UsageError,
-        "cannot be met",
-    ),
+    "build": ("error: Failed to build `x==1`\n  cause: The build backend failed", UsageError, "cannot be met"),
     "connection": (
         "error: Failed to fetch: http://127.0.0.1:9/simple/x/\n  cause: tcp connect error",
         VmrunError,

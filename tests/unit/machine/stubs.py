@@ -30,9 +30,7 @@ class Stubs:
         program.write_text(f'#!/bin/sh\necho "{name} $*" >> {self._log}\n{text}\n')
         program.chmod(0o755)
 
-    def run(
-        self, argv: Sequence[str], *, input: bytes = b"", **environment: str
-    ) -> subprocess.CompletedProcess[bytes]:
+    def run(self, argv: Sequence[str], *, input: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
         """Run a program that finds nothing but these stand-ins."""
         variables = {"PATH": str(self.place), "LC_ALL": "C", **environment}
         return subprocess.run(argv, input=input, env=variables, capture_output=True, timeout=50, check=False)

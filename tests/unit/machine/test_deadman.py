@@ -57,13 +57,11 @@ class Machine:
         )
         assert done.returncode == 0, done.stderr
         why = self.state / "why"
-        return why.read_text().strip() if why.exists() else ""
+        return why.read_text().strip() if why.is_file() else ""
 
     def told(self) -> list[str]:
         """What the manager was told to do, in order, with the pauses between."""
-        return [
-            call for call in self.stubs.calls() if call.startswith(("systemctl", "sleep")) and " show " not in call
-        ]
+        return [call for call in self.stubs.calls() if call.startswith(("systemctl", "sleep")) and " show " not in call]
 
 
 @pytest.fixture(params=SHELLS)
@@ -193,6 +191,5 @@ def test_deletes_itself_before_the_power_off_where_it_can(machine: Machine, code
 def test_ends_though_the_reason_cannot_be_written(machine: Machine) -> None:
     machine.times(lease="0", hard=f"{NOW + 100}")
     (machine.state / "why").mkdir()
-    with pytest.raises(IsADirectoryError):
-        machine.judge()
+    machine.judge()
     assert machine.told() == END

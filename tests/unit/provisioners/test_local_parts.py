@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -206,6 +207,31 @@ def test_removing_takes_all_and_follows_no_link(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == [stale.name, "outside"]
     assert (outside / "kept").exists()
     assert outside.stat().st_mode == mode
+
+
+def test_removing_takes_what_its_owner_may_not_write() -> None:
+    """Done by an ordinary user: permissions do not hold back the superuser."""
+    parent = Path(tempfile.mkdtemp(prefix="vmrun-t-"))
+    folders = [parent / "vm" / "a" / "b", parent / "vm" / "a", parent / "vm"]
+    folders[0].mkdir(parents=True)
+    (folders[0] / "file").touch()
+    user = os.getuid() or 65534
+    for path in (*folders, parent):
+        os.chown(path, user, -1)
+    for path in folders:
+        path.chmod(0)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setuid(user)
+            layout.remove_machine(str(parent / "vm"))
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+    assert os.listdir(parent) == []
+    parent.rmdir()
 
 
 # --- what this computer offers ---

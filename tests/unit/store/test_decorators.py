@@ -139,18 +139,18 @@ def test_faults_by_chance_repeat_with_their_seed_and_come_as_often_as_told() -> 
 
 
 def test_a_plan_sees_what_is_asked_and_chooses_the_error() -> None:
-    class Plan:
-        seen: list[Request] = []
+    seen: list[Request] = []
 
+    class Plan:
         def fault(self, request: Request, rng: Rng) -> Fault | None:
-            self.seen.append(request)
+            seen.append(request)
             return Fault(When.BEFORE, error=StoreDenied) if request.verb == "delete" else None
 
     store = FaultyStore(MemoryStore(), Plan(), random.Random(0))
     store.create("a", b"")
     with pytest.raises(StoreDenied):
         store.delete("a")
-    assert Plan.seen == [Request(0, "create", "a"), Request(1, "delete", "a")]
+    assert seen == [Request(0, "create", "a"), Request(1, "delete", "a")]
 
 
 # --- counting ---

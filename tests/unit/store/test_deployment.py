@@ -45,7 +45,7 @@ def test_ids_differ_and_fit_the_names_of_clouds() -> None:
         for seed in range(8)
     }
     assert len(ids) == 8
-    assert all(len(f"vmrun-{id}-{'0' * 26}") <= 63 for id in ids)
+    assert all(len(f"vmrun-{one}-{'0' * 26}") <= 63 for one in ids)
 
 
 def test_another_key_is_turned_away_with_a_hint(rng: random.Random) -> None:
@@ -114,7 +114,9 @@ def record(**changes: object) -> bytes:
         (record(schema=2, id={"new": "form"}), SchemaError),
     ],
 )
-def test_a_record_that_cannot_be_read_is_not_guessed_at(body: bytes, error: type[Exception], rng: random.Random) -> None:
+def test_a_record_that_cannot_be_read_is_not_guessed_at(
+    body: bytes, error: type[Exception], rng: random.Random
+) -> None:
     store = MemoryStore()
     store.create("deployment.json", body)
     for reader in (lambda: read_deployment(store), lambda: ensure_deployment(store, OURS, ManualClock(), rng)):

@@ -80,11 +80,12 @@ class ByValue:
 
 
 def _places(module: ModuleType) -> Iterator[str]:
-    file = getattr(module, "__file__", None)
-    if isinstance(file, str):
-        yield file
+    # Not by getattr, which makes lazy modules load what nobody asked for.
+    names = vars(module)
+    if isinstance(names.get("__file__"), str):
+        yield names["__file__"]
         return
-    for path in getattr(module, "__path__", ()):
+    for path in names.get("__path__") or ():
         yield os.path.join(str(path), "")
 
 

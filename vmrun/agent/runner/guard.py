@@ -25,6 +25,7 @@ _HIGH, _MARGIN = 960, 32
 #: A task that took less than this many nanoseconds cannot have created a file.
 FILES_FASTEST = 1000
 _TASK = b"VMRUN_TASK"
+_seek = os.lseek
 #: Libraries that would start a thread per core in each worker; they get their share of the cores instead.
 THREADS = (
     "OMP_NUM_THREADS",
@@ -110,15 +111,22 @@ class Guard:
         self.defaults = {name for name in THREADS if name not in os.environ}
         os.environ.update(dict.fromkeys(self.defaults, str(self._place.cores)))
         self._slot = system.EnvironmentSlot(_TASK)
+        self._tell = self._slot.set
         # The mapping behind os.environ is compared after each task, which takes a fraction of going through os.environ.
         self._variables: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]  # noqa: SLF001
         self._saved = dict(self._variables)
 
     def announce(self, task: int) -> None:
         """Tell task `task` its number."""
-        text = b"%d" % task
-        self._slot.set(text)
-        self._variables[_TASK] = self._saved[_TASK] = text
+        self._variables[_TASK] = self._saved[_TASK] = text = b"%d" % task
+        self._tell(text)
+
+    def moved(self, ends: tuple[int, int]) -> bool:
+        """Whether descriptors 1 and 2 are anything else than our files, ending at `ends`."""
+        try:
+            return (_seek(1, 0, 2), _seek(2, 0, 2)) != ends
+        except OSError:
+            return True
 
     def settle(self) -> tuple[int, int]:
         """Put descriptors 0-2 back if they were changed; (end of stdout, end of stderr) in bytes. Raises OSError."""

@@ -126,6 +126,9 @@ class Outcomes:
             return
         block.facts = {"worker": slot.place.slot, "pid": slot.pid, "attempt": chunk.work.attempt}
         self._pass_output(slot, chunk, memoryview(moves))
+        if not slot.alive and not shared.words[BEGUN]:
+            # It ended right after a task; what it wrote in the end is that task's.
+            slot.outputs.finish((block.first + block.count - 1, chunk.work.attempt), self._sink)
         self._accept(slot, chunk, block)
 
     def take_back(self, slot: Slot) -> None:
@@ -234,39 +237,36 @@ class Outcomes:
         slot.alive = False
         self.harvest(slot)
         chunk = slot.current()
-        if chunk is not None and (slot.ready or slot.doom is not None):
-            self._bury(slot, chunk, death)
+        if chunk is not None:
+            words = slot.shared.words
+            began = words[CHUNK] == chunk.number and words[BEGUN] != 0
+            if slot.doom is not None or began or (slot.ready and chunk.next == chunk.first):
+                self._bury(slot, chunk, death, began=began)
+            # Otherwise it finished something and ended between two tasks: nobody's fault, and no endless loop.
         for chunk in reversed(slot.chunks):
             self.queue.add_first(chunk.rest(chunk.next))
         slot.chunks.clear()
         self.flush_output()
 
-    def _bury(self, slot: Slot, chunk: Chunk, death: Death) -> None:
-        """Settle the task that the worker died in, if it was in one."""
-        words, work, task = slot.shared.words, chunk.work, chunk.next
-        began = words[CHUNK] == chunk.number and words[BEGUN] != 0
+    def _bury(self, slot: Slot, chunk: Chunk, death: Death, *, began: bool) -> None:
+        """Settle the task that the worker died in, or that keeps it from starting."""
+        work, task, doom = chunk.work, chunk.next, slot.doom
         last = slot.outputs.finish((task, work.attempt), self._sink)
         path = move_files(slot.place, os.path.join(slot.place.directory, "files"), task, work.attempt)
         if path:
-            self.flush_output()
             self._agent.push(Kind.files, {"task": task, "attempt": work.attempt, "path": path})
-        if slot.doom is not None and slot.doom.task == task:
-            self._failed(slot, chunk, task, self._doom_document(slot.doom.kind, last))
-        elif slot.doom is not None:
-            # It had finished the task that it was killed for, just in time, and was in an innocent one.
-            self._again(work, task, lost=True)
-        else:
-            self._blame(slot, chunk, death, last if began else "")
-        chunk.next = task + 1
-
-    def _blame(self, slot: Slot, chunk: Chunk, death: Death, last: str) -> None:
-        work, task = chunk.work, chunk.next
-        began = slot.shared.words[CHUNK] == chunk.number and slot.shared.words[BEGUN] != 0
         lost = not began or slot.broken or death.code == -signal.SIGKILL
-        if lost and work.losses < LOSSES_MAX:
+        if doom is not None and doom.task == task:
+            self._failed(slot, chunk, task, self._doom_document(doom.kind, last))
+        elif doom is not None or (lost and work.losses < LOSSES_MAX):
+            # With a doom: it had finished the task that it was killed for, just in time, and was in an innocent one.
             self._again(work, task, lost=True)
+        elif slot.broken:
+            message = "what the task's process wrote to vmrun's own descriptors made its outcome unreadable"
+            self._failed(slot, chunk, task, (Status.lost, failure(Status.lost, message, traceback=last)))
         else:
-            self._failed(slot, chunk, task, _verdict(death, last, known=began and not slot.broken))
+            self._failed(slot, chunk, task, _verdict(death, last, began=began))
+        chunk.next = task + 1
 
     # --- output ---
 
@@ -286,9 +286,9 @@ class Outcomes:
             self._output.clear()
 
 
-def _verdict(death: Death, last: str, *, known: bool) -> tuple[Status, bytes]:
-    if not known:
-        message = f"its worker ended {LOSSES_MAX + 1} times outside of any task, the last time with {_ending(death)}"
+def _verdict(death: Death, last: str, *, began: bool) -> tuple[Status, bytes]:
+    if not began:
+        message = f"its worker ended {LOSSES_MAX + 1} times before the task began, the last time with {_ending(death)}"
         return Status.lost, failure(Status.lost, message, traceback=last)
     if death.code >= 0:
         return Status.exited, failures.by_exit_code(death.code)

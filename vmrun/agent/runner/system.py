@@ -77,6 +77,5 @@ class EnvironmentSlot:
 
     def set(self, value: bytes) -> None:
         """Change the value, of at most 20 bytes."""
-        end = self._start + len(value)
-        self._view[self._start : end] = value
-        self._view[end] = 0
+        text = value + b"\0"
+        self._view[self._start : self._start + len(text)] = text

@@ -204,7 +204,6 @@ def _become(argv: Sequence[str], environment: Mapping[str, str], output: int, te
         for signum in (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(signum, signal.SIG_DFL)
         os.setsid()
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
         nothing = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((nothing, 0), (output, 1), (output, 2)):
             os.dup2(source, target)

@@ -1,0 +1,208 @@
+"""Whole jobs on machines that boot: submitted, pushed, run, brought home, given back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.journals import client_of, committed_tasks
+from tests.support.shell import Shell, until
+from tests.support.source import ROOT
+from vmrun.provisioners.docker.driver import DockerProvisioner
+from vmrun.watch.results import ResultReader
+
+pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.timeout(400)]
+
+SLEEPY = """
+    import os, time
+    import vmrun
+
+    @vmrun.job(over=range(200))
+    def task(x):
+        time.sleep(0.1)
+        return x
+"""
+
+
+def containers(shell: Shell) -> list[str]:
+    """Names of this deployment's containers, stopped ones included."""
+    owner = client_of(shell).deployment
+    shown = subprocess.run(
+        ["docker", "ps", "-a", "--filter", f"name=vmrun-{owner}-", "--format", "{{.Names}}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return shown.stdout.split()
+
+
+def inside(name: str, *argv: str) -> str:
+    """What a command prints inside a container."""
+    done = subprocess.run(["docker", "exec", name, *argv], capture_output=True, text=True, check=False, timeout=60)
+    return done.stdout
+
+
+def nothing_left(shell: Shell) -> bool:
+    sessions = shell.home / ".local" / "state" / "vmrun" / "sessions"
+    return not containers(shell) and not (sessions.is_dir() and any(sessions.iterdir()))
+
+
+@pytest.fixture
+def shell(isolated: Path, provisioner: DockerProvisioner) -> Iterator[Shell]:
+    shell = Shell(isolated)
+    yield shell
+    shell.run("reap", "--all", "--yes", exit_code=None)
+
+
+@pytest.fixture
+def bridge_s3() -> Iterator[str]:
+    """Address of an S3-compatible server that containers can reach, with a bucket."""
+    import boto3
+
+    gateway = subprocess.run(
+        ["docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout.strip()
+    with socket.socket() as probe:
+        probe.bind((gateway, 0))
+        port = probe.getsockname()[1]
+    program = str(Path(sys.executable).with_name("moto_server"))
+    server = subprocess.Popen(
+        [program, "-H", gateway, "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    endpoint = f"http://{gateway}:{port}"
+    try:
+        until(lambda: _answers(gateway, port), 60, "the server answers")
+        client = boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            region_name="us-east-1",
+            aws_access_key_id="testing",
+            aws_secret_access_key="testing",
+        )
+        client.create_bucket(Bucket="vmrun-test")
+        yield endpoint
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _answers(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) == 0
+
+
+def test_flights_runs_on_a_machine_that_boots_and_nothing_is_left(shell: Shell) -> None:
+    here = shell.run("submit", str(ROOT / "examples" / "flights.py"), timeout=240)
+    there = shell.run("submit", "--on", "docker", str(ROOT / "examples" / "flights.py"), "-o", "out", timeout=300)
+    assert there.stdout == here.stdout
+    assert (shell.home / "out" / "delays.csv").read_text().count("\n") > 100
+    assert nothing_left(shell)
+
+
+def test_user_data_ran_and_a_warm_machine_is_taken_at_once(shell: Shell) -> None:
+    shell.write("quick.py", "import vmrun\n\n@vmrun.job(over=range(4))\ndef f(x):\n    return x\n")
+    shell.run("submit", "--on", "docker", "--keep-warm", "5m", "quick.py", timeout=200)
+    (name,) = containers(shell)
+    assert inside(name, "ps", "-p", "1", "-o", "comm=").strip() == "systemd"
+    assert "done" in inside(name, "cloud-init", "status")
+    assert inside(name, "systemctl", "is-active", "vmrun-deadman.timer").strip() == "active"
+    shell.run("submit", "--on", "docker", "--keep-warm", "5m", "quick.py", timeout=60)
+    assert containers(shell) == [name]
+    client = client_of(shell)
+    job = client.jobs()[0]
+    started = min(outcome.started for outcome in ResultReader(client.desk, job.id).outcomes())
+    assert started - job.created < 3.0
+    assert shell.ask("status")["vms"][0]["state"] == "ready"
+    shell.run("reap", "--all", "--yes")
+    assert nothing_left(shell)
+
+
+def test_a_worker_and_then_the_agent_are_killed_and_every_task_is_committed_once(shell: Shell) -> None:
+    shell.write("sleepy.py", SLEEPY)
+    job = shell.submit("--on", "docker", "sleepy.py")
+    until(lambda: shell.ask("status", job)["job"]["tasks"]["done"] > 10, 120, "tasks run")
+    (name,) = containers(shell)
+    agent = inside(name, "systemctl", "show", "-p", "MainPID", "--value", "vmrun-agent.service").strip()
+    inside(name, "sh", "-c", "kill -9 $(pgrep -u vmjob | tail -1)")
+    until(lambda: shell.ask("status", job)["job"]["tasks"]["done"] > 60, 120, "tasks go on")
+    inside(name, "kill", "-9", agent)
+    again = until(
+        lambda: (
+            (pid := inside(name, "systemctl", "show", "-p", "MainPID", "--value", "vmrun-agent.service").strip())
+            not in ("", "0", agent)
+            and pid
+        ),
+        60,
+        "systemd restarts the agent",
+    )
+    assert again != agent
+    assert shell.wait(job)["state"] == "done"
+    assert shell.ask("result", job)["results"] == list(range(200))
+    assert committed_tasks(shell, job) == list(range(200))
+    until(lambda: not containers(shell), 90, "the machine ends by itself")
+
+
+def test_the_client_is_killed_while_the_machine_boots_and_the_machine_ends_by_itself(shell: Shell) -> None:
+    shell.write(
+        "vmrun.toml",
+        '[docker]\nboot_grace = "12s"\nheartbeat = "1s"\nlease = "10s"\ndeadman_poll = "1s"\nflush_grace = "2s"\n',
+    )
+    shell.write("quick.py", "import vmrun\n\n@vmrun.job(over=range(4))\ndef f(x):\n    return x\n")
+    shell.run("status")
+    client = shell.start("submit", "--on", "docker", "quick.py")
+    until(lambda: containers(shell), 60, "a container")
+    os.killpg(client.pid, signal.SIGKILL)
+    client.communicate()
+    begun = time.monotonic()
+    until(lambda: not containers(shell), 60, "the container is gone")
+    assert time.monotonic() - begun < 40
+    # And the job is not lost: whoever waits for it gets it a machine.
+    (job,) = shell.ask("status")["jobs"]
+    until(lambda: shell.ask("status", job["id"])["job"]["state"] == "pending", 30, "the job waits again")
+    shell.write("vmrun.toml", "")
+    assert shell.wait(job["id"], timeout=200)["state"] == "done"
+
+
+def test_a_store_behind_the_s3_api_on_the_bridge(shell: Shell, bridge_s3: str) -> None:
+    shell.write(
+        "vmrun.toml",
+        f"""
+        [store]
+        url = "s3://vmrun-test/deployment"
+        endpoint = "{bridge_s3}"
+        region = "us-east-1"
+        access_key_id = "testing"
+        secret_access_key = "canary-secret-key"
+        """,
+    )
+    shell.write("quick.py", "import vmrun\n\n@vmrun.job(over=range(50))\ndef f(x):\n    print('at', x)\n    return x\n")
+    done = shell.run("submit", "--on", "docker", "--keep-warm", "5m", "quick.py", timeout=300)
+    assert "[7] at 7" in done.stderr
+    (job,) = shell.ask("status")["jobs"]
+    assert shell.ask("result", job["id"])["results"] == list(range(50))
+    (name,) = [vm["id"] for vm in shell.ask("status")["vms"]]
+    container = subprocess.run(
+        ["docker", "ps", "--filter", f"name={name}", "--format", "{{.Names}}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout.strip()
+    # The credentials are in one file on tmpfs that only root may read, and nowhere else.
+    assert inside(container, "stat", "-c", "%a %U", "/run/vmrun/secrets.json").strip() == "600 root"
+    hits = inside(container, "sh", "-c", "grep -rl canary-secret-key /var/lib /etc /opt /home /var/log 2>/dev/null")
+    assert hits == ""
+    shell.run("reap", "--all", "--yes")

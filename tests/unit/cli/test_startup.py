@@ -1,0 +1,54 @@
+"""Starting is fast because little is loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = {
+    *("pydantic", "rich", "obstore", "paramiko", "cryptography", "cloudpickle", "boto3", "asyncio"),
+    *("vmrun.client", "vmrun.settings", "vmrun.commands.submit", "vmrun.handle"),
+}
+
+
+def loaded_by(program: str, tmp_path: Path) -> set[str]:
+    code = f"import sys\n{program}\nprint('LOADED', *sorted(sys.modules))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True, cwd=tmp_path)
+    return set(done.stdout.rpartition("LOADED")[2].split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "light"),
+    [(["--version"], HEAVY | {"typer"}), (["--help"], HEAVY), (["sbmit"], HEAVY), (["submit", "--help"], HEAVY - {"vmrun.commands.submit"})],
+    ids=" ".join,
+)
+def test_what_a_command_line_does_not_load(arguments: list[str], light: set[str], tmp_path: Path) -> None:
+    loaded = loaded_by(f"from vmrun.cli import run\nrun({arguments!r})", tmp_path)
+    assert "vmrun.cli" in loaded
+    assert loaded & light == set()
+
+
+def test_importing_the_settings_does_not_load_what_checks_them(tmp_path: Path) -> None:
+    assert loaded_by("import vmrun.settings", tmp_path) & {"pydantic", "platformdirs"} == set()
+
+
+def test_every_verbs_module_can_be_imported_alone(tmp_path: Path) -> None:
+    loaded_by("from vmrun.commands import VERBS\nfrom vmrun.commands.app import build_verb\n[build_verb(v) for v in VERBS]", tmp_path)
+
+
+def test_completion_of_verbs_and_of_drivers(tmp_path: Path) -> None:
+    def complete(line: str) -> list[str]:
+        environ = {"_VMRUN_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
+        code = "import sys; from vmrun.cli import run; sys.exit(run([]))"
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=50, check=True, cwd=tmp_path, env={"HOME": str(tmp_path), **environ}
+        )
+        return done.stdout.split()
+
+    assert complete("vmrun st") == ["status"]
+    assert complete("vmrun submit --on do") == ["docker"]

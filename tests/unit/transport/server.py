@@ -1,0 +1,175 @@
+"""An SSH server on this machine for tests: real sockets, real cryptography, commands as real processes.
+
+It misbehaves on request: late banners, refused logins, connections that break, other host keys.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import socket
+import subprocess
+import threading
+from dataclasses import dataclass, field
+
+import paramiko
+
+from vmrun.core.clouds import Address
+from vmrun.transport.keys import KeyPair, new_key_pair
+
+
+@dataclass
+class Behaviour:
+    """What the server does; may be changed while it runs."""
+
+    host_key: KeyPair = field(default_factory=new_key_pair)
+    #: Offer this instead of the ed25519 key.
+    other_key: paramiko.PKey | None = None
+    #: Logins to refuse before any is accepted; -1 refuses all.
+    refusals: int = 0
+    #: Connections on which no banner ever comes, before any is served.
+    silent: int = 0
+    #: Connections that are closed at once, before any is served.
+    closed: int = 0
+
+
+class Server:
+    """Listens on a port of its own until it is closed."""
+
+    def __init__(self, client: KeyPair, behaviour: Behaviour | None = None, *, port: int = 0) -> None:
+        self.behaviour = behaviour or Behaviour()
+        self.logins: list[str] = []
+        self.commands: list[str] = []
+        self.connections = 0
+        self._client = client
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self.address = Address("127.0.0.1", self._listener.getsockname()[1], "vmrun")
+        self._open: list[paramiko.Transport | socket.socket] = []
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._threads: list[threading.Thread] = []
+        self._start(self._accept)
+
+    def is_client(self, key: paramiko.PKey) -> bool:
+        return key.get_base64() == self._client.public.split()[1]
+
+    def execute(self, channel: paramiko.Channel, command: str) -> None:
+        """Run a command with the channel as its input and output."""
+        self.commands.append(command)
+        self._start(lambda: self._execute(channel, command))
+
+    def hang_up(self) -> None:
+        """Break every connection, without a word."""
+        for connection in self._open:
+            with contextlib.suppress(OSError, EOFError):
+                connection.close()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.hang_up()
+        for process in self._processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        for thread in self._threads:
+            thread.join(10)
+
+    def _start(self, target) -> None:
+        thread = threading.Thread(target=target, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._open.append(connection)
+            if self.behaviour.closed > 0:
+                self.behaviour.closed -= 1
+                connection.close()
+            elif self.behaviour.silent > 0:
+                self.behaviour.silent -= 1
+            else:
+                self._serve(connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        transport = paramiko.Transport(connection)
+        self._open.append(transport)
+        own = paramiko.Ed25519Key.from_private_key(io.StringIO(self.behaviour.host_key.private))
+        transport.add_server_key(self.behaviour.other_key or own)
+        with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+            transport.start_server(event=threading.Event(), server=_Rules(self))
+
+    def _execute(self, channel: paramiko.Channel, command: str) -> None:
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", f"exec {command}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._processes.append(process)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        pumps = [
+            threading.Thread(target=_from, args=(process.stdout, channel.sendall), daemon=True),
+            threading.Thread(target=_from, args=(process.stderr, channel.sendall_stderr), daemon=True),
+        ]
+        feeder = threading.Thread(target=_into, args=(channel, process.stdin), daemon=True)
+        for thread in (*pumps, feeder):
+            thread.start()
+        for thread in pumps:
+            thread.join()
+        code = process.wait()
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            if code >= 0:
+                channel.send_exit_status(code)
+            # What the command left unread is dropped.
+            channel.close()
+        feeder.join(10)
+
+
+class _Rules(paramiko.ServerInterface):
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "publickey"
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        server = self._server
+        server.logins.append(username)
+        if server.behaviour.refusals:
+            server.behaviour.refusals -= 1
+            return paramiko.AUTH_FAILED
+        return paramiko.AUTH_SUCCESSFUL if server.is_client(key) else paramiko.AUTH_FAILED
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:
+        return paramiko.OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        self._server.execute(channel, command.decode())
+        return True
+
+
+def _from(stream, send) -> None:
+    with stream:
+        while data := os.read(stream.fileno(), 1 << 16):
+            try:
+                send(data)
+            except OSError:
+                return
+
+
+def _into(channel: paramiko.Channel, stream) -> None:
+    with contextlib.suppress(OSError):
+        while data := channel.recv(1 << 16):
+            os.write(stream.fileno(), data)
+    with contextlib.suppress(OSError):
+        stream.close()
