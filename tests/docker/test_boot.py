@@ -117,6 +117,16 @@ def test_the_timer_is_armed_before_anything_else(machines: Machines) -> None:
     assert 0 < since(layout.DEADMAN_TIMER) < since("cloud-init.service") < since("ssh.service")
 
 
+def test_units_satisfy_the_manager(machines: Machines) -> None:
+    booted = machines.boot(boot_grace=300.0)
+    sha256, content = agents.archive()
+    agents.push(booted, sha256, content)
+    booted.host.put("/etc/systemd/system/vmrun-agent.service", [units.agent_service(sha256).encode()], mode=0o644)
+    for unit in (layout.DEADMAN_TIMER, layout.DEADMAN_SERVICE, layout.AGENT_SERVICE):
+        done = booted.host.run(["systemd-analyze", "verify", "--man=no", f"/etc/systemd/system/{unit}"])
+        assert (done.exit_code, done.stdout, done.stderr) == (0, b"", b""), unit
+
+
 def test_a_second_boot_neither_extends_the_lease_nor_disarms_the_timer(machines: Machines) -> None:
     """What cloud-init does at every boot is done again, as after a restart."""
     booted = machines.boot()
@@ -347,6 +357,18 @@ def test_an_agent_that_is_killed_comes_back_and_one_that_is_done_does_not(machin
     # Its words are in the journal.
     tail = commands.succeeded(booted.host.run(commands.journal_tail(100)), "read the journal").stdout.decode()
     assert "vmrun-agent.service" in tail
+
+
+def test_code_that_takes_all_memory_dies_alone(machines: Machines) -> None:
+    booted = machines.boot()
+    agents.start(booted, '{"place": "/var/lib/vmrun/work"}')
+    started = ["cat", "/var/lib/vmrun/work/started"]
+    before = until(lambda: booted.host.run(started).stdout, 20, "the agent has started")
+    greedy = ["sudo", "-n", "-u", layout.JOB_USER, "python3", "-c", "import os; x = os.urandom(1 << 20) * 4096"]
+    assert booted.host.run(greedy).exit_code != 0
+    assert booted.host.run(started).stdout == before
+    assert booted.host.run(commands.agent_state()).stdout == b"active\n"
+    assert commands.read_timer(booted.host.run(commands.timer())).fault(booted.plan.spec.hard_deadline) == ""
 
 
 def test_a_new_agent_takes_the_place_of_the_old(machines: Machines) -> None:

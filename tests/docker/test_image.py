@@ -1,4 +1,4 @@
-"""How the image comes to be, and what a missing, mute or failing Docker says; with a stand-in for the `docker` command."""
+"""How the image comes to be, and what a missing, mute or failing Docker says; `docker` is mostly a stand-in here."""
 
 from __future__ import annotations
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.journals import client_of, committed_tasks
+from tests.support.s3 import S3Server, s3_server
 from tests.support.shell import Shell, until
 from tests.support.source import ROOT
 from vmrun.provisioners.docker.driver import DockerProvisioner
@@ -64,44 +64,18 @@ def shell(isolated: Path, provisioner: DockerProvisioner) -> Iterator[Shell]:
 
 
 @pytest.fixture
-def bridge_s3() -> Iterator[str]:
-    """Address of an S3-compatible server that containers can reach, with a bucket."""
-    import boto3
-
-    gateway = subprocess.run(
-        ["docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"],
+def bridge_s3(tmp_path: Path) -> Iterator[S3Server]:
+    """An S3-compatible server that containers can reach, with a bucket."""
+    subnet = subprocess.run(
+        ["docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Subnet}}"],
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     ).stdout.strip()
-    with socket.socket() as probe:
-        probe.bind((gateway, 0))
-        port = probe.getsockname()[1]
-    program = str(Path(sys.executable).with_name("moto_server"))
-    server = subprocess.Popen(
-        [program, "-H", gateway, "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    endpoint = f"http://{gateway}:{port}"
-    try:
-        until(lambda: _answers(gateway, port), 60, "the server answers")
-        client = boto3.client(
-            "s3",
-            endpoint_url=endpoint,
-            region_name="us-east-1",
-            aws_access_key_id="testing",
-            aws_secret_access_key="testing",
-        )
-        client.create_bucket(Bucket="vmrun-test")
-        yield endpoint
-    finally:
-        server.kill()
-        server.wait()
-
-
-def _answers(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((host, port)) == 0
+    # The bridge's own address is the first of its network.
+    with s3_server(str(ipaddress.ip_network(subnet)[1]), tmp_path / "s3.log") as server:
+        yield server
 
 
 def test_flights_runs_on_a_machine_that_boots_and_nothing_is_left(shell: Shell) -> None:
@@ -176,18 +150,8 @@ def test_the_client_is_killed_while_the_machine_boots_and_the_machine_ends_by_it
     assert shell.wait(job["id"], timeout=200)["state"] == "done"
 
 
-def test_a_store_behind_the_s3_api_on_the_bridge(shell: Shell, bridge_s3: str) -> None:
-    shell.write(
-        "vmrun.toml",
-        f"""
-        [store]
-        url = "s3://vmrun-test/deployment"
-        endpoint = "{bridge_s3}"
-        region = "us-east-1"
-        access_key_id = "testing"
-        secret_access_key = "canary-secret-key"
-        """,
-    )
+def test_a_store_behind_the_s3_api_on_the_bridge(bridge_s3: S3Server, shell: Shell) -> None:
+    bridge_s3.configure(shell)
     shell.write("quick.py", "import vmrun\n\n@vmrun.job(over=range(50))\ndef f(x):\n    print('at', x)\n    return x\n")
     done = shell.run("submit", "--on", "docker", "--keep-warm", "5m", "quick.py", timeout=300)
     assert "[7] at 7" in done.stderr

@@ -12,7 +12,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 
-from greenlet import GreenletExit, greenlet
+from greenlet import GreenletExit, getcurrent, greenlet
 
 #: Seconds since the epoch at the beginning of every history.
 EPOCH = 1_700_000_000.0
@@ -94,7 +94,7 @@ class World:
         self.seed = seed
         self.rng = random.Random(seed)
         self.now = 0.0
-        self.main = greenlet.getcurrent() if hasattr(greenlet, "getcurrent") else None
+        self.main = getcurrent()
         self.current: Process | None = None
         #: Whether anything still goes wrong.
         self.faulty = True

@@ -2,7 +2,8 @@
 
 Nothing of the machine's own packages is seen, whatever flags the interpreter was started with: only the standard
 library, `lib/` (compiled packages, made for one version of Python and one processor) and `app/` (vmrun). With
-`--version` it says what it is; with `--check` it imports all that the agent may ever import, and says what it found.
+`--version` it says what it is; with `--check` it imports all that the agent may ever import, tries its signatures,
+and says what it found.
 Its syntax is old on purpose: an older Python, too, shall be able to say that it is too old.
 """
 
@@ -28,6 +29,9 @@ def main(argv: "list[str]") -> int:
         wanted = "Python {python} on {arch}".format(**target)
         sys.stderr.write(f"this agent is for {wanted}; this is Python {python} on {arch}\n")
         return 2
+    if not (sys.flags.isolated and sys.flags.no_site):
+        # Packages of the machine may run code of theirs at every start (`.pth` files): start again without.
+        os.execv(sys.executable, [sys.executable, "-I", "-S", os.path.join(HERE, "main.py"), *argv])  # noqa: S606 - the very same program
     foreign = [path for path in sys.path if os.path.basename(path.rstrip(os.sep)) in PACKAGES_OF_THE_MACHINE]
     others = [path for path in sys.path if path not in foreign and os.path.abspath(path or ".") != HERE]
     sys.path[:] = [os.path.join(HERE, "app"), os.path.join(HERE, "lib"), *others]
@@ -44,13 +48,17 @@ def check() -> int:
     import pkgutil
 
     import vmrun.agent
+    import vmrun.crypto
     import vmrun.store
 
-    names = ["vmrun.bundle.pack", "vmrun.crypto", "vmrun.environment.install", "cloudpickle"]
+    names = ["vmrun.bundle.pack", "vmrun.environment.install", "cloudpickle"]
     for package in (vmrun.agent, vmrun.store):
         names += [found.name for found in pkgutil.walk_packages(package.__path__, package.__name__ + ".")]
     for name in names:
         importlib.import_module(name)
+    signer = vmrun.crypto.Ed25519Signer("check", vmrun.crypto.new_private_key())
+    if not vmrun.crypto.Ed25519Scheme().check(signer.public_key, b"check", signer.sign(b"check")):
+        sys.exit("signatures do not work on this machine")
     files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
     places = sorted({os.path.dirname(name) for name in files if name})
     sys.stdout.write(json.dumps({"path": sys.path, "modules": len(names), "places": places}) + "\n")

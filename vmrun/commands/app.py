@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from typing import Annotated, Any, Never
 
 import typer
@@ -63,13 +64,22 @@ def _refuse(name: str) -> Never:
     raise UsageError(f"vmrun has no verb {name[:80]!r}", hint=hint)
 
 
+class ProgramCommand(typer.core.TyperCommand):
+    """A verb after whose own arguments a program's may follow; typer never sees those."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "[-- ARGS...]"]
+
+
 def build_verb(name: str) -> Any:
     """The command of one verb; imports its module."""
     verb = VERBS[name]
     module = importlib.import_module(f"{__package__}.{verb.module}")
     alone = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=_CONTEXT)
-    epilog = f"\b\n{module.EXAMPLES.strip()}"
-    alone.command(name, epilog=epilog, hidden=verb.hidden, context_settings=_CONTEXT)(module.command)
+    examples = "\n".join(f"- `{line}`: {meaning}" for line, meaning in module.EXAMPLES)
+    text = f"{inspect.getdoc(module.command)}\n\n\b\nExamples:\n{examples}"
+    kind = ProgramCommand if verb.takes_program else typer.core.TyperCommand
+    alone.command(name, cls=kind, help=text, hidden=verb.hidden, context_settings=_CONTEXT)(module.command)
     return typer.main.get_command(alone)
 
 

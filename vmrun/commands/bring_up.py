@@ -7,9 +7,7 @@ import typer
 from .options import JobId, Json
 from .session import session_of
 
-EXAMPLES = """
-Started by `vmrun submit --detach`; harmless when called again.
-"""
+EXAMPLES = (("vmrun _bring-up JOB", "what `vmrun submit --detach` starts in the background"),)
 
 
 def command(ctx: typer.Context, job: JobId, *, json: Json = False) -> int:

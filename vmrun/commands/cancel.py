@@ -9,10 +9,7 @@ from vmrun.rendering import documents
 from .options import JobId, Json
 from .session import session_of
 
-EXAMPLES = """
-Examples:
-  vmrun cancel JOB     its tasks are ended, its VM is given back; what had finished stays readable
-"""
+EXAMPLES = (("vmrun cancel JOB", "its tasks are ended and its VM is given back"),)
 
 
 def command(ctx: typer.Context, job: JobId, *, json: Json = False) -> int:

@@ -16,12 +16,11 @@ from vmrun.settings import config_dir
 from .options import Json
 from .session import Session, session_of
 
-EXAMPLES = """
-Examples:
-  vmrun init           write vmrun.toml here, every key commented out
-  vmrun init --user    write it into the configuration directory, for all projects
-  vmrun init docker    build the image that `--on docker` boots; else the first submit does
-"""
+EXAMPLES = (
+    ("vmrun init", "write vmrun.toml here, every key commented out"),
+    ("vmrun init --user", "write it into the configuration directory, for all projects"),
+    ("vmrun init docker", "build the image that `--on docker` boots"),
+)
 FILE_NAME = "vmrun.toml"
 
 

@@ -17,13 +17,11 @@ from vmrun.rendering.text import count
 from .options import JobId, Json
 from .session import session_of
 
-EXAMPLES = """
-Examples:
-  vmrun logs JOB             all output so far, each line with its task: [17] text
-  vmrun logs -f JOB          go on until the job has ended
-  vmrun logs JOB --task 17   one task's output, byte by byte as it was written
-  vmrun logs JOB 2>/dev/null what was written to stdout alone
-"""
+EXAMPLES = (
+    ("vmrun logs JOB", "all output so far, each line with its task: `[17] text`"),
+    ("vmrun logs -f JOB", "go on until the job has ended"),
+    ("vmrun logs JOB --task 17", "one task's output, byte by byte"),
+)
 
 
 def command(
@@ -34,7 +32,10 @@ def command(
     task: Annotated[int | None, typer.Option(metavar="N", min=0, help="Only what task N wrote.")] = None,
     json: Json = False,
 ) -> int:
-    """Show what JOB's tasks wrote, to stdout and stderr as they did. Outlives the VM.
+    """Show what JOB's tasks wrote, to stdout and stderr as they did. It is in the store, and outlives the VM.
+
+    Lines of many tasks have the task's number before them; a script's, a program's and a single task's output is
+    passed on byte by byte.
 
     With --json one document with all pieces; with --follow as well, one document per piece.
     """

@@ -7,4 +7,4 @@ from typing import Annotated
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON document on stdout instead of text.")]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job, a unique part of it, or its name.")]
+JobId = Annotated[str, typer.Argument(help="Id of the job, a unique part of it, or its name.")]

@@ -14,12 +14,11 @@ from vmrun.rendering import documents, tables
 from .options import Json
 from .session import Session, session_of
 
-EXAMPLES = """
-Examples:
-  vmrun reap --dry-run     what would be deleted, and why
-  vmrun reap               delete what is idle, expired or orphaned
-  vmrun reap --all         delete every VM of this deployment, whatever it does
-"""
+EXAMPLES = (
+    ("vmrun reap --dry-run", "what would be deleted, and why"),
+    ("vmrun reap", "delete what is idle, expired or orphaned"),
+    ("vmrun reap --all", "delete every VM of this deployment"),
+)
 
 
 def command(

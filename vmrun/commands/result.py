@@ -19,13 +19,12 @@ from .session import Session, session_of
 if TYPE_CHECKING:
     from vmrun.handle import JobHandle
 
-EXAMPLES = """
-Examples:
-  vmrun result JOB                  the values on stdout, the files below vmrun-output/
-  vmrun result JOB -o values.pkl    all values as one pickled list
-  vmrun result JOB -o values.jsonl  all values, one JSON text a line
-  vmrun result JOB -o results/      the files into a directory of your choice
-"""
+EXAMPLES = (
+    ("vmrun result JOB", "the values on stdout, the files below `vmrun-output/`"),
+    ("vmrun result JOB -o values.pkl", "all values as one pickled list"),
+    ("vmrun result JOB -o values.jsonl", "all values, one JSON text a line"),
+    ("vmrun result JOB -o results/", "the files into a directory of your choice"),
+)
 #: Endings of files that results can be saved as.
 SAVED_AS = (".pkl", ".jsonl")
 
@@ -48,9 +47,10 @@ def command(
     partial: Annotated[bool, typer.Option("--partial", help="Take what there is of a job that still runs.")] = False,
     json: Json = False,
 ) -> int:
-    """Show the values that JOB gave, bring its files home, or tell why it failed (then exits with 6).
+    """Show the values that JOB gave, and bring its files home, below vmrun-output/ unless -o names a directory.
 
-    Needs neither the VM nor the computer that submitted: all is in the store.
+    Needs neither the VM nor the computer that submitted: all is in the store. Of a job that failed it tells why,
+    shows the results of the other tasks all the same, and exits with 6.
     """
     del json
     session = session_of(ctx)

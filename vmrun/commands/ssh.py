@@ -14,17 +14,16 @@ from vmrun.rendering import documents
 from .options import Json
 from .session import session_of
 
-EXAMPLES = """
-Examples:
-  vmrun ssh VM                    a shell
-  vmrun ssh VM -- df -h /         one command, its words taken as they are
-  vmrun ssh VM -- 'ps ax | head'  one text, for the shell over there
-"""
+EXAMPLES = (
+    ("vmrun ssh VM", "a shell"),
+    ("vmrun ssh VM -- df -h /", "one command, its words taken as they are"),
+    ("vmrun ssh VM -- 'ps ax | head'", "one text, for the shell over there"),
+)
 
 
 def command(
     ctx: typer.Context,
-    vm: Annotated[str, typer.Argument(metavar="VM", help="Id of the VM, or a unique beginning of it.")],
+    vm: Annotated[str, typer.Argument(help="Id of the VM, or a unique beginning of it.")],
     *,
     json: Json = False,
 ) -> int:

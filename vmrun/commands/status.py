@@ -14,13 +14,11 @@ from vmrun.rendering.text import Style
 from .options import Json
 from .session import Session, session_of
 
-EXAMPLES = """
-Examples:
-  vmrun status              all jobs, newest first, and all VMs
-  vmrun status JOB          one job: its tasks, its VMs, why it failed
-  vmrun status --watch      again and again, until Ctrl-C
-  vmrun status --json JOB   the same for programs
-"""
+EXAMPLES = (
+    ("vmrun status", "all jobs, newest first, and all VMs"),
+    ("vmrun status JOB", "one job: its tasks, its VMs, why it failed"),
+    ("vmrun status --watch", "again and again, until Ctrl-C"),
+)
 #: Seconds between two looks.
 EVERY = 2.0
 #: Looks of one --watch at most: days.

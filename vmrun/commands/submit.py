@@ -23,14 +23,13 @@ from .session import Interrupted, Session, session_of
 if TYPE_CHECKING:
     from vmrun.handle import JobHandle
 
-EXAMPLES = """
-Examples:
-  vmrun submit job.py                            a script, or the one @vmrun.job in it
-  vmrun submit job.py::simulate --cpus 64        one of several jobs in a file
-  vmrun submit --on docker job.py -- --seed 7    the script's own arguments stand after --
-  vmrun submit --memory 500GB -- ./simulate -x   a program that is on the machine, or in its PATH
-  vmrun submit --detach job.py                   return at once; prints the job's id
-"""
+EXAMPLES = (
+    ("vmrun submit job.py", "a script, or the one `@vmrun.job` in it"),
+    ("vmrun submit job.py::simulate --cpus 64", "one of several jobs in a file"),
+    ("vmrun submit --on docker job.py -- --seed 7", "the script's own arguments"),
+    ("vmrun submit --memory 500GB -- ./simulate -x", "a program that is on the machine"),
+    ("vmrun submit --detach job.py", "return at once; prints the job's id"),
+)
 _MACHINE, _CODE, _LIMITS = "Machine", "Code", "Limits"
 
 
@@ -92,8 +91,10 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
     """Run JOB: a Python script, a job over inputs (@vmrun.job), or, after --, any program.
 
     Stays attached until the job has ended: progress and the output of tasks on stderr; the output of a script, a
-    program or a reduce where they write it; values on stdout. The files that the job writes under $VMRUN_OUTPUT come
-    home. Ctrl-C detaches; the job goes on. Exits with 0 when done, 6 when the job failed, 8 when it was cancelled.
+    program or a reduce where they write it; the reduced value, or the first of the tasks' values, on stdout. Files
+    that the job writes under $VMRUN_OUTPUT come home, below vmrun-output/ unless -o says otherwise.
+
+    Ctrl-C detaches; the job goes on. Exits with 0 when done, 6 when the job failed, 8 when it was cancelled.
     """
     del json  # the screen knows already
     session = session_of(ctx)

@@ -17,12 +17,11 @@ from .session import Interrupted, Session, session_of
 if TYPE_CHECKING:
     from vmrun.handle import JobHandle
 
-EXAMPLES = """
-Examples:
-  vmrun wait JOB                  show its progress until it has ended
-  vmrun wait JOB --timeout 10m    give up after ten minutes; the job goes on
-  vmrun wait JOB && vmrun result JOB
-"""
+EXAMPLES = (
+    ("vmrun wait JOB", "show its progress until it has ended"),
+    ("vmrun wait JOB --timeout 10m", "give up after ten minutes; the job goes on"),
+    ("vmrun wait JOB && vmrun result JOB", "its values, once it is done"),
+)
 
 
 class StillRunning(VmrunError):

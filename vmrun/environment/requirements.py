@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ def check_requirement(text: str, where: str) -> str:
 def parse_requirements(text: str, name: str, read: Callable[[str], str]) -> RequirementsFile:
     """The requirements and index options in `text`, from the file called `name`.
 
-    `read` gives the text of a file named by `-r`, as it is written there. Raises UsageError with file and line.
+    `read` gives the text of a file that `-r` names, by its path from where the first file is. Raises UsageError with file and line.
     """
     requirements: list[str] = []
     options: list[str] = []
@@ -128,11 +129,13 @@ def _collect(text: str, name: str, read: Callable[[str], str], into: tuple[list[
     if depth > _NESTING_MAX:
         raise UsageError(f"{name}: requirements files include each other without end", hint="look at its -r lines")
     requirements, options = into
+    folder = posixpath.dirname(name) if depth else ""
     for number, line in _lines(text):
         where = f"{name}, line {number}"
         include = _INCLUDE.fullmatch(line)
         if include:
-            _collect(read(include[1]), include[1], read, into, depth + 1)
+            path = posixpath.join(folder, include[1])
+            _collect(read(path), path, read, into, depth + 1)
         elif line.startswith("-"):
             options.append(_option(line, where))
         else:

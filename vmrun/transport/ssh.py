@@ -60,6 +60,8 @@ class SshHost:
         self._become = tuple(become)
         self._transport: paramiko.Transport | None = None
         self._lock = threading.Lock()
+        #: Counts `close`, so that one that waits in `connect` gives up.
+        self._closings = 0
 
     def connect(self, *, timeout: float = 300.0, note: Callable[[str], None] | None = None) -> None:
         """Connect, trying again for `timeout` seconds over all that can be wrong while a machine boots.
@@ -97,7 +99,8 @@ class SshHost:
             )
 
     def close(self) -> None:
-        """Let go of the connection; closing twice is fine."""
+        """Let go of the connection, and of the wait for one; closing twice is fine. The next use connects again."""
+        self._closings += 1
         with self._lock:
             if self._transport is not None:
                 self._transport.close()
@@ -111,9 +114,11 @@ class SshHost:
         return transport
 
     def _insist(self, timeout: float, note: Callable[[str], None]) -> paramiko.Transport:
-        start = self._clock.monotonic()
+        start, closings = self._clock.monotonic(), self._closings
         pause, first_refusal = _FIRST_PAUSE, None
         while True:
+            if self._closings != closings:
+                raise Unreachable("the connection was closed while it was being made")
             try:
                 return open_connection(self._login, self._limits)
             except HostKeyMismatch:

@@ -37,7 +37,9 @@ def test_a_script_is_verbatim(vmrun, client, kind) -> None:
 
 
 def test_one_document(vmrun, client) -> None:
-    client.job.output = [[OutputChunk(0, 1, "stdout", "aä".encode()[:2]), OutputChunk(0, 1, "stdout", "ä".encode()[1:])]]
+    client.job.output = [
+        [OutputChunk(0, 1, "stdout", "aä".encode()[:2]), OutputChunk(0, 1, "stdout", "ä".encode()[1:])]
+    ]
     document = vmrun("logs", JOB, "--json").document
     assert [piece["text"] for piece in document["output"]] == ["a", "ä"]
     assert document["job"] == JOB

@@ -17,7 +17,9 @@ def test_accepted(name: str) -> None:
     assert check_name(name) == name
 
 
-@pytest.mark.parametrize("name", ["", "  ", "a\nb", "a\rb", "\x00", "a\x1b", "a\u2028b", "\ud800", "x" * (NAME_MAX + 1)])
+@pytest.mark.parametrize(
+    "name", ["", "  ", "a\nb", "a\rb", "\x00", "a\x1b", "a\u2028b", "\ud800", "x" * (NAME_MAX + 1)]
+)
 def test_refused(name: str) -> None:
     with pytest.raises(UsageError, match="--title") as caught:
         check_name(name, "--title")

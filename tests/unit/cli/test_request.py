@@ -153,7 +153,9 @@ FREE = (
 )
 
 
-@given(target=st.none() | TEXTS, program=st.none() | st.lists(TEXTS).map(tuple), value=TEXTS, option=st.sampled_from(FREE))
+@given(
+    target=st.none() | TEXTS, program=st.none() | st.lists(TEXTS).map(tuple), value=TEXTS, option=st.sampled_from(FREE)
+)
 def test_no_text_is_anything_but_accepted_or_a_usage_error(target, program, value, option) -> None:
     for asked in (
         Asked({option: value}),
@@ -161,8 +163,13 @@ def test_no_text_is_anything_but_accepted_or_a_usage_error(target, program, valu
         Asked({}, requirements=value),
         Asked({}, env=[value]),
     ):
-        try:
-            build_request(target, program, asked)
-        except UsageError as error:
-            assert error.message
-            assert len(error.message) < 500
+        refused = refusal(target, program, asked)
+        assert refused is None or (refused.message and refused.hint and len(refused.message) < 500)
+
+
+def refusal(target: str | None, program: tuple[str, ...] | None, asked: Asked) -> UsageError | None:
+    try:
+        build_request(target, program, asked)
+    except UsageError as error:
+        return error
+    return None

@@ -15,7 +15,6 @@ from vmrun.core import errors
 from vmrun.core.clouds import CloudError
 from vmrun.core.views import JobResults
 
-
 # --- wait ---
 
 
@@ -261,7 +260,7 @@ def test_every_verb_has_help_with_an_example(vmrun, client, verb) -> None:
     assert done.code == 0
     assert f"Usage: vmrun {verb}" in done.out
     assert "Examples:" in done.out
-    assert f"    vmrun {verb}" in done.out
+    assert f"- `vmrun {verb}" in done.out
     assert "--json" in done.out
     assert client.calls == []
 
@@ -281,7 +280,7 @@ def test_help_lists_the_verbs_and_none_that_is_hidden(vmrun) -> None:
         (["job.py"], "vmrun has no verb 'job.py'", "did you mean `vmrun submit job.py`?"),
         (["xyzzy"], "vmrun has no verb 'xyzzy'", "one of: submit, status"),
         (["--bogus"], "no such option: --bogus", "`vmrun --help`"),
-        (["logs"], "missing argument 'JOB'", "`vmrun logs --help`"),
+        (["logs"], "missing argument 'job'", "`vmrun logs --help`"),
         (["status", "--", "x"], "`vmrun status` takes nothing after `--`", ""),
     ],
 )

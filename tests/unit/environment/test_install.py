@@ -100,8 +100,8 @@ def test_byte_code_is_written_at_once_where_asked_for(root: Path, wheels: Path, 
 def test_nothing_but_the_locked_bytes_is_installed(root: Path, wheels: Path, options: InstallOptions) -> None:
     lock = make_wheel(wheels, "tiny")
     (wheels / "tiny-1.0-py3-none-any.whl").unlink()
-    make_wheel(wheels, "tiny", "1.0", requires=("something",))
-    with pytest.raises(VmrunError, match=r"(?s)installing the job's environment.*[Hh]ash"):
+    make_wheel(wheels, "tiny", more="import evil\n")
+    with pytest.raises(VmrunError, match=r"(?s)installing the job's environment.*[Hh]ash mismatch"):
         ensure_environment(root, lock, PYTHON, find_uv(), options)
 
 

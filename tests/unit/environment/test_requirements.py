@@ -125,6 +125,12 @@ def test_files_may_include_files() -> None:
     assert found == RequirementsFile(("a", "c", "d", "b"), ("--pre",))
 
 
+def test_included_files_are_found_from_the_file_that_includes_them() -> None:
+    files = {"sub/more.txt": "-r last.txt\n-r ../beside.txt\n", "sub/last.txt": "a\n", "sub/../beside.txt": "b\n"}
+    found = parse_requirements("-r sub/more.txt\n", "/somewhere/requirements.txt", files.__getitem__)
+    assert found.requirements == ("a", "b")
+
+
 def test_files_that_include_each_other_are_refused() -> None:
     with pytest.raises(UsageError, match="include each other without end"):
         parse("-r a.txt\n", a="-r b.txt\n", b="-r a.txt\n")

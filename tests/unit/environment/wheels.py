@@ -8,12 +8,14 @@ import zipfile
 from pathlib import Path
 
 
-def make_wheel(directory: Path, name: str, version: str = "1.0", *, requires: tuple[str, ...] = ()) -> str:
+def make_wheel(
+    directory: Path, name: str, version: str = "1.0", *, requires: tuple[str, ...] = (), more: str = ""
+) -> str:
     """Write a wheel with one module whose `VERSION` says which it is; gives its line of a lock."""
     info = f"{name}-{version}.dist-info"
     metadata = "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
     files = {
-        f"{name}.py": f"VERSION = {version!r}\n",
+        f"{name}.py": f"VERSION = {version!r}\n{more}",
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{metadata}",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -209,9 +211,17 @@ def test_removing_takes_all_and_follows_no_link(tmp_path: Path) -> None:
     assert outside.stat().st_mode == mode
 
 
-def test_removing_takes_what_its_owner_may_not_write() -> None:
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users can reach, unlike those of `tmp_path`."""
+    folder = Path(tempfile.mkdtemp(prefix="vmrun-t-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_removing_takes_what_its_owner_may_not_write(open_folder: Path) -> None:
     """Done by an ordinary user: permissions do not hold back the superuser."""
-    parent = Path(tempfile.mkdtemp(prefix="vmrun-t-"))
+    parent = open_folder
     folders = [parent / "vm" / "a" / "b", parent / "vm" / "a", parent / "vm"]
     folders[0].mkdir(parents=True)
     (folders[0] / "file").touch()
@@ -231,7 +241,6 @@ def test_removing_takes_what_its_owner_may_not_write() -> None:
     os.waitpid(child, 0)
 
     assert os.listdir(parent) == []
-    parent.rmdir()
 
 
 # --- what this computer offers ---

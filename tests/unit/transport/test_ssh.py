@@ -194,6 +194,15 @@ def test_closing_twice_is_fine_and_it_opens_again(world: World) -> None:
     assert host.run(["true"]).exit_code == 0
 
 
+def test_closing_ends_the_wait_for_a_connection(world: World) -> None:
+    world.server.behaviour.closed = 1000
+    host = world.host()
+    start = time.monotonic()
+    with pytest.raises(Unreachable, match="closed while"):
+        host.connect(timeout=60, note=lambda _: threading.Thread(target=host.close).start())
+    assert time.monotonic() - start < 20
+
+
 def test_small_packets_are_not_held_back(world: World) -> None:
     host = world.host()
     host.connect()

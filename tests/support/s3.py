@@ -1,0 +1,78 @@
+"""A real S3-compatible server in a process of its own, whose requests can be counted."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.shell import Shell, until
+
+_REQUEST = re.compile(r'"([A-Z]+) (/\S*) HTTP')
+BUCKET = "vmrun-test"
+
+
+@dataclass
+class S3Server:
+    """One server with an empty bucket."""
+
+    endpoint: str
+    log: Path
+
+    def requests(self) -> Counter[str]:
+        """How many requests of each method came in so far."""
+        return Counter(match[1] for match in _REQUEST.finditer(self.log.read_text()))
+
+    def configure(self, shell: Shell, more: str = "") -> None:
+        """Make it the store of a shell."""
+        shell.write(
+            "vmrun.toml",
+            f"""
+            [store]
+            url = "s3://{BUCKET}/deployment"
+            endpoint = "{self.endpoint}"
+            region = "us-east-1"
+            access_key_id = "testing"
+            secret_access_key = "canary-secret-key"
+            {more}
+            """,
+        )
+
+
+@contextlib.contextmanager
+def s3_server(host: str, log: Path) -> Iterator[S3Server]:
+    """Start the server on an address of this machine; it ends with the block."""
+    import boto3
+
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port = probe.getsockname()[1]
+    program = str(Path(sys.executable).with_name("moto_server"))
+    with log.open("wb") as out:
+        server = subprocess.Popen([program, "-H", host, "-p", str(port)], stdout=out, stderr=out)
+    endpoint = f"http://{host}:{port}"
+    try:
+        until(lambda: _answers(host, port), 60, "the server answers")
+        client = boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            region_name="us-east-1",
+            aws_access_key_id="testing",
+            aws_secret_access_key="testing",
+        )
+        client.create_bucket(Bucket=BUCKET)
+        yield S3Server(endpoint, log)
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _answers(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) == 0

@@ -1,0 +1,94 @@
+"""What user code inherits, and what is left of an engine's directory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vmrun.agent.runner import launch
+from vmrun.agent.runner.outcomes import Death, _verdict
+from vmrun.agent.runner.processes import marked, out_of_memory_kills
+from vmrun.core.blocks import Status, read_failure
+
+
+def test_the_agents_secrets_do_not_reach_user_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
+    monkeypatch.setenv("LC_NUMERIC", "C")
+    env = launch.environment({"MINE": "1", "PATH": "/mine"}, "", "m4rk")
+    assert "canary" not in env.values()
+    assert (env["MINE"], env["PATH"], env["LC_NUMERIC"], env[launch.MARK]) == ("1", "/mine", "C", "m4rk")
+
+
+def test_text_is_utf8_where_nobody_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name == "LANG" or name.startswith("LC_"):
+            monkeypatch.delenv(name)
+    assert launch.environment({}, "", "m")["LANG"] == "C.UTF-8"
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    assert "LANG" not in launch.environment({}, "", "m")
+
+
+def test_another_user_gets_its_own_home() -> None:
+    env = launch.environment({}, "nobody", "m")
+    assert (env["USER"], env["LOGNAME"]) == ("nobody", "nobody")
+    assert env["HOME"] != os.environ["HOME"]
+
+
+def test_the_directory_is_made_anew_and_private(tmp_path: Path) -> None:
+    directory = tmp_path / "engine"
+    directory.mkdir()
+    (directory / "old").write_text("left by an engine that died")
+    launch.make_directories(str(directory), "")
+    assert sorted(path.name for path in directory.iterdir()) == sorted(launch.PARTS)
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_directories_that_nobody_may_enter_are_removed(tmp_path: Path) -> None:
+    directory = tmp_path / "engine"
+    (directory / "closed" / "inner").mkdir(parents=True)
+    (directory / "closed" / "inner" / "file").write_text("x")
+    (directory / "closed" / "inner").chmod(0)
+    (directory / "closed").chmod(0o500)
+    launch.remove(str(directory))
+    assert not directory.exists()
+    launch.remove(str(directory))
+
+
+def test_processes_are_found_by_their_mark() -> None:
+    mark = f"VMRUN_ENGINE=test-{os.getpid()}"
+    name, value = mark.split("=")
+    with subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env={**os.environ, name: value}
+    ) as process:
+        assert marked(mark) == [process.pid]
+        assert marked(mark + "0") == []
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ("death", "began", "kind", "words"),
+    [
+        (Death(3, 0, out_of_memory=False), True, Status.exited, "exit code 3"),
+        (Death(0, 0, out_of_memory=False), True, Status.exited, "exit code 0"),
+        (Death(-signal.SIGSEGV, 0, out_of_memory=True), True, Status.signalled, "SIGSEGV"),
+        (Death(-signal.SIGKILL, 3 << 29, out_of_memory=True), True, Status.oom, "peaked at 1.50 GiB"),
+        (Death(-signal.SIGKILL, 0, out_of_memory=False), True, Status.signalled, "out of memory, or from outside"),
+        (Death(120, 0, out_of_memory=False), False, Status.lost, "exit code 120"),
+        (Death(-signal.SIGBUS, 0, out_of_memory=False), False, Status.lost, "SIGBUS"),
+    ],
+)
+def test_a_death_is_told_as_what_it_was(death: Death, began: bool, kind: Status, words: str) -> None:
+    status, payload = _verdict(death, "last words", began=began)
+    said = read_failure(payload)
+    assert (status, said["kind"]) == (kind, kind.name)
+    assert words in said["message"]
+
+
+def test_kills_for_lack_of_memory_are_counted_by_the_system() -> None:
+    assert out_of_memory_kills() >= 0
