@@ -72,9 +72,7 @@ class Client:
 
     # --- submitting ---
 
-    def submit(
-        self, request: SubmitRequest, *, detach: bool = False, on_stage: OnStage | None = None
-    ) -> JobHandle:
+    def submit(self, request: SubmitRequest, *, detach: bool = False, on_stage: OnStage | None = None) -> JobHandle:
         """Write the job and get it a machine.
 
         With `detach` the machine is got by a process in the background. The job exists once this returns, and also
@@ -200,6 +198,7 @@ class Client:
             index={"variables": index["variables"]},
             ca_file=self.settings.environment.ca_file or os.environ.get("SSL_CERT_FILE", ""),
         )
+        self._wiring.on_stage = on_stage or _silent
         vm = bring_up(self._wiring.deck, order, on_stage or _silent)
         self._brought[job] = vm
         return vm
@@ -262,9 +261,7 @@ class Client:
         timings = self._wiring.timings("local")
         return timings.poll_min, min(timings.poll_max, 0.5)
 
-    def reap(
-        self, *, dry_run: bool = False, all_: bool = False, on_stage: OnStage | None = None
-    ) -> list[Verdict]:
+    def reap(self, *, dry_run: bool = False, all_: bool = False, on_stage: OnStage | None = None) -> list[Verdict]:
         """One pass over this deployment's machines."""
         stage = on_stage or _silent
         reaper = Reaper(self._wiring.deck, self._wiring.timings("local").dead_after)
@@ -296,10 +293,8 @@ class Client:
 
     def init_docker(self, on_stage: OnStage) -> None:
         """Build the image of docker machines, if it is not there."""
-        provisioner = self._wiring.provisioner("docker")
-        ensure = getattr(provisioner, "ensure_image", None)
-        assert ensure is not None
-        ensure(on_stage)
+        self._wiring.on_stage = on_stage
+        self._wiring.provisioner("docker").prepare()
 
     # --- looking ---
 

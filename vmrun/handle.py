@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-
 from .core.blocks import Status
 from .core.errors import JobCancelled, JobFailed, UsageError
 from .core.ledger import JobLedger
@@ -210,5 +209,3 @@ def _json_line(task: int, value: Any) -> bytes:
         return json.dumps(value).encode() + b"\n"
     except (TypeError, ValueError) as error:
         raise UsageError(f"the result of task {task} is not JSON: {error}", hint="save as .pkl instead") from error
-
-

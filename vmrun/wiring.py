@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Callable
 from functools import cache, cached_property
 
 from .core.clock import Clock, Rng, SystemClock, system_rng
@@ -34,6 +35,8 @@ class Wiring:
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
         self.rng: Rng = rng or system_rng()
+        #: Told what long work is at; whoever waits sets it.
+        self.on_stage: Callable[[str], None] = lambda _text: None
         self._provisioner = cache(self._open_provisioner)
 
     @cached_property
@@ -105,6 +108,7 @@ class Wiring:
             clock=self.clock,
             rng=self.rng,
             settings=self.settings.driver_table(name),
+            progress=lambda text: self.on_stage(text),
         )
         return load_provisioner(name, context)
 

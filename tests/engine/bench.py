@@ -54,7 +54,7 @@ def is_alive(pid: int) -> bool:
 
 def block(first: int, values: Iterable[object], call: str = "one", python: str = PYTHON) -> TaskBlock:
     """Tasks with these arguments."""
-    payloads = [cloudpickle.dumps(value) for value in values]
+    payloads = [pickle.dumps(value) if type(value) is int else cloudpickle.dumps(value) for value in values]
     return TaskBlock(first, lengths_of(payloads), b"".join(payloads), call, python)
 
 

@@ -7,6 +7,7 @@ import ctypes
 import os
 import pickle
 import signal
+import struct
 import sys
 import threading
 import time
@@ -262,7 +263,7 @@ def test_a_failing_task_gets_its_attempts_and_only_the_last_one_counts(make_benc
     bench = make_bench(retries=2)
 
     def work(number: int) -> int:
-        marks = tmp_path / str(number)
+        marks = tmp_path / f"task{number}"
         marks.open("a").write("x")
         attempt = len(marks.read_text())
         print("attempt", attempt)
@@ -276,7 +277,7 @@ def test_a_failing_task_gets_its_attempts_and_only_the_last_one_counts(make_benc
     assert outcomes[3]["message"] == "attempt 3"
     assert [outcomes[n] for n in range(20) if n != 3] == [n for n in range(20) if n != 3]
     assert [bench.facts[n]["attempt"] for n in (3, 5, 8, 9)] == [2, 2, 1, 0]
-    assert len((tmp_path / "3").read_text()) == 3
+    assert len((tmp_path / "task3").read_text()) == 3
     assert [bench.printed(5, attempt=n) for n in range(4)] == ["attempt 1\n", "attempt 2\n", "attempt 3\n", ""]
 
 
@@ -284,8 +285,6 @@ def test_a_failing_task_gets_its_attempts_and_only_the_last_one_counts(make_benc
 
 
 def test_a_reduce_gets_all_results_in_order(bench: Bench, tmp_path: Path) -> None:
-    import struct
-
     bench.define(lambda number: {"n": number})
     bench.feed(range(100))
     bench.finish()

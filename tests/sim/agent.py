@@ -54,6 +54,8 @@ class Agent:
         #: Shards that it holds and has outcomes for that are not committed.
         self.unsaved = 0
         self.ran = 0
+        #: Jobs that it has seen to their end.
+        self.done = 0
         self.beats: dict[str, tuple[int, float]] = {}
 
     def off(self) -> None:
@@ -78,8 +80,10 @@ class Agent:
                     ledger.alive()
                 process.stall()
                 counter += 1
-                idle = 0.0 if self.busy else process.monotonic() - self.idle_since
-                body = Heartbeat(counter, f"{self.life}", ledger.seen, busy=self.busy, idle=idle)
+                idle = process.monotonic() - self.idle_since
+                # A job that the work has not met yet keeps the VM too: whoever reads `seen` relies on that.
+                busy = self.busy or ("a new job" if len(fold.jobs) > self.done else "")
+                body = Heartbeat(counter, f"{self.life}", ledger.seen, busy=busy, idle=0.0 if busy else idle)
                 assert desk.signer is not None
                 write_heartbeat(desk.store, self.vm, Entry(counter, "", "", 0.0, body), desk.signer)
             except StoreUnavailable:
@@ -106,6 +110,7 @@ class Agent:
                     self.busy = job
                     JobRun(self, process, job).run()
                     done.append(job)
+                    self.done = len(done)
                     self.busy, self.idle_since = "", process.monotonic()
                 if fold.ready is not None and not jobs:
                     self.busy = ""
@@ -133,8 +138,12 @@ class Agent:
         """Whether work of `owner` may be taken over: by its journal, or by its standing heart on this clock."""
         desk = self.scene.desk(process, self.writer)
         ledger = ledgers.setdefault(owner, VmLedger(desk, owner))
-        if ledger.refresh().ended:
-            return True
+        try:
+            if ledger.refresh().ended:
+                return True
+        except Corrupt:
+            # Its journal tells nothing more; its heart does. Taking over is safe either way.
+            self.scene.world.note("journal refused")
         beat = read_heartbeat(desk.store, owner, ledger._keyring)
         counter = -1 if beat is None else beat.counter
         before, since = self.beats.get(owner, (None, 0.0))

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..core.errors import VmrunError
+from vmrun.core.errors import VmrunError
+
 from .config import AgentConfig, load
 
 
@@ -33,8 +34,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _prepare(config: AgentConfig) -> int:
-    from ..core.blocks import PYTHON
-    from ..crypto import ensure_private_key, public_hex
+    from vmrun.core.blocks import PYTHON
+    from vmrun.crypto import ensure_private_key, public_hex
+
     from .daemon import boot_id
 
     key = ensure_private_key(Path(config.key_file))

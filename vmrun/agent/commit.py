@@ -7,16 +7,16 @@ import os
 import shutil
 from collections.abc import Iterator
 
-from ..core import keys, output
-from ..core.blocks import ResultBlock
-from ..core.clock import Clock
-from ..core.errors import KeyExists, StoreUnavailable
-from ..core.ledger import ShardLedger
-from ..core.outcomes import pack
-from ..core.records import BlockRef, FileRef
-from ..core.storage import BlobStore
-from ..core.views import OutputChunk
-from ..store.files import FilePieces, hash_file
+from vmrun.core import keys, output
+from vmrun.core.blocks import ResultBlock
+from vmrun.core.clock import Clock
+from vmrun.core.errors import KeyExists, StoreUnavailable
+from vmrun.core.ledger import ShardLedger
+from vmrun.core.outcomes import pack
+from vmrun.core.records import BlockRef, FileRef
+from vmrun.core.storage import BlobStore
+from vmrun.core.views import OutputChunk
+from vmrun.store.files import FilePieces, hash_file
 
 log = logging.getLogger(__name__)
 

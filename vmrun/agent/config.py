@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..core import codec
-from ..core.errors import ConfigError, Corrupt
+from vmrun.core import codec
+from vmrun.core.errors import ConfigError, Corrupt
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,18 @@ import signal
 import subprocess
 from pathlib import Path
 
-from ..core.errors import Corrupt, StoreError, Unreachable, VmrunError
-from ..core.ids import new_id
-from ..core.clock import SystemClock, system_rng
-from ..core.ledger import Desk, JobLedger
-from ..core.records import Final
-from ..core.signing import Keyring
-from ..core.storage import BlobStore
-from ..crypto import Ed25519Scheme, Ed25519Signer, load_private_key
-from ..store.opening import open_store
-from ..store.options import StoreOptions
-from ..store.retrying import RetryingStore
+from vmrun.core.clock import SystemClock, system_rng
+from vmrun.core.errors import Corrupt, StoreError, Unreachable, VmrunError
+from vmrun.core.ids import new_id
+from vmrun.core.ledger import Desk, JobLedger
+from vmrun.core.records import Final
+from vmrun.core.signing import Keyring
+from vmrun.core.storage import BlobStore
+from vmrun.crypto import Ed25519Scheme, Ed25519Signer, load_private_key
+from vmrun.store.opening import open_store
+from vmrun.store.options import StoreOptions
+from vmrun.store.retrying import RetryingStore
+
 from .config import AgentConfig
 from .pulse import Pulse
 from .work import JobRun

@@ -6,10 +6,11 @@ import os
 import struct
 from collections.abc import Sequence
 
-from ..core.blocks import ResultBlock
-from ..core.ledger import ShardLedger
-from ..core.model import ShardPlan
-from ..core.outcomes import OutcomeReader, in_order
+from vmrun.core.blocks import ResultBlock
+from vmrun.core.ledger import ShardLedger
+from vmrun.core.model import ShardPlan
+from vmrun.core.outcomes import OutcomeReader, in_order
+
 from .workshop import Workshop
 
 _LENGTH = struct.Struct("<Q")

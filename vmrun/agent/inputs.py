@@ -7,12 +7,12 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..core import codec, keys
-from ..core.blocks import BlockError, TaskBlock, lengths_of
-from ..core.errors import Corrupt, KeyNotFound
-from ..core.model import Arguments, Payload
-from ..core.ranges import Range
-from ..core.storage import Store
+from vmrun.core import codec, keys
+from vmrun.core.blocks import BlockError, TaskBlock, lengths_of
+from vmrun.core.errors import Corrupt, KeyNotFound
+from vmrun.core.model import Arguments, Payload
+from vmrun.core.ranges import Range
+from vmrun.core.storage import Store
 
 #: Tasks of a block that are handed to the engine at once, so that what is queued stays bounded.
 FEED_TASKS = 65_536

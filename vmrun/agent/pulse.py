@@ -13,12 +13,13 @@ import os
 import resource
 import threading
 
-from ..core.clock import Clock
-from ..core.errors import Corrupt, StoreError
-from ..core.heartbeats import write_heartbeat
-from ..core.ids import new_id
-from ..core.ledger import Desk, VmLedger
-from ..core.records import Entry, Heartbeat
+from vmrun.core.clock import Clock
+from vmrun.core.errors import Corrupt, StoreError
+from vmrun.core.heartbeats import write_heartbeat
+from vmrun.core.ids import new_id
+from vmrun.core.ledger import Desk, VmLedger
+from vmrun.core.records import Entry, Heartbeat
+
 from .config import AgentConfig
 
 log = logging.getLogger(__name__)

@@ -9,11 +9,12 @@ import sys
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from ..bundle.pack import unpack
-from ..core.blocks import PYTHON
-from ..core.errors import UsageError
-from ..core.model import FunctionSpec, JobSpec, ShardPlan
-from ..environment.install import InstallOptions, ensure_environment
+from vmrun.bundle.pack import unpack
+from vmrun.core.blocks import PYTHON
+from vmrun.core.errors import UsageError
+from vmrun.core.model import FunctionSpec, JobSpec, ShardPlan
+from vmrun.environment.install import InstallOptions, ensure_environment
+
 from .engine import Engine, EngineSpec, FunctionDefinition
 from .inputs import fetch
 from .workshop import Workshop
@@ -120,9 +121,8 @@ def _definition(shop: Workshop, spec: JobSpec, function: FunctionSpec, role: Rol
 
 def _interpreter(shop: Workshop, spec: JobSpec) -> str:
     config = shop.config
-    if spec.environment is None:
-        if config.same_machine or spec.kind == "command" or spec.python == PYTHON:
-            return config.python
+    if spec.environment is None and (config.same_machine or spec.kind == "command" or spec.python == PYTHON):
+        return config.python
     if not config.uv:
         raise UsageError(
             f"the job needs Python {spec.python}; this machine has {sys.version.split()[0]} and no uv to get another",
@@ -146,5 +146,3 @@ def _environment_variables(shop: Workshop, spec: JobSpec) -> dict[str, str]:
         own = [env["PYTHONPATH"]] if env.get("PYTHONPATH") else []
         env["PYTHONPATH"] = os.pathsep.join([*own, *spec.python_path])
     return env
-
-

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from ..core.blocks import TaskBlock, lengths_of
-from ..core.errors import Corrupt, StoreUnavailable, VmrunError
-from ..core.ledger import JobLedger, ShardLedger
-from ..core.model import ShardPlan
-from ..core.records import Final
-from ..core.views import OutputChunk
+from vmrun.core.blocks import TaskBlock, lengths_of
+from vmrun.core.errors import Corrupt, StoreUnavailable, VmrunError
+from vmrun.core.ledger import JobLedger, ShardLedger
+from vmrun.core.model import ShardPlan
+from vmrun.core.records import Final
+from vmrun.core.views import OutputChunk
+
 from .commit import Batch, OutputWriter, commit_interval
 from .engine import Engine, Event, Files, LargeResult, Load, Output, Results, RunnerDied
 from .gather import gather_results

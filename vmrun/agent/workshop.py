@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..core.clock import Clock
-from ..core.heartbeats import read_heartbeat
-from ..core.ledger import Desk, VmLedger
-from ..core.storage import BlobStore
+from vmrun.core.clock import Clock
+from vmrun.core.heartbeats import read_heartbeat
+from vmrun.core.ledger import Desk, VmLedger
+from vmrun.core.storage import BlobStore
+
 from .config import AgentConfig
 from .pulse import Pulse
 

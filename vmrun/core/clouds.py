@@ -196,6 +196,10 @@ class Provisioner(Protocol):
         """What could be rented for `need`, in any order."""
         ...
 
+    def prepare(self) -> None:
+        """Do what must be done once before the first create, such as building an image; instant when it is done."""
+        ...
+
     def create(self, spec: InstanceSpec) -> Instance:
         """Create the instance named in `spec`, or return the one that an earlier call with this spec created.
 

@@ -78,21 +78,24 @@ def _build(kind: Any, data: object, where: str) -> object:
         return _build_union(typing.get_args(kind), data, where)
     if origin is tuple:
         return _build_tuple(typing.get_args(kind), data, where)
-    if origin is dict:
-        if isinstance(data, dict):
-            value_kind = typing.get_args(kind)[1]
-            return {str(key): _build(value_kind, value, f"{where}.{key}") for key, value in data.items()}
-    elif kind is Any or kind is object:
-        return data
-    elif kind is float:
-        if isinstance(data, int | float) and not isinstance(data, bool) and abs(data) <= sys.float_info.max:
-            return float(data)
-    elif kind is int:
-        if isinstance(data, int) and not isinstance(data, bool):
-            return data
-    elif isinstance(kind, type) and isinstance(data, kind):
-        return data
+    if origin is dict and isinstance(data, dict):
+        value_kind = typing.get_args(kind)[1]
+        return {str(key): _build(value_kind, value, f"{where}.{key}") for key, value in data.items()}
+    if origin is None and _is_plain(kind, data):
+        return float(typing.cast(float, data)) if kind is float else data
     raise Corrupt(f"{where}: expected {getattr(kind, '__name__', kind)}, found {type(data).__name__}")
+
+
+def _is_plain(kind: Any, data: object) -> bool:
+    """Whether `data` is a value of the plain type `kind`; true and false are no numbers."""
+    if kind is Any or kind is object:
+        return True
+    if kind is float:
+        # Not `math.isfinite`: a whole number beyond all floats makes it raise.
+        return isinstance(data, int | float) and not isinstance(data, bool) and abs(data) <= sys.float_info.max
+    if kind is int:
+        return isinstance(data, int) and not isinstance(data, bool)
+    return isinstance(kind, type) and isinstance(data, kind)
 
 
 def _build_record(kind: Any, data: object, where: str) -> object:

@@ -210,26 +210,30 @@ class VmFold:
             return
         elif isinstance(body, Delete):
             self.delete = body
-        elif isinstance(body, Intent):
+        elif isinstance(body, Intent | Created | Failed | Ready):
+            self._apply_birth(entry)
+        else:
+            self._apply_life(entry)
+
+    def _apply_birth(self, entry: Entry) -> None:
+        body = entry.body
+        if isinstance(body, Intent):
             if entry.n == 0:
                 self.intent, self.intended_at = body, entry.at
                 self.jobs, self.keep_warm = [body.job] if body.job else [], body.keep_warm
         elif isinstance(body, Created):
             self.cloud_id = self.cloud_id or body.cloud_id
         elif isinstance(body, Failed):
-            self.failed = body
-        elif isinstance(body, Ready):
-            if self.ready is None and entry.writer.startswith("client"):
-                self.ready, self.ready_at = body, entry.at
-        else:
-            self._apply_ready(entry)
+            self.failed = self.failed or body
+        elif isinstance(body, Ready) and self.ready is None:
+            self.ready, self.ready_at = body, entry.at
 
     def _own(self, entry: Entry) -> bool:
         """Whether a VM's entry is one that its own agent may write."""
         own = self.intent is not None and entry.writer == f"vm:{self.intent.vm}"
         return own and isinstance(entry.body, Alive | Drain)
 
-    def _apply_ready(self, entry: Entry) -> None:
+    def _apply_life(self, entry: Entry) -> None:
         body = entry.body
         if isinstance(body, Assign):
             if self.drain is None:

@@ -25,7 +25,7 @@ class ReadOnly:
     name = "reader"
 
     def sign(self, message: bytes) -> bytes:
-        raise AssertionError("a reader signs nothing")
+        raise AssertionError(f"a reader signs nothing: {message[:80]!r}")
 
 
 class Journal:

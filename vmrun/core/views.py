@@ -41,6 +41,8 @@ class VmView:
     vcpus: int = 0
     #: What it is doing right now, for people.
     doing: str = ""
+    #: Peak resident bytes of its agent, as last reported.
+    agent_memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,8 @@ def check_requirement(text: str, where: str) -> str:
 def parse_requirements(text: str, name: str, read: Callable[[str], str]) -> RequirementsFile:
     """The requirements and index options in `text`, from the file called `name`.
 
-    `read` gives the text of a file that `-r` names, by its path from where the first file is. Raises UsageError with file and line.
+    `read` gives the text of a file that `-r` names, by its path from where the first file is. Raises UsageError with
+    file and line.
     """
     requirements: list[str] = []
     options: list[str] = []

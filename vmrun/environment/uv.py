@@ -167,7 +167,7 @@ def _deliver(run: UvRun, lines: queue.SimpleQueue[str | None], kept: deque[str])
 _NOT_FOUND = re.compile(r"Because (\S+) was not found in the package registry")
 _NO_PYTHON = re.compile(r"No interpreter found for (Python \S+)")
 _NETWORK = re.compile(
-    r"Failed to fetch|error sending request|dns error|tcp connect error|operation timed out|Connection (?:refused|reset)"
+    r"Failed to fetch|error sending request|dns error|tcp connect error|timed out|Connection (?:refused|reset)"
 )
 _CERTIFICATE = re.compile(r"invalid peer certificate|UnknownIssuer|certificate verify failed")
 _REFUSED = re.compile(r"\b(?:401|403)\b.*(?:Unauthorized|Forbidden)|status code (?:401|403)")

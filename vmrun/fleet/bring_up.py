@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..core import codec, keys
-from ..core.clouds import (
+from vmrun.core import codec, keys
+from vmrun.core.clouds import (
     TAG_DEADLINE,
     TAG_OWNER,
     TAG_VM,
@@ -19,11 +19,12 @@ from ..core.clouds import (
     Provisioner,
     instance_name,
 )
-from ..core.errors import CapacityError, Denied, KeyExists, UsageError, VmrunError
-from ..core.ids import new_id
-from ..core.ledger import VmLedger
-from ..core.records import Intent
-from ..core.units import format_size
+from vmrun.core.errors import CapacityError, Denied, KeyExists, UsageError, VmrunError
+from vmrun.core.ids import new_id
+from vmrun.core.ledger import VmLedger
+from vmrun.core.records import Intent
+from vmrun.core.units import format_size
+
 from .deck import Deck, OnStage
 from .order import Order
 from .process import ProcessBringUp
@@ -58,8 +59,11 @@ def bring_up(deck: Deck, order: Order, on_stage: OnStage) -> str:
         on_stage(f"taking the warm VM {warm}")
         return warm
     provisioner = deck.provisioner(order.on)
+    offers = _ranked(provisioner, order)[:TRIES_MAX]
+    if offers:
+        provisioner.prepare()
     tried: list[Tried] = []
-    for offer in _ranked(provisioner, order)[:TRIES_MAX]:
+    for offer in offers:
         try:
             return _rent(deck, order, provisioner, offer, on_stage)
         except CloudError as error:
@@ -183,5 +187,3 @@ def _explain(order: Order, tried: list[Tried], last: CloudError | None) -> Vmrun
     if last is not None and last.fault is Fault.config:
         return UsageError(last.message, hint=hint)
     return CapacityError(f"no machine was to be had: {table}", hint=hint)
-
-

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.clouds import Provisioner
-from ..core.errors import Unreachable
-from ..core.ids import check_id
-from ..core.ledger import Desk
+from vmrun.core.clouds import Provisioner
+from vmrun.core.errors import Unreachable
+from vmrun.core.ids import check_id
+from vmrun.core.ledger import Desk
+
 from .order import StoreAccess
 
 OnStage = Callable[[str], None]
@@ -36,7 +37,7 @@ class Deck:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """This client's way into one machine: kept while the machine lives, for `vmrun ssh`."""
+    """A client's way into one machine: kept while the machine lives, for `vmrun ssh`."""
 
     directory: Path
 

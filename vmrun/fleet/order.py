@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..core.clouds import Need
+from vmrun.core.clouds import Need
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,17 @@ import os
 import sys
 from pathlib import Path
 
-from ..artefact.app import app_directory
-from ..agent.config import AgentConfig
-from ..core import codec
-from ..core.clouds import Instance, Provisioner
-from ..core.errors import Unreachable, VmrunError
-from ..core.ledger import VmLedger
-from ..core.records import Ready
-from ..crypto import ensure_private_key, public_hex
-from ..environment.uv import find_uv
-from ..transport.process import ProcessHost
+from vmrun.agent.config import AgentConfig
+from vmrun.artefact.app import app_directory
+from vmrun.core import codec
+from vmrun.core.clouds import Instance, Provisioner
+from vmrun.core.errors import Unreachable, VmrunError
+from vmrun.core.ledger import VmLedger
+from vmrun.core.records import Ready
+from vmrun.crypto import ensure_private_key, public_hex
+from vmrun.environment.uv import find_uv
+from vmrun.transport.process import ProcessHost
+
 from .deck import Deck, OnStage
 from .order import Order
 
@@ -91,7 +92,7 @@ class ProcessBringUp:
 
 
 def _uv() -> str:
-    """uv's path; a machine without it can still run jobs that need no packages."""
+    """Path of uv; a machine without it can still run jobs that need no packages."""
     try:
         return find_uv()
     except VmrunError:

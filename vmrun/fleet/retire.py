@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from ..core import keys
-from ..core.clouds import InstanceNotFound, InstanceState, Provisioner
-from ..core.errors import VmrunError
-from ..core.ledger import VmLedger
+from vmrun.core import keys
+from vmrun.core.clouds import InstanceNotFound, InstanceState, Provisioner
+from vmrun.core.errors import VmrunError
+from vmrun.core.ledger import VmLedger
+
 from .deck import Deck, OnStage, Session
 
 log = logging.getLogger(__name__)
@@ -18,8 +19,8 @@ WATCH = 120.0
 PAUSE = 0.2
 
 
-def retire(deck: Deck, vm: str, why: str, on_stage: OnStage) -> bool:
-    """Delete the VM; whether it was seen to be gone.
+def retire(deck: Deck, vm: str, why: str, on_stage: OnStage, *, seen: int | None = None) -> bool:
+    """Delete the VM; whether it was seen to be gone. With `seen`, only if its journal has no more entries than that.
 
     Safe to call again and from several clients. Never raises for what the reaper will finish.
     """
@@ -27,7 +28,8 @@ def retire(deck: Deck, vm: str, why: str, on_stage: OnStage) -> bool:
     try:
         fold = ledger.refresh()
         if fold.gone is None and fold.intent is not None:
-            ledger.delete(why, "client")
+            if not ledger.delete(why, "client", seen=seen) and not ledger.fold.ended:
+                return False  # somebody took it meanwhile
             provisioner = deck.provisioner(fold.intent.on)
             on_stage(f"giving back {fold.intent.name}")
             identifier = fold.cloud_id or fold.intent.name

@@ -99,9 +99,9 @@ class SshBringUp:
             self._on_stage("starting the agent")
             unit = units.agent_service(artefact.sha256, flush_grace=self._order.timings.flush_grace)
             commands.succeeded(host.run(commands.start_agent(), input=unit.encode()), "start the agent")
-        except VmrunError as error:
+        except VmrunError:
             log.info("event=not-ready vm=%s tail=%s", self._vm, self._tail(host))
-            raise error
+            raise
         finally:
             host.close()
 
@@ -153,7 +153,7 @@ class SshBringUp:
         return artefact
 
     def _push_uv(self, host: Host) -> str:
-        """uv's path on the VM, pushed if the job needs it."""
+        """Path of uv on the VM, pushed if the job needs it."""
         local = find_uv()
         if not self._order.needs_packages or not local:
             return ""
@@ -164,9 +164,7 @@ class SshBringUp:
             commands.succeeded(host.run(commands.install_uv(digest), timeout=120), "install uv")
         return layout.uv_path(digest)
 
-    def _configure(
-        self, host: Host, provisioner: Provisioner, hard_deadline: float, uv: str, app: str
-    ) -> None:
+    def _configure(self, host: Host, provisioner: Provisioner, hard_deadline: float, uv: str, app: str) -> None:
         order, deck, timings = self._order, self._deck, self._order.timings
         access = deck.store_access(order.on)
         if access.secrets:

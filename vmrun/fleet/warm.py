@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from ..core import keys
-from ..core.clouds import Need
-from ..core.folds import VmFold
-from ..core.heartbeats import read_heartbeat
-from ..core.ids import is_id
-from ..core.ledger import VmLedger
+from vmrun.core import keys
+from vmrun.core.clouds import Need
+from vmrun.core.folds import VmFold
+from vmrun.core.heartbeats import read_heartbeat
+from vmrun.core.ids import is_id
+from vmrun.core.ledger import VmLedger
+
 from .deck import Deck
 from .order import Order
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,3 +21,5 @@ class ProvisionerContext:
     rng: Rng
     #: The driver's own table of the configuration, checked by the settings already.
     settings: Mapping[str, object] = field(default_factory=dict)
+    #: Told, in a few words, what long work is at.
+    progress: Callable[[str], None] = lambda _text: None

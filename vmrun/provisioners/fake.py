@@ -179,6 +179,9 @@ class FakeCloud:
         self._enter("offers", "")
         return [offer for offer in self._offers if _fits(offer, need)]
 
+    def prepare(self) -> None:
+        """There is nothing to prepare."""
+
     def create(self, spec: InstanceSpec) -> Instance:
         """Accept an instance; the same spec again names the same one, also when it is gone by now."""
         late_fault = self._enter("create", spec.name, spec.offer.zone)

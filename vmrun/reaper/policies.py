@@ -30,6 +30,8 @@ class Observed:
     fold: VmFold | None
     #: Seconds since the epoch, on the observer's clock.
     now: float
+    #: Entries of the journal that were read.
+    seen: int = 0
     #: Seconds for which the heartbeat has not changed, as this observer saw it; None when it cannot tell yet.
     silent: float | None = None
     #: Seconds of silence after which a VM is suspected.

@@ -65,8 +65,8 @@ class Reaper:
 
     def _observe(self, vm: str, on: str, instance: Instance | None) -> Observed:
         desk = self._deck.desk
-        fold = self._fold(vm)
-        facts = Observed(vm, on, instance, fold, desk.clock.now(), dead_after=self._dead_after)
+        fold, seen = self._fold(vm)
+        facts = Observed(vm, on, instance, fold, desk.clock.now(), seen, dead_after=self._dead_after)
         if fold is None or fold.ready is None or instance is None:
             return facts
         beat = read_heartbeat(desk.store, vm, desk.keyring)
@@ -79,13 +79,15 @@ class Reaper:
         contested = suspected is not None and now - suspected >= CONTEST
         return replace(facts, silent=now - before.since, contested=contested)
 
-    def _fold(self, vm: str) -> VmFold | None:
+    def _fold(self, vm: str) -> tuple[VmFold | None, int]:
+        """What the VM's journal says, and how many entries it has; None if there is none that can be trusted."""
+        ledger = VmLedger(self._deck.desk, vm)
         try:
-            fold = VmLedger(self._deck.desk, vm).refresh()
+            fold = ledger.refresh()
         except Corrupt as error:
             log.error("event=journal-refused vm=%s error=%s", vm, error.message)
-            return None
-        return fold if fold.intent is not None else None
+            return None, 0
+        return (fold if fold.intent is not None else None), ledger.seen
 
     def _unseen(self, seen: set[str], listed: list[str]) -> list[Observed]:
         """VMs that the store knows and the clouds do not show."""
@@ -94,7 +96,7 @@ class Reaper:
             vm = entry.key[len(keys.VMS_INDEX) :]
             if vm in seen or not is_id(vm):
                 continue
-            fold = self._fold(vm)
+            fold, _ = self._fold(vm)
             if fold is not None and fold.intent is not None and fold.intent.on in listed:
                 facts.append(self._observe(vm, fold.intent.on, None))
         return facts
@@ -111,7 +113,9 @@ class Reaper:
                 continue
             judged = ("all", "asked for") if everything and each.instance is not None else judge(each)
             if judged is None:
-                verdicts.append(Verdict(each.vm, each.on, "keep", delete=False, reason=self._reason(each, dry_run)))
+                verdicts.append(
+                    Verdict(each.vm, each.on, "keep", delete=False, reason=self._reason(each, dry_run=dry_run))
+                )
                 continue
             policy, reason = judged
             if left <= 0:
@@ -124,7 +128,7 @@ class Reaper:
                 self._delete(each, f"{policy}: {reason}", on_stage)
         return verdicts
 
-    def _reason(self, facts: Observed, dry_run: bool) -> str:
+    def _reason(self, facts: Observed, *, dry_run: bool) -> str:
         """Why it is kept; a VM that is silent for too long is suspected here, so that its agent can answer."""
         if facts.silent is not None and facts.silent >= facts.dead_after:
             if not dry_run and facts.fold is not None and not facts.fold.suspected:
@@ -136,7 +140,9 @@ class Reaper:
 
     def _delete(self, facts: Observed, why: str, on_stage: OnStage) -> None:
         if facts.fold is not None:
-            retire(self._deck, facts.vm, why, on_stage)
+            # A VM that is past its deadline goes in any case; any other only if nobody took it since it was judged.
+            seen = None if why.startswith(("expired", "all")) else facts.seen
+            retire(self._deck, facts.vm, why, on_stage, seen=seen)
             return
         assert facts.instance is not None
         try:

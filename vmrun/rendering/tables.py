@@ -84,7 +84,7 @@ _JOBS = (
     Column("JOB"),
     Column("NAME", flexible=True),
     Column("STATE"),
-    Column("TASKS"),
+    Column("TASKS", flexible=True),
     Column("COST", right=True),
     Column("CREATED"),
 )

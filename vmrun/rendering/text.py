@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from vmrun.core.units import format_duration
-
 #: Characters that reorder or hide their neighbours: a name must not be able to show as another.
 _MISLEADING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
 _REFUSED = ("Cc", "Cs", "Zl", "Zp", "Co", "Cn")
@@ -84,12 +82,12 @@ def shorten(text: str, width: int, style: Style = PLAIN) -> str:
 
 
 def short_duration(seconds: float) -> str:
-    """One unit from a minute on: `12m`, `3h`; for what is only roughly known."""
+    """One unit: `40s`, `12m`, `3h`, `5d`; for what is only roughly known."""
     if seconds < 60:
         return f"{max(round(seconds), 0)}s"
     if seconds < 5400:
         return f"{round(seconds / 60)}m"
-    return format_duration(seconds) if seconds < 86400 * 2 else f"{round(seconds / 86400)}d"
+    return f"{round(seconds / 3600)}h" if seconds < 172_800 else f"{round(seconds / 86400)}d"
 
 
 def ago(then: float, now: float) -> str:

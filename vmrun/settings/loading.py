@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import types
+import re
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +30,7 @@ _EXPECTED = {
     "is_instance_of": "a text in quotes",
 }
 _LIMITS = {"ge": "at least", "le": "at most", "min_length": "at least this many characters:"}
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -81,7 +82,7 @@ def _typed(tables: Tables) -> Tables:
 
 def _from_text(section: str, key: str, text: str) -> object:
     kind = SECTIONS[section].model_fields[key].annotation
-    if kind is int and text.strip().lstrip("-").isdecimal() and len(text) < 20:
+    if kind is int and _WHOLE.fullmatch(text.strip()):
         return int(text)
     if kind is bool and text.strip().lower() in (*_TRUE, *_FALSE):
         return text.strip().lower() in _TRUE
@@ -191,19 +192,18 @@ def _check_times(settings: Settings, tables: Tables) -> None:
         times = settings.section_for(on)
         for key in ("lease", "dead_after"):
             if getattr(times, key) < 2 * times.heartbeat:
-                raise _misfit(on, key, types.MappingProxyType(times.model_dump()), tables)
+                raise _misfit(settings, on, key, tables)
 
 
-def _misfit(on: str, key: str, times: Mapping[str, float], tables: Tables) -> ConfigError:
-    def place(name: str) -> tuple[str, str]:
-        section = next((s for s in (on, "vm") if name in tables.get(s, {})), on or "vm")
+def _misfit(settings: Settings, on: str, key: str, tables: Tables) -> ConfigError:
+    times, names, origins = settings.section_for(on), [], []
+    for name in (key, "heartbeat"):
+        section = on if name in settings.driver_table(on) else "vm"
         raw = tables.get(section, {}).get(name)
-        return f"{section}.{name}", raw.origin if raw is not None else ""
-
-    (own, origin), (beat, second) = place(key), place("heartbeat")
-    where = f"{origin or second}: " if origin or second else ""
-    long, short = (format_duration(times[name]) for name in (key, "heartbeat"))
+        names.append(f"{section}.{name}")
+        origins += [f"{raw.origin}: "] if raw is not None and raw.origin else []
+    long, short = format_duration(getattr(times, key)), format_duration(times.heartbeat)
     return ConfigError(
-        f"{where}{own} ({long}) is less than twice {beat} ({short})",
-        hint=f"raise {own} or lower {beat}: one late sign of life must not cost a machine",
+        f"{''.join(origins[:1])}{names[0]} ({long}) is less than twice {names[1]} ({short})",
+        hint=f"raise {names[0]} or lower {names[1]}: one late sign of life must not cost a machine",
     )

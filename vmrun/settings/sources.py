@@ -81,7 +81,7 @@ def read_file(path: Path, keys: Keys) -> Tables:
     for section, table in data.items():
         if not isinstance(table, dict):
             raise ConfigError(
-                f"{_at(path, text, '', section)}: {section[:80]} stands outside of any table",
+                f"{_at(path, text, section, '')}: {section[:80]} stands outside of any table",
                 hint=f"keys stand below the name of their table in brackets, such as [defaults]; {_SEE}",
             )
         check_known(section, None, keys, _at(path, text, section, ""))
@@ -95,14 +95,13 @@ def read_file(path: Path, keys: Keys) -> Tables:
 
 def check_known(section: str, key: str | None, keys: Keys, where: str) -> None:
     """ConfigError if there is no such table, or no such key in it; the hint names what is close to it."""
-    if key is None or section not in keys:
-        what, name, known = "table", section, list(keys)
-    else:
-        what, name, known = "key", f"{section}.{key}", [f"{section}.{each}" for each in keys[section]]
+    table = key is None or section not in keys
+    name, known, prefix = (section, sorted(keys), "") if table else (key or "", sorted(keys[section]), f"{section}.")
     if name not in known:
         close = difflib.get_close_matches(name[:80], known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}"
-        raise ConfigError(f"{f'{where}: ' if where else ''}unknown {what} {name[:80]}", hint=hint)
+        hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(known)}"
+        place = f"{where}: " if where else ""
+        raise ConfigError(f"{place}unknown {'table' if table else 'key'} {prefix}{name[:80]}", hint=hint)
 
 
 _SEE = "`vmrun init` writes a file that lists every key"
@@ -178,6 +177,4 @@ def read_environment(environ: Mapping[str, str], cwd: Path, keys: Keys) -> Table
 def _unknown_variable(name: str, known: Mapping[str, object]) -> ConfigError:
     close = difflib.get_close_matches(name[:80], [*known, *OTHER_VARIABLES], n=1, cutoff=0.75)
     hint = f"did you mean {close[0]}?" if close else "variables are VMRUN_TABLE_KEY, such as VMRUN_STORE_ENDPOINT"
-    return ConfigError(
-        f"the environment variable {name[:80]} is not one of vmrun's", hint=f"{hint}; unset it otherwise"
-    )
+    return ConfigError(f"{name[:80]}: vmrun has no such environment variable", hint=f"{hint}; else unset it")

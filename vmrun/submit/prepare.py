@@ -227,7 +227,9 @@ class Preparer:
         app = app_directory(self._settings.cache_dir)
         folder = self._directory / "inspection"
         folder.mkdir()
-        return inspect_job(script, name, interpreter=JobInterpreter(interpreter, app), directory=folder, clock=self._clock)
+        return inspect_job(
+            script, name, interpreter=JobInterpreter(interpreter, app), directory=folder, clock=self._clock
+        )
 
     def _pack(self, script: Script) -> Packed:
         return pack(read_files(local_files(script)))
@@ -260,7 +262,7 @@ def _pickle(fn: Callable[..., Any], reducer: Callable[..., Any] | None) -> bytes
         fn.reducer = reducer
     try:
         return bytes(cloudpickle.dumps(target, protocol=5))
-    except Exception as error:  # noqa: BLE001 - pickling runs the user's code, which may raise anything
+    except Exception as error:
         raise unpicklable(target, "the function", error) from error
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..core import keys, output
-from ..core.storage import Store
-from ..core.views import OutputChunk
-
+from vmrun.core import keys, output
+from vmrun.core.storage import Store
+from vmrun.core.views import OutputChunk
 
 
 class OutputReader:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..core import keys
-from ..core.clouds import Offer
-from ..core.errors import Corrupt, UsageError
-from ..core.folds import JobFold, VmFold
-from ..core.heartbeats import read_heartbeat
-from ..core.ids import is_id
-from ..core.ledger import Desk, JobLedger, ShardLedger, VmLedger
-from ..core.model import JobState
-from ..core.records import Heartbeat
-from ..core.views import JobView, TaskCounts, VmView
+from vmrun.core import keys
+from vmrun.core.clouds import Offer
+from vmrun.core.errors import Corrupt, UsageError
+from vmrun.core.folds import JobFold, VmFold
+from vmrun.core.heartbeats import read_heartbeat
+from vmrun.core.ids import is_id
+from vmrun.core.ledger import Desk, JobLedger, ShardLedger, VmLedger
+from vmrun.core.model import JobState
+from vmrun.core.records import Heartbeat
+from vmrun.core.views import JobView, TaskCounts, VmView
 
 #: Jobs that a listing looks at to resolve a name.
 NAMES_MAX = 1000
@@ -157,6 +157,7 @@ def view_vm(desk: Desk, ledger: VmLedger, until: float | None = None) -> tuple[V
             created=fold.intended_at,
             vcpus=intent.vcpus,
             doing=beat.doing if working and beat is not None else "",
+            agent_memory=beat.agent_memory if beat is not None else 0,
         ),
         beat,
     )

@@ -7,20 +7,20 @@ import pickle
 from collections.abc import Iterator
 from typing import Any
 
-from ..core.blocks import PYTHON, Status, read_failure
-from ..core.errors import JobFailed, UsageError, VmrunError
-from ..core.ledger import Desk, JobLedger, ShardLedger
-from ..core.model import ShardPlan
-from ..core.outcomes import Outcome, OutcomeReader, in_order
-from ..core.records import FileRef
-from ..core.views import TaskFailure
+from vmrun.core.blocks import PYTHON, Status, read_failure
+from vmrun.core.errors import JobFailed, UsageError, VmrunError
+from vmrun.core.ledger import Desk, JobLedger, ShardLedger
+from vmrun.core.model import ShardPlan
+from vmrun.core.outcomes import Outcome, OutcomeReader, in_order
+from vmrun.core.records import FileRef
+from vmrun.core.views import TaskFailure
 
 
 class RemoteTraceback(Exception):
     """The traceback of the exception on the VM, as text: the `__cause__` of what is raised here."""
 
     def __str__(self) -> str:
-        return f"\n\"\"\"\n{self.args[0]}\"\"\""
+        return f'\n"""\n{self.args[0]}"""'
 
 
 class TaskError(JobFailed):

@@ -87,6 +87,9 @@ class LocalProvisioner:
             disk = hardware.free_disk(self._machines)
         return [offer] if hardware.fits(offer, need, disk) else []
 
+    def prepare(self) -> None:
+        """There is nothing to prepare."""
+
     def create(self, spec: InstanceSpec) -> Instance:
         """Make the machine's directory and start its guardian, whichever of both is missing.
 

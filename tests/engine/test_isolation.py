@@ -1,0 +1,270 @@
+"""What a task does to its process stays with that task."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+
+import vmrun
+from tests.engine.bench import Bench, is_alive, wait_until
+from tests.engine.conftest import MakeBench
+from vmrun.core.blocks import Status
+
+
+def spoil_and_look(bench: Bench, spoil: Any, look: Any) -> None:
+    """On one worker: look, spoil, look again in a later task; both looks must show the same."""
+
+    def work(number: int) -> Any:
+        if number == 1:
+            spoil()
+            return None
+        return look()
+
+    outcomes = bench.run(work, range(3))
+    assert bench.statuses == dict.fromkeys(range(3), Status.ok)
+    assert outcomes[0] == outcomes[2]
+
+
+@pytest.fixture
+def alone(make_bench: MakeBench) -> Bench:
+    """One worker, so that all tasks share a process."""
+    return make_bench(workers=1, env={"KEPT": "before", "REMOVED": "before"})
+
+
+def test_working_directory(alone: Bench) -> None:
+    spoil_and_look(alone, lambda: os.chdir("/"), os.getcwd)
+
+
+def test_umask(alone: Bench) -> None:
+    def look() -> int:
+        mask = os.umask(0o77)
+        os.umask(mask)
+        return mask
+
+    spoil_and_look(alone, lambda: os.umask(0), look)
+
+
+def test_environment(alone: Bench) -> None:
+    def spoil() -> None:
+        os.environ["KEPT"] = "after"
+        os.environ["ADDED"] = "after"
+        os.environ["VMRUN_OUTPUT"] = "/nowhere"
+        os.environ["VMRUN_TASK"] = "-1"
+        del os.environ["REMOVED"]
+
+    def look() -> tuple[dict[str, str], str]:
+        mine = {name: value for name, value in os.environ.items() if name != "VMRUN_TASK"}
+        script = 'echo $KEPT $REMOVED $ADDED $VMRUN_OUTPUT'
+        return mine, subprocess.check_output(["sh", "-c", script], text=True)
+
+    spoil_and_look(alone, spoil, look)
+    assert alone.outcomes[0][0]["KEPT"] == "before"
+
+
+def test_a_replaced_environment(alone: Bench) -> None:
+    def spoil() -> None:
+        os.environ = {}  # type: ignore[assignment]
+
+    spoil_and_look(alone, spoil, lambda: os.environ["KEPT"])
+
+
+def test_every_task_knows_its_number_and_so_do_its_children(alone: Bench) -> None:
+    def work(number: int) -> tuple[str, ...]:
+        if number == 2:
+            os.environ["VMRUN_TASK"] = "mine"
+        child = subprocess.check_output(["printenv", "VMRUN_TASK"], text=True) if number > 2 else ""
+        return os.environ["VMRUN_TASK"], child.strip(), os.environ["VMRUN_JOB"], os.environ["VMRUN_WORKER"]
+
+    outcomes = alone.run(work, range(5))
+    assert outcomes[0] == ("0", "", "testjob", "0")
+    assert outcomes[3] == ("3", "3", "testjob", "0")
+    assert outcomes[4] == ("4", "4", "testjob", "0")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda: [os.close(fd) for fd in (0, 1, 2)], id="closed"),
+        pytest.param(lambda: [os.dup2(os.open("/dev/null", os.O_RDWR), fd) for fd in (1, 2)], id="to null"),
+        pytest.param(lambda: [os.dup2(os.open("/etc/passwd", os.O_RDONLY), fd) for fd in (0, 1, 2)], id="to a file"),
+        pytest.param(lambda: [os.dup2(socket.socketpair()[0].detach(), fd) for fd in (0, 1, 2)], id="to sockets"),
+        pytest.param(lambda: [stream.close() for stream in (sys.stdin, sys.stdout, sys.stderr)], id="streams closed"),
+        pytest.param(lambda: setattr(sys, "stdout", None), id="no stdout"),
+        pytest.param(lambda: os.closerange(3, 200), id="low descriptors closed"),
+        pytest.param(lambda: [os.write(fd, b"junk") for fd in range(3, 200) if Path(f"/dev/fd/{fd}").exists()], id="scribbled"),
+    ],
+)
+def test_descriptors_and_streams(alone: Bench, spoil: Any) -> None:
+    def work(number: int) -> bytes:
+        if number == 1:
+            spoil()
+            return b""
+        print("out", number)
+        print("err", number, file=sys.stderr)
+        return os.read(0, 10) + subprocess.check_output(["cat"])
+
+    outcomes = alone.run(work, range(6))
+    assert outcomes == dict.fromkeys(range(6), b"")
+    for number in (0, 2, 3, 4, 5):
+        assert alone.printed(number) == f"out {number}\n"
+        assert alone.printed(number, "stderr") == f"err {number}\n"
+
+
+def test_a_task_that_closes_everything_costs_its_worker_and_no_outcome(bench: Bench) -> None:
+    def work(number: int) -> int:
+        if number % 10 == 3:
+            os.closerange(0, 100_000)
+        return number
+
+    assert bench.run(work, range(40)) == {number: number for number in range(40)}
+
+
+def test_a_task_that_writes_into_every_descriptor_fails_alone(bench: Bench) -> None:
+    """The protocol's own descriptor included: foreign bytes there are noticed, and nothing of them is obeyed."""
+
+    def work(number: int) -> int:
+        if number == 5:
+            for name in os.listdir("/proc/self/fd"):
+                try:
+                    os.write(int(name), b"VMF" + b"\x21" * 200)
+                except OSError:
+                    continue
+            time.sleep(600)
+        return number
+
+    outcomes = bench.run(work, range(30))
+    assert outcomes.pop(5)["kind"] == "lost"
+    assert outcomes == {number: number for number in range(30) if number != 5}
+
+
+def test_a_child_that_outlives_its_task_holds_nobody_up_and_ends_with_the_engine(bench: Bench, tmp_path: Path) -> None:
+    def work(number: int) -> int:
+        if number == 2:
+            child = os.fork()
+            if child == 0:
+                os.setsid()
+                if os.fork():
+                    os._exit(0)
+                (tmp_path / "daemon").write_text(str(os.getpid()))
+                time.sleep(600)
+            os.waitpid(child, 0)
+        return number
+
+    assert bench.run(work, range(10)) == {number: number for number in range(10)}
+    daemon = int(wait_until(lambda: (tmp_path / "daemon").exists() and (tmp_path / "daemon").read_text()))
+    assert is_alive(daemon)
+    bench.close()
+    assert not is_alive(daemon)
+
+
+@pytest.mark.parametrize("leave", [lambda: None, lambda: sys.exit(3), lambda: 1 // 0], ids=["returns", "exits", "raises"])
+def test_a_forked_child_that_comes_back_does_not_answer_for_its_parent(bench: Bench, leave: Any) -> None:
+    def work(number: int) -> int:
+        if number == 2:
+            child = os.fork()
+            if child == 0:
+                leave()
+                return -1
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return number
+
+    outcomes = bench.run(work, range(10))
+    assert outcomes.pop(2) in (0, 1, 3)
+    assert outcomes == {number: number for number in range(10) if number != 2}
+
+
+def test_processes_and_threads_may_be_used_in_a_task(bench: Bench) -> None:
+    def work(number: int) -> list[int]:
+        import multiprocessing
+        from concurrent.futures import ThreadPoolExecutor
+
+        with multiprocessing.get_context("fork").Pool(2) as pool, ThreadPoolExecutor(2) as threads:
+            return pool.map(abs, [-number, number]) + list(threads.map(abs, [-1]))
+
+    assert bench.run(work, range(3)) == {number: [number, number, 1] for number in range(3)}
+
+
+def test_an_alarm_that_goes_off_late_costs_no_other_task_its_outcome(alone: Bench) -> None:
+    """The default action ends the process; whichever task it hits runs again or fails alone."""
+
+    def work(number: int) -> int:
+        if number == 0:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+        if number == 1:
+            time.sleep(0.3)
+        return number
+
+    outcomes = alone.run(work, range(20))
+    assert {number: outcomes[number] for number in range(20) if number != 1} == {n: n for n in range(20) if n != 1}
+    assert alone.statuses[1] is Status.signalled
+
+
+def test_the_process_is_otherwise_like_any_python(alone: Bench) -> None:
+    def inherited() -> list[str]:
+        return subprocess.check_output(["ls", "/proc/self/fd"], text=True).split()
+
+    def look(_: int) -> tuple[Any, ...]:
+        return (
+            signal.getsignal(signal.SIGTERM) is signal.SIG_DFL,
+            signal.getsignal(signal.SIGINT) is signal.default_int_handler,
+            threading.active_count(),
+            sys.stdin.read(),
+            os.getpid() == os.getsid(0) == os.getpgid(0),
+            # The fourth is the listing itself.
+            inherited(),
+        )
+
+    assert alone.run(look, [0])[0] == (True, True, 1, "", True, ["0", "1", "2", "3"])
+
+
+@pytest.mark.parametrize(("given", "seen"), [({}, None), ({"OMP_NUM_THREADS": "7"}, "7")])
+def test_libraries_get_their_share_of_the_cores(make_bench: MakeBench, given: dict[str, str], seen: str | None) -> None:
+    cores = len(os.sched_getaffinity(0))
+    bench = make_bench(workers=cores, env=given)
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    assert bench.run(lambda _: [os.environ[name] for name in names], [0])[0] == [seen or "1", "1"]
+    whole = make_bench(workers=1)
+    assert whole.run(lambda _: os.environ["OPENBLAS_NUM_THREADS"], [0])[0] == str(cores)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run code as somebody else")
+def test_another_user_runs_the_code() -> None:
+    nobody = pwd.getpwnam("nobody")
+    python = "/usr/bin/python3"
+    version = subprocess.check_output([python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], text=True)
+    if version.strip() != f"{sys.version_info.major}.{sys.version_info.minor}":
+        pytest.skip("the system's Python is another version")
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        app = Path(place) / "app"
+        app.mkdir()
+        copy_application(app)
+        bench = Bench(Path(place), app_path=str(app), python=python, user="nobody")
+
+        def work(_: int) -> tuple[Any, ...]:
+            Path(os.environ["VMRUN_OUTPUT"], "file").touch()
+            return os.getuid(), os.getgid(), os.getgroups(), os.environ["HOME"]
+
+        assert bench.run(work, [0])[0] == (nobody.pw_uid, nobody.pw_gid, [], nobody.pw_dir)
+        assert (bench.files[0, 0] / "file").stat().st_uid == nobody.pw_uid
+        bench.close()
+
+
+def copy_application(app: Path) -> None:
+    """What the agent brings to a machine."""
+    for module in (vmrun, cloudpickle):
+        source = Path(module.__file__ or "").parent
+        shutil.copytree(source, app / source.name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,0 +1,218 @@
+"""Every byte that a task writes is known to be its own, soon, and not lost in a crash; so are the files it leaves."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.engine.bench import Bench
+from tests.engine.conftest import MakeBench
+from vmrun.agent.engine import Output, Results
+from vmrun.agent.runner.outputs import omitted
+from vmrun.core.blocks import Status
+
+
+def test_many_short_tasks_that_print_are_told_apart(bench: Bench) -> None:
+    """Thousands per chunk, some silent, with text, bytes, children and C code, on both streams."""
+
+    def work(number: int) -> None:
+        if number % 3 == 0:
+            print("task", number)
+            print("end of", number, end="")
+        if number % 5 == 0:
+            sys.stderr.write(f"trouble {number}\n")
+        if number % 7 == 0:
+            os.write(1, b"\xff\0raw %d" % number)
+        if number % 500 == 1:
+            subprocess.run(["sh", "-c", f"echo child {number}; echo sorry {number} >&2"], check=True)
+
+    bench.run(work, range(3000))
+    assert set(bench.statuses.values()) == {Status.ok}
+    for number in range(3000):
+        out = f"task {number}\nend of {number}".encode() if number % 3 == 0 else b""
+        out += b"\xff\0raw %d" % number if number % 7 == 0 else b""
+        out += b"child %d\n" % number if number % 500 == 1 else b""
+        err = b"trouble %d\n" % number if number % 5 == 0 else b""
+        err += b"sorry %d\n" % number if number % 500 == 1 else b""
+        assert bench.output[number, 0, "stdout"] == out
+        assert bench.output[number, 0, "stderr"] == err
+
+
+def test_all_output_of_a_task_comes_before_its_outcome(bench: Bench) -> None:
+    bench.run(print, range(2000))
+    ended: set[int] = set()
+    for event in bench.events:
+        if isinstance(event, Output):
+            assert event.task not in ended
+        elif isinstance(event, Results):
+            ended |= set(range(event.block.first, event.block.first + event.block.count))
+    assert len(ended) == 2000
+
+
+def test_a_running_task_is_heard_within_a_second(bench: Bench, tmp_path: Path) -> None:
+    def work(_: int) -> None:
+        for part in range(3):
+            print("part", part, end=" ")
+            print("problem", part, file=sys.stderr)
+            while not (tmp_path / f"go{part}").exists():
+                time.sleep(0.005)
+
+    bench.define(work)
+    bench.feed([0])
+    for part in range(3):
+        began = time.monotonic()
+        bench.until(lambda part=part: f"part {part}" in bench.printed(0))
+        bench.until(lambda part=part: f"problem {part}" in bench.printed(0, "stderr"))
+        assert part == 0 or time.monotonic() - began < 1.5
+        (tmp_path / f"go{part}").touch()
+    bench.finish()
+    assert bench.printed(0) == "part 0 part 1 part 2 "
+
+
+def test_what_c_code_prints_is_not_kept_back(bench: Bench) -> None:
+    def work(number: int) -> None:
+        ctypes.CDLL(None).puts(b"from C %d" % number)
+
+    bench.run(work, range(5))
+    assert [bench.printed(number) for number in range(5)] == [f"from C {number}\n" for number in range(5)]
+
+
+def test_last_words_survive_a_crash(bench: Bench) -> None:
+    def work(_: int) -> None:
+        print("nearly", end="")
+        print("oh", file=sys.stderr, end="")
+        os._exit(1)
+
+    bench.run(work, [0])
+    assert bench.printed(0) == "nearly"
+    assert bench.printed(0, "stderr") == "oh"
+    assert bench.outcomes[0]["kind"] == "exited"
+
+
+def test_invalid_text_is_kept_as_bytes_and_odd_text_is_no_error(bench: Bench) -> None:
+    def work(_: int) -> None:
+        sys.stdout.buffer.write(b"\xff\xfe\0")
+        print("\ud800 ä €")
+
+    bench.run(work, [0])
+    assert bench.statuses[0] is Status.ok
+    assert bench.output[0, 0, "stdout"] == b"\xff\xfe\0\\ud800 \xc3\xa4 \xe2\x82\xac\n"
+
+
+def test_output_beyond_the_cap_is_counted_and_the_task_goes_on(make_bench: MakeBench) -> None:
+    bench = make_bench(output_cap=1_000_000)
+
+    def work(number: int) -> int:
+        for _ in range(30):
+            sys.stdout.write("x" * 100_000)
+            time.sleep(0.01)
+        return number
+
+    outcomes = bench.run(work, range(2))
+    assert outcomes == {0: 0, 1: 1}
+    for task in range(2):
+        assert bench.output[task, 0, "stdout"] == b"x" * 1_000_000 + omitted(2_000_000)
+
+
+def test_an_agent_that_does_not_read_stops_nobody_and_loses_nothing(bench: Bench, tmp_path: Path) -> None:
+    """Far more output and results than any buffer holds, while the agent looks away."""
+
+    def work(number: int) -> bytes:
+        sys.stdout.write(f"{number:9}" * 100_000)
+        (tmp_path / f"at{number}").touch()
+        return b"r" * 900_000
+
+    bench.define(work)
+    bench.feed(range(60))
+    # The workers go on until the buffers are full, and then wait.
+    seen, since = 0, time.monotonic()
+    while time.monotonic() - since < 0.5:
+        if len(list(tmp_path.glob("at*"))) != seen:
+            seen, since = len(list(tmp_path.glob("at*"))), time.monotonic()
+        time.sleep(0.01)
+    assert 10 < seen < 60
+    bench.finish()
+    assert bench.outcomes == dict.fromkeys(range(60), b"r" * 900_000)
+    for task in range(60):
+        assert bench.output[task, 0, "stdout"] == b"%9d" % task * 100_000
+
+
+# --- files ---
+
+
+def test_files_come_home_by_task_also_from_tasks_that_fail(make_bench: MakeBench) -> None:
+    bench = make_bench(retries=1)
+
+    def work(number: int) -> None:
+        place = Path(os.environ["VMRUN_OUTPUT"])
+        assert list(place.iterdir()) == []
+        if number % 10 == 0:
+            (place / "deep" / "er").mkdir(parents=True)
+            (place / "deep" / "er" / "name.txt").write_text(f"of {number}")
+        if number == 20:
+            raise ValueError
+        if number == 30:
+            os._exit(1)
+        if number == 15:
+            (place / "passing").touch()
+            (place / "passing").unlink()
+
+    bench.run(work, range(100))
+    attempts = [(number, 0) for number in range(0, 100, 10)] + [(20, 1), (30, 1)]
+    assert sorted(bench.files) == sorted(attempts)
+    for (number, _), path in bench.files.items():
+        assert (path / "deep" / "er" / "name.txt").read_text() == f"of {number}"
+        assert path.is_relative_to(bench.directory)
+    assert [bench.statuses[number] for number in (20, 30, 40)] == [Status.raised, Status.exited, Status.ok]
+
+
+def test_an_output_directory_that_a_task_removed_is_there_again(bench: Bench) -> None:
+    def work(number: int) -> list[str]:
+        os.rmdir(os.environ["VMRUN_OUTPUT"])
+        return os.listdir(os.path.dirname(os.environ["VMRUN_OUTPUT"]))
+
+    bench.run(work, range(6))
+    assert set(bench.statuses.values()) == {Status.ok}
+    assert bench.files == {}
+
+
+# --- large results ---
+
+
+def test_a_large_result_is_a_file(bench: Bench) -> None:
+    def work(number: int) -> object:
+        return {"data": bytes([number]) * 3_000_000} if number % 4 == 1 else number
+
+    outcomes = bench.run(work, range(12))
+    assert sorted(bench.large) == [1, 5, 9]
+    for number in range(12):
+        assert outcomes[number] == ({"data": bytes([number]) * 3_000_000} if number % 4 == 1 else number)
+        assert bench.facts[number]["attempt"] == 0
+    assert all(path.is_relative_to(bench.directory / "spool") for path in bench.large.values())
+
+
+def test_a_large_result_that_cannot_be_pickled_leaves_no_file(bench: Bench) -> None:
+    def work(_: int) -> object:
+        return [b"x" * 3_000_000, (x for x in "ab")]
+
+    bench.run(work, [0])
+    assert bench.outcomes[0]["kind"] == "unpicklable"
+    assert "result[1] is a generator" in bench.outcomes[0]["message"]
+    assert list((bench.directory / "spool").iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [500_000, 1_000_000, 1_100_000])
+def test_results_around_the_limit(bench: Bench, size: int) -> None:
+    outcomes = bench.run(lambda number: bytes([number]) * size, range(8))
+    assert outcomes == {number: bytes([number]) * size for number in range(8)}
+
+
+def test_large_arguments(bench: Bench) -> None:
+    outcomes = bench.run(lambda data: (len(data), data[:1]), [bytes([n]) * 8_000_000 for n in range(12)])
+    assert outcomes == {n: (8_000_000, bytes([n])) for n in range(12)}
