@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +17,11 @@ import pytest
 
 from tests.docker.machines import CLOCK, Machines, open_provisioner, same_machine_other_data, until
 from tests.suites.provisioner import BEHAVIOURS, Harness, name, poll_until
+from tests.support.source import ROOT
 from vmrun.core.clouds import CloudError, Fault, Instance, InstanceNotFound, InstanceSpec, InstanceState, Need
 from vmrun.machine import commands
 from vmrun.provisioners.docker.api import Docker
+from vmrun.provisioners.docker.containers import create_arguments
 from vmrun.provisioners.docker.driver import DockerProvisioner
 
 
@@ -120,14 +127,38 @@ def test_the_same_name_with_other_user_data_is_not_adopted(machines: Machines) -
 def test_a_create_that_broke_off_before_the_start_is_completed(machines: Machines) -> None:
     """The client died between the engine's two calls: the machine is listed as pending, and a second call boots it."""
     plan = machines.plan()
-    half = machines.provisioner._create(plan.spec, machines.provisioner._image.tag)
+    arguments = create_arguments(plan.spec, machines.provisioner._image.tag, publish=False)
+    half = docker(*arguments).stdout.decode().strip()
     (listed,) = machines.provisioner.instances(machines.owner)
-    assert (listed.id, listed.state) == (half["Id"], InstanceState.pending)
+    assert (listed.id, listed.state) == (half, InstanceState.pending)
 
     booted = machines.boot(plan)
 
-    assert booted.instance.id == half["Id"]
+    assert booted.instance.id == half
     assert booted.host.run(["true"]).exit_code == 0
+
+
+def test_a_client_that_is_killed_leaves_no_machine_that_never_ends(machines: Machines, tmp_path: Path) -> None:
+    """Killed as soon as anything can be seen of the machine, with all that it started in its process group."""
+    plan = machines.plan(boot_grace=3.0)
+    (tmp_path / "spec").write_bytes(pickle.dumps(plan.spec))
+    program = (
+        "import pickle, sys\nfrom tests.docker.machines import open_provisioner\n"
+        "open_provisioner().create(pickle.load(open(sys.argv[1], 'rb')))"
+    )
+    client = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "spec")], cwd=ROOT, start_new_session=True)
+    until(lambda: list(machines.provisioner.instances(machines.owner)), 60, "something of the machine")
+    os.killpg(client.pid, signal.SIGKILL)
+    client.wait(30)
+    until(lambda: not list(machines.provisioner.instances(machines.owner)), 100, "the machine has ended by itself")
+
+
+def test_two_calls_at_once_make_one_machine(machines: Machines) -> None:
+    plan = machines.plan()
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: machines.provisioner.create(plan.spec), range(4)))
+    assert len({instance.id for instance in made}) == 1
+    machines.reach(plan, made[0]).connect(timeout=60)
 
 
 def test_limits_are_those_of_the_offer(machines: Machines) -> None:

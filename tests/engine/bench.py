@@ -32,6 +32,8 @@ from vmrun.core.clock import SystemClock
 APP = str(Path(vmrun.__file__).parent.parent)
 #: Seconds within which anything here has to happen, on a machine with other things to do.
 PATIENCE = 30.0
+#: For what runs as user code, and for waiting on conditions; the builtin itself, so that workers need not import this.
+nap = time.sleep  # noqa: TID251
 
 
 def wait_until(condition: Callable[[], Any], what: str = "") -> Any:
@@ -39,7 +41,7 @@ def wait_until(condition: Callable[[], Any], what: str = "") -> Any:
     deadline = time.monotonic() + PATIENCE
     while not (answer := condition()):
         assert time.monotonic() < deadline, f"waited in vain: {what or condition}"
-        time.sleep(0.005)
+        nap(0.005)
     return answer
 
 
@@ -109,6 +111,7 @@ class Bench:
     def finish(self) -> None:
         """Take events until all that was fed has its outcome."""
         self.until(lambda: self.engine.idle() or self.died)
+        assert not self.died, self.died
 
     def until(self, condition: Callable[[], Any]) -> Any:
         """Take events until `condition` holds."""

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import cloudpickle
 import pytest
 
 import vmrun
-from tests.engine.bench import Bench, is_alive, wait_until
+from tests.engine.bench import Bench, is_alive, nap, wait_until
 from tests.engine.conftest import MakeBench
 from vmrun.core.blocks import Status
 
@@ -67,7 +66,7 @@ def test_environment(alone: Bench) -> None:
 
     def look() -> tuple[dict[str, str], str]:
         mine = {name: value for name, value in os.environ.items() if name != "VMRUN_TASK"}
-        script = 'echo $KEPT $REMOVED $ADDED $VMRUN_OUTPUT'
+        script = "echo $KEPT $REMOVED $ADDED $VMRUN_OUTPUT"
         return mine, subprocess.check_output(["sh", "-c", script], text=True)
 
     spoil_and_look(alone, spoil, look)
@@ -76,7 +75,7 @@ def test_environment(alone: Bench) -> None:
 
 def test_a_replaced_environment(alone: Bench) -> None:
     def spoil() -> None:
-        os.environ = {}  # type: ignore[assignment]
+        os.environ = {}  # type: ignore[assignment]  # noqa: B003
 
     spoil_and_look(alone, spoil, lambda: os.environ["KEPT"])
 
@@ -104,7 +103,9 @@ def test_every_task_knows_its_number_and_so_do_its_children(alone: Bench) -> Non
         pytest.param(lambda: [stream.close() for stream in (sys.stdin, sys.stdout, sys.stderr)], id="streams closed"),
         pytest.param(lambda: setattr(sys, "stdout", None), id="no stdout"),
         pytest.param(lambda: os.closerange(3, 200), id="low descriptors closed"),
-        pytest.param(lambda: [os.write(fd, b"junk") for fd in range(3, 200) if Path(f"/dev/fd/{fd}").exists()], id="scribbled"),
+        pytest.param(
+            lambda: [os.write(fd, b"junk") for fd in range(3, 200) if Path(f"/dev/fd/{fd}").exists()], id="scribbled"
+        ),
     ],
 )
 def test_descriptors_and_streams(alone: Bench, spoil: Any) -> None:
@@ -142,7 +143,7 @@ def test_a_task_that_writes_into_every_descriptor_fails_alone(bench: Bench) -> N
                     os.write(int(name), b"VMF" + b"\x21" * 200)
                 except OSError:
                     continue
-            time.sleep(600)
+            nap(600)
         return number
 
     outcomes = bench.run(work, range(30))
@@ -159,7 +160,7 @@ def test_a_child_that_outlives_its_task_holds_nobody_up_and_ends_with_the_engine
                 if os.fork():
                     os._exit(0)
                 (tmp_path / "daemon").write_text(str(os.getpid()))
-                time.sleep(600)
+                nap(600)
             os.waitpid(child, 0)
         return number
 
@@ -170,7 +171,9 @@ def test_a_child_that_outlives_its_task_holds_nobody_up_and_ends_with_the_engine
     assert not is_alive(daemon)
 
 
-@pytest.mark.parametrize("leave", [lambda: None, lambda: sys.exit(3), lambda: 1 // 0], ids=["returns", "exits", "raises"])
+@pytest.mark.parametrize(
+    "leave", [lambda: None, lambda: sys.exit(3), lambda: 1 // 0], ids=["returns", "exits", "raises"]
+)
 def test_a_forked_child_that_comes_back_does_not_answer_for_its_parent(bench: Bench, leave: Any) -> None:
     def work(number: int) -> int:
         if number == 2:
@@ -204,7 +207,7 @@ def test_an_alarm_that_goes_off_late_costs_no_other_task_its_outcome(alone: Benc
         if number == 0:
             signal.setitimer(signal.ITIMER_REAL, 0.05)
         if number == 1:
-            time.sleep(0.3)
+            nap(0.3)
         return number
 
     outcomes = alone.run(work, range(20))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.bench import APP, PATIENCE, Bench, block, is_alive, wait_until
+from tests.engine.bench import APP, PATIENCE, Bench, block, is_alive, nap, wait_until
 from tests.engine.conftest import MakeBench
 from vmrun.agent.engine import Engine, EngineSpec, Load, RunnerDied
 from vmrun.agent.runner.processes import marked
@@ -26,17 +26,17 @@ def hold(place: Path, number: int) -> None:
     """A task that says which processes it has, and stays: itself, its runner, a child, and a child that hides."""
     child = os.fork()
     if child == 0:
-        time.sleep(600)
+        nap(600)
     hidden = os.fork()
     if hidden == 0:
         os.setsid()
         if os.fork():
             os._exit(0)
         (place / f"hidden{number}").write_text(str(os.getpid()))
-        time.sleep(600)
+        nap(600)
     os.waitpid(hidden, 0)
     (place / f"pids{number}").write_text(f"{os.getppid()} {os.getpid()} {child}")
-    time.sleep(600)
+    nap(600)
 
 
 def held(place: Path, count: int) -> tuple[int, list[int]]:
@@ -76,7 +76,7 @@ def test_a_runner_that_dies_leaves_no_process_and_is_reported_once(bench: Bench,
     bench.until(lambda: bench.died)
     assert [type(event) for event in bench.events].count(RunnerDied) == 1
     assert "runner" in bench.died
-    assert not any(map(is_alive, [runner, *pids]))
+    wait_until(lambda: not any(map(is_alive, [runner, *pids])), "killed processes to end")
     assert not bench.engine.idle()
     assert not bench.engine.wants()
     bench.feed([1], first=100)
@@ -87,9 +87,9 @@ def test_a_runner_that_dies_leaves_no_process_and_is_reported_once(bench: Bench,
 def test_results_from_before_the_runners_death_are_not_lost(bench: Bench) -> None:
     def work(number: int) -> int:
         if number == 5000:
-            time.sleep(0.3)
+            nap(0.3)
             os.kill(os.getppid(), signal.SIGKILL)
-            time.sleep(600)
+            nap(600)
         return number
 
     bench.define(work)
@@ -193,19 +193,21 @@ def test_an_engine_says_when_it_has_enough(bench: Bench, tmp_path: Path) -> None
 
     def work(_: object) -> None:
         while not (tmp_path / "go").exists():
-            time.sleep(0.01)
+            nap(0.01)
 
     bench.define(work)
     fed = 0
-    while bench.engine.wants():
-        bench.engine.feed(block(fed, [bytes(1_000_000)] * 4), "f")
-        bench.engine.poll(0)
-        fed += 4
+    since = time.monotonic()
+    while time.monotonic() - since < 0.5:
+        if bench.engine.wants():
+            bench.engine.feed(block(fed, [bytes(1_000_000)] * 4), "f")
+            fed, since = fed + 4, time.monotonic()
+        bench.engine.poll(0.01)
         assert fed < 1000
     (tmp_path / "go").touch()
     bench.finish()
     assert len(bench.outcomes) == fed
-    assert 50 < fed
+    assert fed > 50
     assert bench.engine.wants()
 
 

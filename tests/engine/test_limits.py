@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from tests.engine.bench import Bench, is_alive, wait_until
+from tests.engine.bench import Bench, is_alive, nap, wait_until
 from tests.engine.conftest import MakeBench
 from vmrun.core.blocks import Status
 
@@ -20,7 +20,7 @@ def test_a_task_that_takes_too_long_ends_and_the_others_go_on(make_bench: MakeBe
     def work(number: int) -> int:
         if number == 5:
             print("hanging", flush=True)
-            time.sleep(600)
+            nap(600)
         return number
 
     outcomes = bench.run(work, range(50))
@@ -31,7 +31,7 @@ def test_a_task_that_takes_too_long_ends_and_the_others_go_on(make_bench: MakeBe
 
 def test_the_message_names_the_limit(make_bench: MakeBench) -> None:
     bench = make_bench(task_timeout=LIMIT)
-    assert "0.4 seconds" in bench.run(lambda _: time.sleep(600), [0])[0]["message"]
+    assert "0.4 seconds" in bench.run(lambda _: nap(600), [0])[0]["message"]
 
 
 def test_a_task_that_ignores_the_request_is_killed(make_bench: MakeBench, tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_a_task_that_ignores_the_request_is_killed(make_bench: MakeBench, tmp_pa
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         (tmp_path / "pid").write_text(str(os.getpid()))
         while True:
-            time.sleep(0.01)
+            nap(0.01)
 
     began = time.monotonic()
     bench.run(work, [0])
@@ -57,7 +57,7 @@ def test_a_task_may_use_the_grace_to_save_and_is_timed_out_all_the_same(make_ben
         done = []
         signal.signal(signal.SIGTERM, lambda *_: done.append(1))
         while not done:
-            time.sleep(0.01)
+            nap(0.01)
         (tmp_path / "checkpoint").touch()
         print("saved")
         return "late"
@@ -78,9 +78,9 @@ def test_children_of_a_task_end_with_it(make_bench: MakeBench, tmp_path: Path) -
         if child == 0:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             while True:
-                time.sleep(0.01)
+                nap(0.01)
         (tmp_path / "child").write_text(str(child))
-        time.sleep(600)
+        nap(600)
 
     bench.run(work, [0])
     assert bench.outcomes[0]["kind"] == "timeout"
@@ -94,7 +94,7 @@ def test_a_timed_out_task_gets_its_further_attempts(make_bench: MakeBench, tmp_p
         mark = tmp_path / f"mark{number}"
         if number == 0 or not mark.exists():
             mark.touch()
-            time.sleep(600)
+            nap(600)
         return "second time"
 
     bench.run(work, range(2))
@@ -109,7 +109,7 @@ def test_short_tasks_are_not_stuck_behind_a_long_one(bench: Bench, tmp_path: Pat
     def work(number: int) -> int:
         if number == 20_000:
             while not (tmp_path / "enough").exists():
-                time.sleep(0.01)
+                nap(0.01)
         return number
 
     bench.define(work)
@@ -128,7 +128,7 @@ def test_one_worker_reports_what_it_finished_before_a_long_task(make_bench: Make
         print(number)
         if number == 2_000:
             while not (tmp_path / "enough").exists():
-                time.sleep(0.01)
+                nap(0.01)
         return number
 
     bench.define(work)
@@ -145,7 +145,7 @@ def test_the_tail_is_shared_among_all_workers(bench: Bench, tmp_path: Path) -> N
 
     def work(number: int) -> int:
         if number >= 3_000:
-            time.sleep(0.2)
+            nap(0.2)
         return os.getpid()
 
     bench.run(work, range(3_012))
@@ -162,7 +162,7 @@ def test_cancelling_ends_what_runs_and_what_waits(make_bench: MakeBench, tmp_pat
     def work(number: int) -> int:
         if number >= 10:
             (tmp_path / f"pid{number}").write_text(str(os.getpid()))
-            time.sleep(600)
+            nap(600)
         return number
 
     bench.define(work)
@@ -184,7 +184,7 @@ def test_a_cancelled_task_that_does_not_listen_is_killed_and_the_engine_goes_on(
         if number == 0:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             print("deaf")
-            time.sleep(600)
+            nap(600)
         return number
 
     bench.define(work)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.bench import Bench
+from tests.engine.bench import Bench, nap
 from tests.engine.conftest import MakeBench
 from vmrun.agent.engine import Output, Results
 from vmrun.agent.runner.outputs import omitted
@@ -61,7 +61,7 @@ def test_a_running_task_is_heard_within_a_second(bench: Bench, tmp_path: Path) -
             print("part", part, end=" ")
             print("problem", part, file=sys.stderr)
             while not (tmp_path / f"go{part}").exists():
-                time.sleep(0.005)
+                nap(0.005)
 
     bench.define(work)
     bench.feed([0])
@@ -111,7 +111,7 @@ def test_output_beyond_the_cap_is_counted_and_the_task_goes_on(make_bench: MakeB
     def work(number: int) -> int:
         for _ in range(30):
             sys.stdout.write("x" * 100_000)
-            time.sleep(0.01)
+            nap(0.01)
         return number
 
     outcomes = bench.run(work, range(2))
@@ -135,7 +135,7 @@ def test_an_agent_that_does_not_read_stops_nobody_and_loses_nothing(bench: Bench
     while time.monotonic() - since < 0.5:
         if len(list(tmp_path.glob("at*"))) != seen:
             seen, since = len(list(tmp_path.glob("at*"))), time.monotonic()
-        time.sleep(0.01)
+        nap(0.01)
     assert 10 < seen < 60
     bench.finish()
     assert bench.outcomes == dict.fromkeys(range(60), b"r" * 900_000)

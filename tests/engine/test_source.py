@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import pwd
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 
-from tests.engine.bench import APP, Bench, block
+from tests.engine.bench import APP, Bench, block, nap
 from tests.engine.conftest import MakeBench
+from vmrun.agent.engine import FunctionDefinition
 from vmrun.core.blocks import Status, TaskBlock, lengths_of
 
 JOB = """
@@ -78,8 +82,6 @@ def test_a_reduce_knows_the_classes_of_all_workers(make_bench: MakeBench, code: 
     blocks = sorted((event.block for event in bench.events if hasattr(event, "block")), key=lambda found: found.first)
     data = b"".join(len(text).to_bytes(8, "little") + text for text in (found.encode() for found in blocks))
     (tmp_path / "results").write_bytes(data)
-    from vmrun.agent.engine import FunctionDefinition
-
     definition = FunctionDefinition("source", role="reduce", path=str(code / "job.py"), name="job")
     bench.engine.define("reduce", definition)
     path = str(tmp_path / "results").encode()
@@ -118,17 +120,17 @@ def other_pythons() -> list[str]:
     for minor in range(11, 16):
         if minor == sys.version_info.minor:
             continue
-        homes = sorted(Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python"))
-        path = shutil.which(f"python3.{minor}") or (str(homes[-1]) if homes else "")
+        homes = sorted(Path(pwd.getpwuid(os.getuid()).pw_dir).glob(f".pyenv/versions/3.{minor}.*/bin/python"))
+        path = str(homes[-1]) if homes else shutil.which(f"python3.{minor}")
         if path and subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0:
             found.append(path)
     return found
 
 
-@pytest.mark.parametrize("python", other_pythons() or [pytest.param("", marks=pytest.mark.skip("no other Python here"))])
+@pytest.mark.parametrize(
+    "python", other_pythons() or [pytest.param("", marks=pytest.mark.skip("no other Python here"))]
+)
 def test_the_job_may_have_another_python_than_the_agent(python: str, tmp_path: Path) -> None:
-    import cloudpickle
-
     app = tmp_path / "app"
     app.mkdir()
     for source in (Path(APP) / "vmrun", Path(cloudpickle.__file__).parent):
@@ -147,7 +149,9 @@ def test_the_job_may_have_another_python_than_the_agent(python: str, tmp_path: P
     bench = Bench(tmp_path, python=python, app_path=str(app), code_path=str(tmp_path / "code"))
     try:
         bench.source(tmp_path / "code" / "job.py", "f")
-        version = subprocess.check_output([python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], text=True)
+        version = subprocess.check_output(
+            [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], text=True
+        )
         payloads = [pickle.dumps(number) for number in range(2000)]
         bench.engine.feed(TaskBlock(0, lengths_of(payloads), b"".join(payloads), python=version.strip()), "f")
         bench.engine.feed(block(2000, [1]), "f")
@@ -155,9 +159,7 @@ def test_the_job_may_have_another_python_than_the_agent(python: str, tmp_path: P
         minor = list(map(int, version.split(".")))
         assert bench.outcomes[7] == (49, minor, None, "7")
         assert bench.printed(7) == "task 7\n"
-        assert [number for number, status in bench.statuses.items() if status is not Status.ok] == [5, 6, 2000] or (
-            sorted(number for number, status in bench.statuses.items() if status is not Status.ok) == [5, 6, 2000]
-        )
+        assert sorted(n for n, status in bench.statuses.items() if status is not Status.ok) == [5, 6, 2000]
         assert (bench.outcomes[5]["kind"], bench.outcomes[2000]["kind"]) == ("signalled", "unpicklable")
     finally:
         bench.close()
@@ -174,7 +176,9 @@ def run_command(bench: Bench, *argv: str) -> Any:
 
 
 def test_a_program_that_succeeds_gives_none(make_bench: MakeBench, code: Path) -> None:
-    (code / "hello.sh").write_text('#!/bin/sh\necho "hello $1"; echo oops >&2; pwd; echo data > $VMRUN_OUTPUT/file; cat\n')
+    (code / "hello.sh").write_text(
+        '#!/bin/sh\necho "hello $1"; echo oops >&2; pwd; echo data > $VMRUN_OUTPUT/file; cat\n'
+    )
     (code / "hello.sh").chmod(0o755)
     bench = make_bench(code_path=str(code))
     assert run_command(bench, "./hello.sh", "a b; $(exit)") is None
@@ -215,7 +219,7 @@ def test_a_script_runs_as_main_under_the_jobs_python(make_bench: MakeBench, code
 
 def test_a_running_script_is_heard(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(
-        "import os, time\nprint('begun', end='')\nwhile not os.path.exists('go'):\n    time.sleep(0.01)\n"
+        "import os, time\nprint('begun', end='')\nwhile not os.path.exists('go'):\n    nap(0.01)\n"
     )
     bench.command("{python}", "-c", f"import os; os.chdir({str(tmp_path)!r}); exec(open('script.py').read())")
     bench.feed([None], "command")

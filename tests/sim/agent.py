@@ -127,7 +127,8 @@ class Agent:
         fold = ledger.fold
         if fold.drain is not None and len(fold.jobs) == len(done):
             self.off()
-        if process.monotonic() - self.idle_since >= fold.keep_warm:
+        drains = self.scene.knobs.agents_drain or not self.scene.world.faulty
+        if drains and process.monotonic() - self.idle_since >= fold.keep_warm:
             process.stall()
             self.scene.oracle.draining[self.vm] = tuple(done)
             if ledger.drain("idle", jobs=len(done)):

@@ -27,8 +27,8 @@ POLL = 15.0
 CREATE_WINDOW = 120.0
 
 
-def start(scene: Scene, machine: Machine, job: str, delay: float) -> None:
-    """Run a client for `job`, and another one whenever it is lost."""
+def start(scene: Scene, machine: Machine, job: str, delay: float, *, feeds: bool = True) -> None:
+    """Run a client for `job`, and another one whenever it is lost. One that `feeds` adds an open job's tasks."""
     lives = 0
 
     def again() -> None:
@@ -36,7 +36,9 @@ def start(scene: Scene, machine: Machine, job: str, delay: float) -> None:
         lives += 1
         if lives > 1:
             scene.world.note("client started again")
-        client = Client(scene, job, first=lives == 1)
+            if feeds:
+                scene.feeding.discard(job)
+        client = Client(scene, job, feeds=feeds and lives == 1)
         scene.world.spawn(machine, f"{machine.name}.{lives}", client.run)
 
     machine.on_restart = again
@@ -46,24 +48,23 @@ def start(scene: Scene, machine: Machine, job: str, delay: float) -> None:
 class Client:
     """One life of a job's client."""
 
-    def __init__(self, scene: Scene, job: str, *, first: bool) -> None:
+    def __init__(self, scene: Scene, job: str, *, feeds: bool) -> None:
         self.scene = scene
         self.job = job
         self.plan = scene.plan(job)
-        self.first = first
+        self.feeds = feeds
         self.shards: dict[int, tuple[ShardLedger, OutcomeReader]] = {}
-        self.fleet: Fleet | None = None
 
     def run(self, process: Process) -> None:
-        desk = self.scene.desk(process)
-        self.fleet = Fleet(self.scene, process, desk, self.job, self.plan.keep_warm)
-        ledger = JobLedger(desk, self.job)
+        self.desk = self.scene.desk(process)
+        self.fleet = Fleet(self.scene, process, self.desk, self.job, self.plan.keep_warm)
+        ledger = JobLedger(self.desk, self.job)
         began = process.monotonic()
         try:
             insist(process, lambda: ledger.submit(self.submission()))
-            if self.plan.open and self.first:
-                self.feed(process, desk, ledger)
-            while not self.turn(process, desk, ledger, process.monotonic() - began):
+            if self.plan.open and self.feeds:
+                self.feed(process, ledger)
+            while not self.turn(process, ledger, process.monotonic() - began):
                 process.sleep(process.rng.uniform(0.0, POLL))
             for _ in range(2):
                 process.sleep(process.rng.uniform(0.0, 60.0))
@@ -73,7 +74,7 @@ class Client:
             self.scene.oracle.require(
                 bool(self.scene.oracle.quarantined), "a client met an entry that it could not trust"
             )
-        self.scene.finished.add(self.job)
+        self.scene.waiting -= 1
 
     def submission(self) -> Submit:
         plan = self.plan
@@ -87,26 +88,29 @@ class Client:
         )
         return Submit(self.job, spec, DEPLOYMENT)
 
-    def turn(self, process: Process, desk: Desk, ledger: JobLedger, age: float) -> bool:
+    def turn(self, process: Process, ledger: JobLedger, age: float) -> bool:
         """Look, and do what is to be done; whether the job is final and everything was read."""
         try:
             fold = ledger.refresh()
-            self.watch(desk, fold)
+            self.watch(fold)
             if fold.final is not None:
                 return True
             if self.plan.cancel_after and age > self.plan.cancel_after and not fold.cancelled_by:
                 ledger.cancel("user")
                 self.scene.world.note("cancel")
-            if self.plan.open and not fold.closed and not fold.cancelled_by:
+            if self.plan.open and not fold.closed and not fold.cancelled_by and self.feeder_is_gone():
                 ledger.close()
             if fold.cancelled_by or not self.complete(fold):
-                assert self.fleet is not None
                 self.fleet.provide(self.plan.vms)
             elif self.scene.knobs.finisher != "agent" or not process.world.faulty:
                 self.finish(process, ledger)
         except (StoreUnavailable, CloudError):
             pass
         return False
+
+    def feeder_is_gone(self) -> bool:
+        """Whether nobody will add tasks any more; a second client must not close what the first one still feeds."""
+        return self.job not in self.scene.feeding
 
     def complete(self, fold: JobFold) -> bool:
         return fold.complete and all(self.shard(plan)[0].fold.complete for plan in fold.shards())
@@ -121,17 +125,16 @@ class Client:
 
     # --- reading ---
 
-    def shard(self, plan: ShardPlan, desk: Desk | None = None) -> tuple[ShardLedger, OutcomeReader]:
+    def shard(self, plan: ShardPlan) -> tuple[ShardLedger, OutcomeReader]:
         if plan.shard not in self.shards:
-            assert desk is not None
-            ledger = ShardLedger(desk, self.job, plan)
+            ledger = ShardLedger(self.desk, self.job, plan)
             self.shards[plan.shard] = ledger, OutcomeReader(self.scene.store, self.job, ledger.prefix)
         return self.shards[plan.shard]
 
-    def watch(self, desk: Desk, fold: JobFold) -> None:
+    def watch(self, fold: JobFold) -> None:
         """Take in every new outcome, and never the same one twice."""
         for plan in fold.shards():
-            ledger, reader = self.shard(plan, desk)
+            ledger, reader = self.shard(plan)
             if ledger.fold.complete:
                 continue
             for entry, extents in ledger.refresh():
@@ -142,8 +145,9 @@ class Client:
 
     # --- the executor: an open job ---
 
-    def feed(self, process: Process, desk: Desk, ledger: JobLedger) -> None:
+    def feed(self, process: Process, ledger: JobLedger) -> None:
         """Add batches of calls, waiting now and then for what comes back."""
+        self.scene.feeding.add(self.job)
         left = self.plan.tasks
         while left:
             count = min(left, process.rng.randint(1, 3))
@@ -152,19 +156,19 @@ class Client:
             plan = insist(process, self.adding(ledger, count))
             self.scene.perhaps_added[self.job] -= count
             if plan is None:
-                return
+                break
             self.scene.added[self.job] = self.scene.added.get(self.job, 0) + count
             process.sleep(process.rng.uniform(0.0, 20.0))
-            self.turn_while_open(desk, ledger)
+            self.turn_while_open(ledger)
         insist(process, ledger.close)
+        self.scene.feeding.discard(self.job)
 
     def adding(self, ledger: JobLedger, count: int) -> Callable[[], ShardPlan | None]:
         return lambda: ledger.add(count, FUNCTION, lambda first: task_block(first, count))
 
-    def turn_while_open(self, desk: Desk, ledger: JobLedger) -> None:
+    def turn_while_open(self, ledger: JobLedger) -> None:
         try:
-            self.watch(desk, ledger.refresh())
-            assert self.fleet is not None
+            self.watch(ledger.refresh())
             self.fleet.provide(self.plan.vms)
         except (StoreUnavailable, CloudError):
             pass

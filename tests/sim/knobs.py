@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.sim.store import Weather
 
@@ -19,11 +19,12 @@ class JobPlan:
     keep_warm: float
     #: Seconds after the beginning, or after the job before it became final.
     start: float
-    after_other: bool
     #: Seconds after its submission; 0 for never.
     cancel_after: float
     #: Most seconds of a task.
     task_seconds: float
+    #: Whether a second client looks after the same job.
+    two_clients: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class Knobs:
     stall: float
     #: Probability that an agent gives its shard back after a task.
     release: float
+    #: Whether idle agents end by themselves; if not, only a reaper ends them.
+    agents_drain: bool
     #: Who may declare the end: `agent`, `client` or both.
     finisher: str
     #: Seconds after which nothing goes wrong any more.
@@ -60,6 +63,10 @@ class Knobs:
     restart: float
     pause: float
     partition: float
+    #: Seconds of a pause, one of these.
+    pauses: tuple[float, ...]
+    #: Waits of a machine within which something befalls it.
+    steps: int
 
 
 #: What intruders try. After the first three the journal cannot be trusted any more; the others must not matter.
@@ -80,16 +87,16 @@ def draw(seed: int) -> Knobs:
         before=0.0 if fair else 0.02 * bad,
         after=0.0 if fair else 0.03 * bad,
         late=0.0 if fair else 0.02 * bad,
-        slow=0.3 if on() else 0.03,
-        slow_seconds=rng.choice((2.0, 20.0)),
+        slow=0.3 if on(0.4) else 0.03,
+        slow_seconds=rng.choice((2.0, 20.0, 60.0)),
         late_seconds=rng.choice((2.0, 30.0, 200.0)),
     )
     heartbeat = 15.0
-    return Knobs(
+    knobs = Knobs(
         jobs=_jobs(rng),
         weather=weather,
         heartbeat=heartbeat,
-        dead_after=heartbeat * (2.0 if on(0.4) else 8.0),
+        dead_after=heartbeat * (2.0 if on(0.6) else 8.0),
         contest=20.0 if on(0.4) else 90.0,
         reap_every=20.0 if on() else 60.0,
         reapers=rng.choice((1, 2)),
@@ -99,31 +106,66 @@ def draw(seed: int) -> Knobs:
         inline=40 if on() else 128 * 1024,
         stall=0.2 if on(0.5) else 0.02,
         release=0.15 if on() else 0.0,
+        agents_drain=on(0.7),
         finisher=rng.choice(("agent", "client", "both")),
         quiet_at=rng.choice((200.0, 500.0, 900.0)),
         intruder=rng.choice((*FORGERIES, *VOID)) if on(0.15) else "",
         crash=0.3 if on(0.6) else 0.0,
         restart=0.4 if on(0.5) else 0.0,
-        pause=0.5 if on(0.6) else 0.0,
+        pause=0.6 if on(0.7) else 0.0,
         partition=0.3 if on(0.3) else 0.0,
+        pauses=(20.0, 100.0, 250.0, 600.0),
+        steps=250,
     )
+    return _directed(rng, knobs)
+
+
+def _directed(rng: random.Random, knobs: Knobs) -> Knobs:
+    """Two seeds of five are bent towards what chance alone brings about too seldom."""
+    fate = rng.random()
+    if fate < 0.2:
+        # Zombies: a VM sleeps with work in hand, another one takes the work over, and the sleeper wakes.
+        jobs = tuple(
+            replace(job, vms=rng.choice((2, 3)), tasks=rng.randint(4, 10), task_seconds=40.0, cancel_after=0.0)
+            for job in knobs.jobs[:1]
+        )
+        return replace(
+            knobs, jobs=jobs, dead_after=30.0, contest=90.0, reap_every=60.0, pause=0.9, pauses=(50.0, 80.0, 120.0),
+            steps=120, crash=0.0, restart=0.0, intruder="", quiet_at=500.0,
+        )  # fmt: skip
+    if fate < 0.4:
+        # Races for a warm VM: clients want it while its agent and the reapers are about to end it.
+        jobs = tuple(
+            replace(job, tasks=2, shard_size=2, vms=1, task_seconds=2.0, keep_warm=60.0, cancel_after=0.0)
+            for job in knobs.jobs
+        )
+        jobs = tuple(replace(job, start=rng.uniform(30.0, 75.0)) if at else job for at, job in enumerate(jobs))
+        return replace(
+            knobs, jobs=jobs, stall=0.5, reap_every=20.0, reapers=2, agents_drain=rng.random() < 0.5, crash=0.0,
+            intruder="", quiet_at=900.0,
+        )  # fmt: skip
+    return knobs
 
 
 def _jobs(rng: random.Random) -> tuple[JobPlan, ...]:
-    count = rng.choice((1, 2, 2))
-    return tuple(_job(rng, number) for number in range(count))
+    jobs: list[JobPlan] = []
+    for _ in range(rng.choice((1, 2, 2, 3))):
+        # A later job comes when the machines of the one before it are warm, or about to end, or ended.
+        window = jobs[-1].keep_warm if jobs else 0.0
+        jobs.append(_job(rng, rng.uniform(0.0, 60.0) if not jobs else window * rng.random() + rng.uniform(0.0, 60.0)))
+    return tuple(jobs)
 
 
-def _job(rng: random.Random, number: int) -> JobPlan:
-    tasks = rng.randint(1, 8)
+def _job(rng: random.Random, start: float) -> JobPlan:
+    tasks = rng.randint(1, 10)
     return JobPlan(
         open=rng.random() < 0.3,
         tasks=tasks,
         shard_size=rng.randint(1, 4),
-        vms=rng.choice((1, 1, 2)),
+        vms=rng.choice((1, 2, 2, 3)),
         keep_warm=rng.choice((0.0, 60.0, 120.0)),
-        start=rng.uniform(0.0, 60.0) if number == 0 else rng.uniform(0.0, 120.0),
-        after_other=number > 0,
+        start=start,
         cancel_after=rng.uniform(20.0, 300.0) if rng.random() < 0.12 else 0.0,
         task_seconds=rng.choice((2.0, 10.0, 40.0)),
+        two_clients=rng.random() < 0.3,
     )

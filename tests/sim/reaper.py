@@ -15,8 +15,6 @@ from vmrun.core.ledger import Desk, VmLedger
 
 #: Passes in a row in which the cloud must not know a VM before it counts as absent.
 ABSENT = 2
-#: Seconds beyond its window that an idle VM is left alone: it drains by itself.
-MARGIN = 20.0
 
 
 def start(scene: Scene, machine: Machine, delay: float) -> None:
@@ -112,7 +110,7 @@ class Reaper:
             watched.counter, watched.counter_since, watched.suspected_since = counter, now, None
         if now - watched.counter_since > self.scene.knobs.dead_after:
             return self.contest(process, watched, fold, now)
-        idle = beat is not None and not beat.busy and beat.idle > fold.keep_warm + MARGIN
+        idle = beat is not None and not beat.busy and beat.idle > fold.keep_warm
         return "idle" if idle and beat is not None and beat.seen == watched.ledger.seen else ""
 
     def contest(self, process: Process, watched: Watched, fold: VmFold, now: float) -> str:

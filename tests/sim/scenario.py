@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tests.sim import agent, client, reaper
 from tests.sim.cloud import Cloud, Rented
 from tests.sim.intruder import Intruder
-from tests.sim.knobs import Knobs, draw
+from tests.sim.knobs import JobPlan, Knobs, draw
 from tests.sim.oracle import Oracle
 from tests.sim.store import SimStore
 from tests.sim.tools import Scene, watched
@@ -19,8 +19,6 @@ from vmrun.core.ids import new_id
 
 #: Seconds of virtual time, after everything has calmed down, within which all must be done.
 CALM = 6000.0
-#: Waits of a machine within which something may befall it.
-STEPS = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +63,16 @@ def furnish(world: World, knobs: Knobs) -> Scene:
         befall(rented.machine, knobs, fates, may_crash=True)
         agent.boot(scene, rented)
 
-    scene = Scene(world, knobs, oracle, store, Cloud(world, oracle, boot), [])
-    clock = Machine(world, "ids")
+    jobs = [new_id(_Now(), random.Random(f"job {world.seed} {number}")) for number in range(len(knobs.jobs))]
+    scene = Scene(world, knobs, oracle, store, Cloud(world, oracle, boot), jobs)
     for number, plan in enumerate(knobs.jobs):
-        scene.jobs.append(new_id(_Now(), random.Random(f"job {world.seed} {number}")))
-        machine = Machine(world, f"client-{number}")
-        befall(machine, knobs, fates, may_crash=False)
-        if not plan.after_other:
-            client.start(scene, machine, scene.jobs[number], plan.start)
-        else:
-            start_after(scene, scene.jobs[number - 1], machine, scene.jobs[number])
+        start_clients(scene, number, plan, fates)
     for number in range(knobs.reapers):
         machine = Machine(world, f"reaper-{number}")
         befall(machine, knobs, fates, may_crash=False)
         reaper.start(scene, machine, world.rng.uniform(0.0, knobs.reap_every))
     if knobs.intruder:
-        world.spawn(clock, "intruder", Intruder(scene).run)
+        world.spawn(Machine(world, "intruder"), "intruder", Intruder(scene).run)
     return scene
 
 
@@ -99,28 +91,40 @@ class _Now:
 
 def befall(machine: Machine, knobs: Knobs, fates: random.Random, *, may_crash: bool) -> None:
     """Fix what happens to the machine, and at which of its waits."""
-    at = lambda: 1 + int(STEPS * fates.random() ** 1.5)  # noqa: E731
+    at = lambda: 1 + int(knobs.steps * fates.random() ** 1.5)  # noqa: E731
     if may_crash and fates.random() < knobs.crash:
         machine.plan[at()] = ("crash", 0.0)
     if fates.random() < knobs.restart:
         machine.plan[at()] = ("restart", fates.uniform(1.0, 60.0))
     if fates.random() < knobs.pause:
-        machine.plan[at()] = ("pause", fates.choice((20.0, 100.0, 250.0, 600.0)))
+        machine.plan[at()] = ("pause", fates.choice(knobs.pauses))
     if fates.random() < knobs.partition:
         machine.plan[at()] = ("partition", fates.choice((30.0, 100.0, 300.0)))
 
 
-def start_after(scene: Scene, before: str, machine: Machine, job: str) -> None:
-    """Start a client soon after another job became final, when that job's VMs are about to end."""
+def start_clients(scene: Scene, number: int, plan: JobPlan, fates: random.Random) -> None:
+    """A job's clients: at once, or soon after the job before it became final, when its VMs are about to end."""
+    job, world = scene.jobs[number], scene.world
+    machines = [Machine(world, f"client-{number}{letter}") for letter in ("ab" if plan.two_clients else "a")]
+    scene.waiting += len(machines)
+    for machine in machines:
+        befall(machine, scene.knobs, fates, may_crash=False)
+
+    def start() -> None:
+        for at, machine in enumerate(machines):
+            client.start(scene, machine, job, plan.start + at * world.rng.uniform(0.0, 100.0), feeds=not at)
 
     def look() -> None:
-        truth = scene.oracle.jobs.get(before)
-        if (truth is not None and truth.final is not None) or scene.world.now > 400.0 or not scene.world.faulty:
-            client.start(scene, machine, job, scene.plan(job).start)
+        truth = scene.oracle.jobs.get(scene.jobs[number - 1])
+        if (truth is not None and truth.final is not None) or world.now > 400.0 or not world.faulty:
+            start()
         else:
-            scene.world.after(5.0, look)
+            world.after(5.0, look)
 
-    look()
+    if number:
+        look()
+    else:
+        start()
 
 
 # --- the end ---
@@ -128,7 +132,12 @@ def start_after(scene: Scene, before: str, machine: Machine, job: str) -> None:
 
 def done(scene: Scene) -> bool:
     """Whether every client has what it wanted and every VM is gone."""
-    return len(scene.finished) == len(scene.jobs) and not scene.cloud.rented and not alive(scene)
+    return not scene.waiting and not rented(scene) and not alive(scene)
+
+
+def rented(scene: Scene) -> list[str]:
+    """Instances that run up a bill. One whose journal cannot be trusted is left to its own timer."""
+    return [vm for vm in scene.cloud.rented if f"vms/{vm}/" not in scene.oracle.quarantined]
 
 
 def alive(scene: Scene) -> list[str]:
@@ -142,10 +151,9 @@ def alive(scene: Scene) -> list[str]:
 
 def undone(scene: Scene) -> str:
     """What is missing, for people."""
-    jobs = [job[-4:] for job in scene.jobs if job not in scene.finished]
     vms = [vm[-4:] for vm in alive(scene)]
-    rented = [vm[-4:] for vm in scene.cloud.rented]
-    return f"jobs {jobs}, VM journals {vms}, instances {rented} were not done"
+    instances = [vm[-4:] for vm in rented(scene)]
+    return f"{scene.waiting} clients, VM journals {vms}, instances {instances} were not done"
 
 
 def check_end(scene: Scene) -> None:

@@ -36,8 +36,10 @@ class Scene:
     cloud: Cloud
     #: Job ids, in the order of the plans.
     jobs: list[str]
-    #: Jobs whose client has seen the end.
-    finished: set[str] = field(default_factory=set)
+    #: How many clients have not seen the end of their job.
+    waiting: int = 0
+    #: Open jobs to which somebody still adds tasks.
+    feeding: set[str] = field(default_factory=set)
     #: Tasks that clients were told to have added to an open job, and adds that may have been made besides.
     added: dict[str, int] = field(default_factory=dict)
     perhaps_added: dict[str, int] = field(default_factory=dict)
@@ -68,6 +70,8 @@ def watched(scene: Scene) -> Iterator[None]:
             super().__init__(*args, **{**options, "budget": scene.knobs.budget})
 
         def append(self, body: Record, attachment: bytes = b"") -> Entry | None:
+            assert isinstance(self._clock, Process)
+            self._clock.stall()
             resent, n = self._doubtful, self.next
             entry = super().append(body, attachment)
             scene.oracle.appended(self.prefix, n, body, entry, resent=bool(resent))

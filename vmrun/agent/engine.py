@@ -28,7 +28,7 @@ from .runner import launch
 from .runner.chunks import OVERHEAD, Work, WorkQueue
 from .runner.frames import Frame, FrameError, FrameReader, FrameWriter, Kind
 from .runner.outputs import STDOUT, records
-from .runner.processes import marked
+from .runner.processes import is_running, marked
 
 #: What the runner holds at most: bytes of arguments and tasks; always enough to keep all workers at work.
 AHEAD_BYTES, AHEAD_TASKS = 64 * 1024 * 1024, 512 * 1024
@@ -352,13 +352,15 @@ class Engine:
             self._process.kill()
             self._process.wait()
         # After an orderly end there is nothing left. A runner that was killed leaves what its workers had started.
+        killed: set[int] = set()
         for _ in range(_SWEEPS):
             left = marked(f"{launch.MARK}={self._mark}")
-            if not left:
+            if not left and not any(map(is_running, killed)):
                 break
             for pid in left:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
+            killed.update(left)
             self._clock.sleep(_SWEEP_PAUSE)
 
 

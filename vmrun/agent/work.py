@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from vmrun.core.blocks import TaskBlock, lengths_of
-from vmrun.core.errors import Corrupt, StoreUnavailable, VmrunError
+from vmrun.core.errors import Corrupt, StoreError, StoreUnavailable, VmrunError
 from vmrun.core.ledger import JobLedger, ShardLedger
 from vmrun.core.model import ShardPlan
 from vmrun.core.records import Final
@@ -84,7 +84,19 @@ class JobRun:
             while not self._finished():
                 self._step()
         finally:
+            self._leave()
             self._prepared.close()
+
+    def _leave(self) -> None:
+        """Before this VM ends with work in hand: commit what is finished, and let others have the rest."""
+        if not self._held or self._ledger.fold.final is not None:
+            return
+        try:
+            self._commit()
+            for held in self._held.values():
+                held.batch.ledger.release(self._shop.config.vm, self._shop.pulse.condemned() or "agent stopped")
+        except StoreError as error:
+            log.warning("event=not-released error=%s", error.message)
 
     @property
     def _engine(self) -> Engine:
@@ -119,7 +131,11 @@ class JobRun:
         if not self._held:
             progress = self._conclude() or progress
         config = self._shop.config
-        self._poll = config.poll_min if progress or self._held else min(config.poll_max, self._poll * 1.5)
+        if fold.complete and self._held:
+            # Nothing can come but a cancellation; the engine's events need no look at the store.
+            self._poll = config.poll_max
+        else:
+            self._poll = config.poll_min if progress else min(config.poll_max, self._poll * 1.3)
 
     def _claim(self) -> bool:
         """Take shards that nobody has; whether any was taken."""

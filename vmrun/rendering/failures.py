@@ -53,9 +53,13 @@ def who(view: JobView, task: int) -> str:
 
 
 def details(view: JobView, failures: Sequence[TaskFailure]) -> Iterator[str]:
-    """The first few failures with their tracebacks, then how many more there are."""
+    """The first few failures with their tracebacks, then how many more there are.
+
+    Of a single one the traceback alone: what happened is what `summary` says.
+    """
     for failed in failures[:SHOWN_MAX]:
-        yield f"{who(view, failed.task)} {what_happened(failed)}"
+        if len(failures) > 1 or view.error:
+            yield f"{who(view, failed.task)} {what_happened(failed)}"
         if failed.traceback.strip():
             yield from (f"  {line}" for line in _excerpt(paragraphs(failed.traceback).rstrip().split("\n")))
     more = len(failures) - SHOWN_MAX

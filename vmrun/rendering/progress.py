@@ -95,7 +95,7 @@ class Progress:
         parts = [f"{tasks.done:,}/{tasks.total:,} tasks done"]
         parts += [f"{tasks.failed:,} failed"] if tasks.failed else []
         parts += [f"{tasks.running:,} running"] if tasks.running else []
-        if self._pace.rate:
+        if self._pace.rate and tasks.total > 1:
             left = self._pace.remaining(tasks.total - tasks.done - tasks.failed)
             parts.append(f"{self._pace.rate:.3g}/s" if self._pace.rate < 1000 else f"{self._pace.rate:,.0f}/s")
             parts += [f"{format_duration(left)} left"] if left else []

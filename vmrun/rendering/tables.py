@@ -176,7 +176,8 @@ def plan(planned: Plan, style: Style) -> list[str]:
     lines = [f"Would run {count(planned.tasks, 'task')} on {visible(planned.on)}{workers}."]
     if planned.usd_per_hour is not None:
         most = f", at most {money(planned.usd_at_most)}" if planned.usd_at_most is not None else ""
-        lines.append(f"It would cost {money(planned.usd_per_hour, digits=4)} an hour{most}.")
+        price = f"cost {money(planned.usd_per_hour, digits=4)} an hour{most}" if planned.usd_per_hour else "be free"
+        lines.append(f"It would {price}.")
     lines += [f"{visible(what)}: {short_duration(seconds)}" for what, seconds in planned.deadlines]
     if planned.offers:
         lines += ["", *table(_OFFERS, [_offer(offer) for offer in planned.offers], style)]

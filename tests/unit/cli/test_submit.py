@@ -224,7 +224,12 @@ def test_dry_run_shows_offers_and_price_and_submits_nothing(vmrun, client) -> No
     done = vmrun("submit", "job.py", "--dry-run")
     assert done.code == 0
     assert [call[0] for call in client.calls] == ["plan"]
-    for text in ("4 tasks on docker with 2 workers", "$0.5000 an hour, at most $12.00", "2-cpu", "maximum lifetime: 24h"):
+    for text in (
+        "4 tasks on docker with 2 workers",
+        "$0.5000 an hour, at most $12.00",
+        "2-cpu",
+        "maximum lifetime: 24h",
+    ):
         assert text in done.out
 
 

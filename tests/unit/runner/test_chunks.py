@@ -118,7 +118,11 @@ def test_tasks_come_out_in_order_across_blocks_and_never_mix_functions() -> None
     queue.add(Work("f", numbered(0, 5)))
     queue.add(Work("g", numbered(5, 2), attempt=1))
     taken = [queue.take(3) for _ in range(3)]
-    assert [(work.function, work.attempt, work.block.count) for work in taken] == [("f", 0, 3), ("f", 0, 2), ("g", 1, 2)]
+    assert [(work.function, work.attempt, work.block.count) for work in taken] == [
+        ("f", 0, 3),
+        ("f", 0, 2),
+        ("g", 1, 2),
+    ]
     assert [number for work in taken for number, _ in contents(work)] == list(range(7))
     assert (queue.tasks, queue.bytes) == (0, 0)
 

@@ -85,12 +85,10 @@ def test_frames_of_the_runner_are_left_out() -> None:
 
 
 def raised_without_frames(call: Any) -> BaseException:
-    try:
+    with pytest.raises(ZeroDivisionError) as caught:
         call(memoryview(pickle.dumps(0)))
-    except ZeroDivisionError as error:
-        assert error.__traceback__ is not None
-        return error.with_traceback(error.__traceback__.tb_next)
-    raise AssertionError
+    assert caught.value.__traceback__ is not None
+    return caught.value.with_traceback(caught.value.__traceback__.tb_next)
 
 
 @pytest.mark.parametrize("error", [TwoArguments(3, "x"), Furious("x"), ValueError(threading.Lock())])
@@ -124,7 +122,9 @@ def test_endless_recursion_is_told_in_few_words() -> None:
     assert len(said["traceback"]) < 5_000
 
 
-@pytest.mark.parametrize(("argument", "code"), [((), 0), ((0,), 0), ((3,), 3), ((None,), 0), ((True,), 1), (("no",), 1)])
+@pytest.mark.parametrize(
+    ("argument", "code"), [((), 0), ((0,), 0), ((3,), 3), ((None,), 0), ((True,), 1), (("no",), 1)]
+)
 def test_leaving_is_an_exit_with_a_code(argument: tuple[Any, ...], code: int) -> None:
     status, said = described(SystemExit(*argument))
     assert status is Status.exited

@@ -176,7 +176,8 @@ def code(tmp_path: Path) -> Iterator[Path]:
     installed = code / "env" / "lib" / "site-packages"
     installed.mkdir(parents=True)
     (code / "engine_test_shapes.py").write_text(
-        "class Point:\n    class Inner:\n        pass\n    def __eq__(self, other):\n        return type(self) is type(other)\n"
+        "class Point:\n    class Inner:\n        pass\n"
+        "    def __eq__(self, other):\n        return type(self) is type(other)\n"
     )
     (installed / "engine_test_installed.py").write_text("class Thing:\n    pass\n")
     sys.path[:0] = [str(code), str(installed)]

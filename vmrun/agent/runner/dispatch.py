@@ -99,6 +99,8 @@ class Dispatch:
                 slot.stop()
             return
         self._outcomes.harvest(slot)
+        if slot.cancelled:
+            self._end(slot, Status.cancelled, slot.seen[0])
         if slot.stopping:
             # `STOP` was set at an earlier look, and it has been in this task since: it cannot miss it.
             self._outcomes.take_back(slot)
@@ -106,7 +108,7 @@ class Dispatch:
         seconds = time.monotonic_ns() / _SECOND - begun / _SECOND
         if not slot.stopping and seconds > LONG and (chunk.end > task + 1 or len(slot.chunks) > 1):
             slot.stop()
-        if self._config.task_timeout is not None and seconds > self._config.task_timeout:
+        if slot.doom is None and self._config.task_timeout is not None and seconds > self._config.task_timeout:
             self._end(slot, Status.timeout, task)
 
     def _end(self, slot: Slot, kind: Status, task: int) -> None:
@@ -118,8 +120,8 @@ class Dispatch:
         """End all that runs and all that waits."""
         for slot in slots:
             if slot.chunks:
-                task = self._outcomes.cancel(slot)
-                if task is not None:
-                    self._end(slot, Status.cancelled, task)
+                # Which task it is in the next looks will tell; until then it starts no other.
+                slot.cancelled = True
+                slot.stop()
         for work in self._queue.take_all():
             self._outcomes.cancelled(work)

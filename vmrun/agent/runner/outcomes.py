@@ -78,7 +78,7 @@ class Outcomes:
             self._accept(slot, chunk, ResultBlock.decode(frame.body[size:]))
         if head["final"]:
             slot.chunks.remove(chunk)
-            self.queue.add_first(chunk.rest(chunk.next))
+            self._left(slot, chunk.rest(chunk.next))
             self._answered(slot)
 
     def large(self, slot: Slot, frame: Frame) -> None:
@@ -107,7 +107,7 @@ class Outcomes:
     def _answered(self, slot: Slot) -> None:
         if slot.chunks:
             return
-        slot.stopping = False
+        slot.stopping = slot.cancelled = False
         if slot.doom is not None:
             # It outlived the signal; what that did to it and to its children nobody knows.
             slot.signal(signal.SIGKILL)
@@ -137,8 +137,15 @@ class Outcomes:
         for chunk in reversed(slot.chunks):
             first = task + 1 if chunk.number == number else chunk.next
             if first < chunk.end:
-                self.queue.add_first(chunk.rest(first))
+                self._left(slot, chunk.rest(first))
                 chunk.end = first
+
+    def _left(self, slot: Slot, work: Work) -> None:
+        """Tasks that a worker was given and did not start."""
+        if slot.cancelled:
+            self.cancelled(work)
+        else:
+            self.queue.add_first(work)
 
     def follow(self, slot: Slot) -> None:
         """Pass on what the task that a worker has been in for some time has written."""
@@ -154,7 +161,7 @@ class Outcomes:
         low = max(chunk.next, block.first)
         high = min(chunk.end, block.first + block.count)
         work = chunk.work
-        again = work.attempt - work.losses < self._config.retries
+        again = not slot.cancelled and work.attempt - work.losses < self._config.retries
         start = low
         for task in range(low, high):
             doomed = slot.doom is not None and slot.doom.task == task
@@ -185,7 +192,7 @@ class Outcomes:
         """A task did not return: another attempt, or that is its outcome."""
         status, document = outcome
         work = chunk.work
-        if status is not Status.cancelled and work.attempt - work.losses < self._config.retries:
+        if not slot.cancelled and work.attempt - work.losses < self._config.retries:
             self._again(work, task)
             return
         facts = {"worker": slot.place.slot, "pid": slot.pid, "attempt": work.attempt}
@@ -217,19 +224,6 @@ class Outcomes:
             self._report(work, first, count, block.encode())
             first += count
 
-    def cancel(self, slot: Slot) -> int | None:
-        """Settle all that a worker was given but for the task that it is in, or about to start: its number."""
-        slot.look()
-        if slot.steady:
-            self.harvest(slot)
-        current = slot.current()
-        for chunk in slot.chunks:
-            first = chunk.next + (chunk is current)
-            if first < chunk.end:
-                self.cancelled(chunk.rest(first))
-                chunk.end = first
-        return None if current is None else current.next
-
     # --- deaths ---
 
     def died(self, slot: Slot, death: Death) -> None:
@@ -244,7 +238,7 @@ class Outcomes:
                 self._bury(slot, chunk, death, began=began)
             # Otherwise it finished something and ended between two tasks: nobody's fault, and no endless loop.
         for chunk in reversed(slot.chunks):
-            self.queue.add_first(chunk.rest(chunk.next))
+            self._left(slot, chunk.rest(chunk.next))
         slot.chunks.clear()
         self.flush_output()
 
@@ -258,6 +252,8 @@ class Outcomes:
         lost = not began or slot.broken or death.code == -signal.SIGKILL
         if doom is not None and doom.task == task:
             self._failed(slot, chunk, task, self._doom_document(doom.kind, last))
+        elif slot.cancelled and lost:
+            self._failed(slot, chunk, task, self._doom_document(Status.cancelled, last))
         elif doom is not None or (lost and work.losses < LOSSES_MAX):
             # With a doom: it had finished the task that it was killed for, just in time, and was in an innocent one.
             self._again(work, task, lost=True)

@@ -45,6 +45,15 @@ def _descendants(root: int) -> list[int]:
     return found
 
 
+def is_running(pid: int) -> bool:
+    """Whether a process exists and has not ended; one that ended and was not reaped has."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except (OSError, IndexError):
+        return False
+
+
 def marked(mark: str) -> list[int]:
     """Processes that were started with `mark` (NAME=value) in their environment, this one left out."""
     wanted = mark.encode()

@@ -100,6 +100,8 @@ class Slot:
     broken: bool = False
     #: `STOP` was set for all its chunks, and it has not answered for them all.
     stopping: bool = False
+    #: What it has is cancelled, but for what it finishes before it can be told.
+    cancelled: bool = False
     #: At the last look: the task, when it began (0: none), the chunk.
     seen: tuple[int, int, int] = (-1, 0, 0)
     #: At the last look it was in the same task as at the look before.

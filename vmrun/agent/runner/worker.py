@@ -68,7 +68,7 @@ class Worker:
         self._make_pickler = cloudpickle.Pickler
         self._pickler: Any = cloudpickle.Pickler(shared.memory, protocol=5)
         # Past cloudpickle's own `dump`, which only rewords an error, at twice the time for a small result.
-        self._dump: Callable[[Any], None] = pickle.Pickler.dump.__get__(self._pickler)
+        self._dump: Callable[[Any], None] = super(cloudpickle.Pickler, self._pickler).dump
         self._spilled = ("", 0)
         self._ends = (0, 0)
         #: Bytes of the outcomes whose rows are complete.

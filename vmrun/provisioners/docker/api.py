@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
 from typing import IO, Any
 
 from vmrun.core.clouds import CloudError, Fault
@@ -33,22 +38,53 @@ class Docker:
                 [self._program, *arguments], input=input, capture_output=True, timeout=timeout, check=False
             )
         except FileNotFoundError as error:
-            raise CloudError(
-                f"there is no command `{self._program}` here",
-                fault=Fault.config,
-                scope="cloud",
-                hint="install Docker Engine, or use --on local",
-            ) from error
+            raise self._no_command() from error
         except subprocess.TimeoutExpired as error:
-            raise CloudError(
-                f"`docker {arguments[0]}` gave no answer for {timeout:.0f} s",
-                fault=Fault.unavailable,
-                scope="cloud",
-                hint="see whether Docker hangs: docker info",
-            ) from error
+            raise _mute(arguments[0], timeout) from error
         completed = Completed(done.returncode, done.stdout, done.stderr)
         _check_engine(completed)
         return completed
+
+    def sequence(self, steps: Sequence[tuple[Sequence[str], bytes]], *, timeout: float = 180.0) -> Completed:
+        """Run commands, each with its input, one after the other, until one fails; what the last one left behind.
+
+        They are run to the end even if this process is killed meanwhile, or its terminal is interrupted.
+        """
+        if shutil.which(self._program) is None:
+            raise self._no_command()
+        orders = [
+            {"argv": [self._program, *arguments], "input": base64.b64encode(given).decode()}
+            for arguments, given in steps
+        ]
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-c", _sequence()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        with process:
+            try:
+                said, _ = process.communicate(json.dumps(orders).encode(), timeout=timeout)
+            except subprocess.TimeoutExpired as error:
+                process.kill()
+                raise _mute(steps[0][0][0], timeout) from error
+        if process.returncode != 0:
+            raise _mute(steps[0][0][0], timeout)
+        report = json.loads(said)
+        completed = Completed(
+            int(report["exit_code"]), base64.b64decode(report["stdout"]), base64.b64decode(report["stderr"])
+        )
+        _check_engine(completed)
+        return completed
+
+    def _no_command(self) -> CloudError:
+        return CloudError(
+            f"there is no command `{self._program}` here",
+            fault=Fault.config,
+            scope="cloud",
+            hint="install Docker Engine, or use --on local",
+        )
 
     def call(self, *arguments: str, input: bytes = b"", timeout: float = 60.0) -> str:
         """Run a command that must succeed; its output. CloudError with what Docker said otherwise."""
@@ -173,6 +209,20 @@ def _check_engine(done: Completed) -> None:
             scope="cloud",
             hint="join the group `docker` and log in again, or use --on local",
         )
+
+
+@cache
+def _sequence() -> str:
+    return files(__package__).joinpath("sequence.py").read_text(encoding="utf-8")
+
+
+def _mute(what: str, timeout: float) -> CloudError:
+    return CloudError(
+        f"`docker {what}` gave no answer for {timeout:.0f} s",
+        fault=Fault.unavailable,
+        scope="cloud",
+        hint="see whether Docker hangs: docker info",
+    )
 
 
 def _no_engine(said: str) -> CloudError:

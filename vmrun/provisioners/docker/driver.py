@@ -96,14 +96,15 @@ class DockerProvisioner:
         found = self._find(spec.name)
         if found is None:
             found = self._create(spec, image)
-        if not _made_by(spec, found):
+        if found is not None and not _made_by(spec, found):
             raise CloudError(
                 f"there is another container named {spec.name}",
                 fault=Fault.config,
                 hint=f"it was not made for this VM; see `docker inspect {spec.name}`",
             )
-        if found["State"]["Status"] == "created":
-            self._start(spec, str(found["Id"]))
+        if found is not None and found["State"]["Status"] == "created":
+            # An earlier call broke off, or another one is at it right now; doing it twice is fine.
+            self._start(spec)
             found = self._find(spec.name)
         if found is None:
             raise CloudError(f"the container {spec.name} ended at once", fault=Fault.unavailable, hint="docker events")
@@ -161,20 +162,26 @@ class DockerProvisioner:
         found = self._docker.inspect("container", [name]) if _NAME.fullmatch(name) else []
         return next((one for one in found if name in (one["Id"], one["Name"].lstrip("/"))), None)
 
-    def _create(self, spec: InstanceSpec, image: str) -> dict[str, Any]:
+    def _create(self, spec: InstanceSpec, image: str) -> dict[str, Any] | None:
+        """Create, seed and start it. Only a machine that runs ends by itself, so this is not left half done."""
         arguments = containers.create_arguments(spec, image, publish=self._publish)
-        done = self._docker.run(*arguments)
+        done = self._docker.sequence([(arguments, b""), *_start_steps(spec)])
         # Another call with this spec may have been faster; whose container it is, `create` sees.
         if done.exit_code != 0 and "is already in use" not in message(done):
             raise failure("create", message(done))
-        found = self._find(spec.name)
-        if found is None:
-            raise CloudError(f"the container {spec.name} vanished", fault=Fault.unavailable, hint="docker events")
-        return found
+        return self._find(spec.name)
 
-    def _start(self, spec: InstanceSpec, id: str) -> None:
-        self._docker.call("cp", "-", f"{id}:{containers.SEED}", input=containers.seed_tar(spec))
-        self._docker.call("start", id)
+    def _start(self, spec: InstanceSpec) -> None:
+        done = self._docker.sequence(_start_steps(spec))
+        if done.exit_code != 0:
+            raise failure("start", message(done))
+
+
+def _start_steps(spec: InstanceSpec) -> list[tuple[list[str], bytes]]:
+    return [
+        (["cp", "-", f"{spec.name}:{containers.SEED}"], containers.seed_tar(spec)),
+        (["start", spec.name], b""),
+    ]
 
 
 def _size(need: Need, cpus: int, memory: int) -> tuple[int, int] | None:
