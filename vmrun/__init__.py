@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,6 +34,21 @@ _PUBLIC = {
 }
 
 __all__ = ["Client", "Executor", "Job", "JobHandle", "SubmitRequest", "TaskError", "VmrunError", "job", "submit"]
+
+
+class _Door(types.ModuleType):
+    """This package as a module whose public names stay what they are.
+
+    Importing the submodules `vmrun.job` and `vmrun.submit` would otherwise put them in the place of the function and
+    the decorator of the same names.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _PUBLIC and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Door
 
 
 def __getattr__(name: str) -> Any:

@@ -112,7 +112,9 @@ def test_a_locked_file_is_passed_on_as_it_is(tmp_path: Path) -> None:
     assert lock_environment(environment_spec(PYTHON, file=file), this_machine(), locker(tmp_path)) == line
 
 
-def test_the_project_around_it_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_the_project_and_the_person_do_not_matter(
+    tmp_path: Path, isolated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wheels = tmp_path / "wheels"
     make_wheel(wheels, "tiny", "1.0")
     make_wheel(wheels, "tiny", "2.0")
@@ -120,6 +122,8 @@ def test_the_project_around_it_does_not_matter(tmp_path: Path, monkeypatch: pyte
     project.mkdir()
     (project / "pyproject.toml").write_text('[tool.uv]\nconstraint-dependencies = ["tiny<2"]\n')
     monkeypatch.chdir(project)
+    (isolated / ".config" / "uv").mkdir(parents=True)
+    (isolated / ".config" / "uv" / "uv.toml").write_text('[pip]\nresolution = "lowest"\n')
     desk = locker(tmp_path / "cache", {**offline(wheels), "UV_CACHE_DIR": str(tmp_path / "uv")})
     assert "tiny==2.0" in lock_environment(environment_spec(PYTHON, ["tiny"]), this_machine(), desk)
 

@@ -14,7 +14,7 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from tests.engine.bench import APP, Bench, block, nap
+from tests.engine.bench import APP, Bench, block
 from tests.engine.conftest import MakeBench
 from vmrun.agent.engine import FunctionDefinition
 from vmrun.core.blocks import Status, TaskBlock, lengths_of
@@ -219,7 +219,7 @@ def test_a_script_runs_as_main_under_the_jobs_python(make_bench: MakeBench, code
 
 def test_a_running_script_is_heard(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(
-        "import os, time\nprint('begun', end='')\nwhile not os.path.exists('go'):\n    nap(0.01)\n"
+        "import os, time\nprint('begun', end='')\nwhile not os.path.exists('go'):\n    time.sleep(0.01)\n"
     )
     bench.command("{python}", "-c", f"import os; os.chdir({str(tmp_path)!r}); exec(open('script.py').read())")
     bench.feed([None], "command")

@@ -215,6 +215,7 @@ class JobRun:
                 continue
             found = True
             self.on(shard)
+            self.process.machine.holds = ""
             if self.ledger.refresh().cancelled_by:
                 break
         return found
@@ -230,6 +231,7 @@ class JobRun:
         if not shard.claim(vm, from_owner=owner or None):
             return False
         self.scene.oracle.claimed(shard.prefix, vm, shard.fold.epoch)
+        self.process.machine.holds = shard.prefix
         return True
 
     def on(self, shard: ShardLedger) -> None:
@@ -243,6 +245,9 @@ class JobRun:
             process.sleep(process.rng.uniform(0.0, self.scene.plan(self.job).task_seconds))
             blocks.append(self.outcome(task, arguments))
             self.agent.unsaved = len(blocks)
+            if self.scene.world.faulty and process.rng.random() < knobs.nap:
+                process.machine.pause(process.rng.choice(knobs.pauses))
+                process.sleep(0.0)
             if len(blocks) >= knobs.commit_tasks or at == len(tasks) - 1:
                 if not self.commit(shard, epoch, blocks):
                     return

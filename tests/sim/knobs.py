@@ -50,6 +50,8 @@ class Knobs:
     stall: float
     #: Probability that an agent gives its shard back after a task.
     release: float
+    #: Probability that a machine is paused right when it holds an outcome that is not committed.
+    nap: float
     #: Whether idle agents end by themselves; if not, only a reaper ends them.
     agents_drain: bool
     #: Who may declare the end: `agent`, `client` or both.
@@ -106,6 +108,7 @@ def draw(seed: int) -> Knobs:
         inline=40 if on() else 128 * 1024,
         stall=0.2 if on(0.5) else 0.02,
         release=0.15 if on() else 0.0,
+        nap=0.1 if on() else 0.0,
         agents_drain=on(0.7),
         finisher=rng.choice(("agent", "client", "both")),
         quiet_at=rng.choice((200.0, 500.0, 900.0)),
@@ -126,12 +129,12 @@ def _directed(rng: random.Random, knobs: Knobs) -> Knobs:
     if fate < 0.2:
         # Zombies: a VM sleeps with work in hand, another one takes the work over, and the sleeper wakes.
         jobs = tuple(
-            replace(job, vms=rng.choice((2, 3)), tasks=rng.randint(4, 10), task_seconds=40.0, cancel_after=0.0)
+            replace(job, vms=rng.choice((2, 3)), tasks=rng.randint(4, 10), task_seconds=20.0, cancel_after=0.0)
             for job in knobs.jobs[:1]
         )
         return replace(
-            knobs, jobs=jobs, dead_after=30.0, contest=90.0, reap_every=60.0, pause=0.9, pauses=(50.0, 80.0, 120.0),
-            steps=120, crash=0.0, restart=0.0, intruder="", quiet_at=500.0,
+            knobs, jobs=jobs, dead_after=30.0, contest=90.0, reap_every=60.0, pauses=(50.0, 80.0, 120.0), nap=0.3,
+            pause=0.0, crash=0.0, restart=0.0, intruder="", quiet_at=900.0,
         )  # fmt: skip
     if fate < 0.4:
         # Races for a warm VM: clients want it while its agent and the reapers are about to end it.

@@ -42,6 +42,14 @@ class Machine:
         #: What to do when its processes were lost, but not the machine.
         self.on_restart: Callable[[], None] | None = None
         self.processes: list[Process] = []
+        #: The shard that it works on.
+        self.holds = ""
+
+    def pause(self, seconds: float) -> None:
+        """Nothing on it runs for so long; its clocks go on, as do those of a laptop that sleeps."""
+        self.paused_until = self.world.now + seconds
+        self.world.log(f"pause {self.name} {seconds:.0f}")
+        self.world.note("pause")
 
     def lose(self) -> None:
         """No process of it ever runs again, and it starts no further ones."""
@@ -160,17 +168,21 @@ class World:
     def _strike(self, machine: Machine, what: str, seconds: float) -> None:
         if not self.faulty:
             return
+        if what == "pause":
+            machine.pause(seconds)
+            return
         self.log(f"{what} {machine.name} {seconds:.0f}")
         self.note(what)
+        if what != "partition" and machine.holds:
+            self.note("crash between claim and commit")
+            machine.holds = ""
         if what == "crash":
             machine.lose()
         elif what == "restart":
             machine.lose_processes()
             if machine.on_restart is not None:
                 self.after(seconds, machine.on_restart)
-        elif what == "pause":
-            machine.paused_until = self.now + seconds
-        elif what == "partition":
+        else:
             machine.cut_off_until = self.now + seconds
 
     def run(self, until: float, done: Callable[[], bool]) -> bool:

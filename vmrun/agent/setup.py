@@ -134,7 +134,9 @@ def _interpreter(shop: Workshop, spec: JobSpec) -> str:
     def progress(line: str) -> None:
         shop.pulse.sign(doing=f"installing the environment: {line[:80]}")
 
-    options = InstallOptions.from_data({**config.index, "ca_file": config.ca_file})
+    # Who runs the job as another user cannot write byte code into the environment later.
+    told = {"ca_file": config.ca_file, "compile_bytecode": bool(config.job_user)}
+    options = InstallOptions.from_data({**config.index, **told})
     path = ensure_environment(config.environments, lock, spec.python, config.uv, options, progress)
     return str(path)
 

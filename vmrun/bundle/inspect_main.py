@@ -19,7 +19,7 @@ JOB_MODULE = "__vmrun_job__"
 _TRACEBACK_MAX = 8000
 
 
-class Refused(Exception):  # noqa: N818 - not an error of this program
+class Refused(Exception):
     """The file or its job cannot be used; goes into the report."""
 
     def __init__(self, message: str, hint: str = "", traceback: str = "") -> None:

@@ -106,9 +106,8 @@ def _save(session: Session, handle: JobHandle, view: JobView, path: str) -> int:
 
 def _show_json(session: Session, view: JobView, results: JobResults) -> int:
     error = finish.error_of(view, results)
-    fields = {"job": documents.job(view), **documents.results(results)}
-    document = documents.document(**fields) if error is None else documents.failure(error, **fields)
-    session.screen.document(document)
+    # What was asked for is here, the failures included; the exit code tells that there are some.
+    session.screen.document(documents.document(job=documents.job(view), **documents.results(results)))
     return 0 if error is None else error.exit_code
 
 

@@ -221,7 +221,9 @@ class Preparer:
         if script.uses_job and (wanted or python != PYTHON):
             self._on_stage("installing the environment here, to look at the job")
             lock = self._lock(wanted, this_machine(python)) if wanted else ""
-            options = InstallOptions(variables=self.variables(), ca_file=self._settings.environment.ca_file)
+            options = InstallOptions(
+                variables=self.variables(), ca_file=self._settings.environment.ca_file, compile_bytecode=False
+            )
             root = self._settings.cache_dir / "environments"
             interpreter = ensure_environment(root, lock, python, find_uv(), options, self._on_stage)
         app = app_directory(self._settings.cache_dir)

@@ -117,7 +117,8 @@ class JobObserver:
         total = fold.spec.total if not fold.is_open else fold.tasks
         failed = sum(len(ledger.fold.failed) for ledger in self.shards.values())
         done = sum(len(ledger.fold.done) for ledger in self.shards.values()) - failed
-        running = sum(beat.running for _, beat in vms if beat is not None and beat.job == self.job)
+        alive = [beat for view, beat in vms if view.state not in ("failed", "deleting", "gone")]
+        running = sum(beat.running for beat in alive if beat is not None and beat.job == self.job)
         return TaskCounts(total, done, failed, 0 if fold.final is not None else min(running, total - done - failed))
 
     def _state(self, fold: JobFold, vms: tuple[tuple[VmView, Heartbeat | None], ...]) -> JobState:

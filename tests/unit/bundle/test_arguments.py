@@ -203,7 +203,7 @@ def test_functions_of_different_items_do_not_share_their_globals(tmp_path: Path)
 
     def make(name: str) -> object:
         space: dict[str, object] = {"__name__": name}
-        exec("def where(): return __name__", space)
+        exec("def where(): return globals()['__name__']", space)
         return space["where"]
 
     packed = pack_arguments((make(f"space{number}") for number in range(200)), tmp_path)

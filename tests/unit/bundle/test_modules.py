@@ -119,10 +119,12 @@ def test_a_module_that_cannot_be_parsed_travels_and_says_so_itself(tmp_path: Pat
 
 
 def test_links_are_followed_once(tmp_path: Path) -> None:
-    tree(tmp_path, {"elsewhere/__init__.py": "", "elsewhere/mod.py": "", "in/job.py": "import lib\n"})
+    files = {"elsewhere/__init__.py": "", "elsewhere/mod.py": "", "in/job.py": "import lib\n", "tables/a.csv": ""}
+    tree(tmp_path, files)
+    (tmp_path / "elsewhere" / "data").symlink_to(tmp_path / "tables")
     (tmp_path / "in" / "lib").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "self").symlink_to(tmp_path / "elsewhere")
-    assert found(tmp_path / "in") == ["job.py", "lib/__init__.py", "lib/mod.py"]
+    assert found(tmp_path / "in") == ["job.py", "lib/__init__.py", "lib/data/a.csv", "lib/mod.py"]
 
 
 def test_what_is_neither_file_nor_directory_stays(tmp_path: Path) -> None:

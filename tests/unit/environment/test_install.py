@@ -105,6 +105,12 @@ def test_nothing_but_the_locked_bytes_is_installed(root: Path, wheels: Path, opt
         ensure_environment(root, lock, PYTHON, find_uv(), options)
 
 
+def test_what_has_no_hash_is_not_installed(root: Path, wheels: Path, options: InstallOptions) -> None:
+    make_wheel(wheels, "tiny")
+    with pytest.raises(VmrunError, match=r"(?s)hash.*tiny==1\.0"):
+        ensure_environment(root, "tiny==1.0\n", PYTHON, find_uv(), options)
+
+
 def test_a_failed_environment_is_made_anew(root: Path, wheels: Path, options: InstallOptions) -> None:
     lock = make_wheel(wheels, "tiny")
     wheel = wheels / "tiny-1.0-py3-none-any.whl"
