@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import subprocess
@@ -14,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from .core.clock import Clock, Rng
-from .core.errors import Unreachable, UsageError, VmrunError
+from .core.errors import ConfigError, Unreachable, UsageError, VmrunError
 from .core.ids import new_id
 from .core.ledger import Desk, JobLedger, VmLedger
 from .core.model import JobState, Payload
 from .core.storage import BlobStore
 from .core.views import JobView, Plan, Verdict, VmView
 from .environment.install import InstallOptions
-from .fleet.bring_up import bring_up
+from .fleet.bring_up import bring_up, nothing_fits
 from .fleet.deck import Session
 from .fleet.order import Order
 from .fleet.retire import retire
@@ -80,18 +81,22 @@ class Client:
         """
         stage = on_stage or _silent
         job, made = self._publish(request, stage)
-        handle = JobHandle(self, job)
-        if not made or handle.status().state.ended:
-            return handle
-        if detach:
-            self.continue_in_background(job)
-            return handle
         try:
-            handle.expect(self.bring_up(job, stage))
+            handle = JobHandle(self, job)
+            if not made or handle.status().state.ended:
+                return handle
+            if detach:
+                self.continue_in_background(job)
+            else:
+                handle.expect(self.bring_up(job, stage))
         except KeyboardInterrupt:
             # The person leaves, the job does not: another process gets it its machine.
             self.continue_in_background(job)
             raise KeyboardInterrupt(job) from None
+        except VmrunError as error:
+            ways = f"job {job} waits: `vmrun wait {job}` tries again, `vmrun cancel {job}` gives it up"
+            error.hint = f"{error.hint}; {ways}" if error.hint else ways
+            raise
         return handle
 
     def _publish(self, request: SubmitRequest, stage: OnStage) -> tuple[str, bool]:
@@ -114,6 +119,8 @@ class Client:
         return ""
 
     def _preparer(self, folder: Path, stage: OnStage) -> Preparer:
+        for name, directory in (("cache", self.settings.cache_dir), ("state", self.settings.state_dir)):
+            _check_directory(name, directory)
         return Preparer(self.settings, folder, stage, self._same_machine, self._wiring.clock)
 
     def _same_machine(self, on: str) -> bool:
@@ -123,9 +130,13 @@ class Client:
         """Refuse before anything is written what no machine of that kind could do."""
         if submission.spec.tasks == 0 and submission.spec.kind != "open":
             return
-        self._wiring.provisioner(submission.options.on).offers(submission.options.need)
+        on, need = submission.options.on, submission.options.need
+        if next(iter(self._wiring.provisioner(on).offers(need)), None) is None:
+            raise nothing_fits(on, need)
 
     def _write(self, submission: Submission, stage: OnStage, key: str = "") -> str:
+        # Nothing goes into a store before it is known to be this deployment's own, and a safe one.
+        assert self.deployment
         stage("uploading")
         for payload, data in submission.data:
             assert put_payload(self.blobs, data) == payload
@@ -214,7 +225,8 @@ class Client:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / f"{job}.log").open("ab") as out:
             subprocess.Popen(
-                [sys.executable, "-m", "vmrun", "_bring-up", job],
+                # -P: a file beside the job may be called like a module of the standard library.
+                [sys.executable, "-P", "-m", "vmrun", "_bring-up", job],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -321,6 +333,19 @@ def bring_up_job(settings: Settings, job: str) -> None:
     view = client.handle(job).status()
     if view.state is JobState.pending:
         client.bring_up(view.id, lambda text: log.info("event=stage text=%s", text))
+
+
+def _check_directory(name: str, directory: Path) -> None:
+    """Refuse a directory of vmrun's own that cannot be made or written to, before anything is begun."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise ConfigError(
+            f"the {name} directory {directory} cannot be used: {error.strerror or error}",
+            hint=f"make it writable for this user, or set VMRUN_{name.upper()}_DIR to another one",
+        ) from error
 
 
 def _offer_data(offer: Any) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from vmrun.core import keys
 from vmrun.core.blocks import TaskBlock, lengths_of
 from vmrun.core.clouds import CloudError
 from vmrun.core.errors import Corrupt, KeyExists, StoreUnavailable
-from vmrun.core.folds import JobFold, VmFold
+from vmrun.core.folds import Extent, JobFold, VmFold
 from vmrun.core.heartbeats import read_heartbeat
 from vmrun.core.ids import new_id
 from vmrun.core.ledger import Desk, JobLedger, ShardLedger, VmLedger
 from vmrun.core.model import FunctionSpec, JobSpec, ShardPlan
 from vmrun.core.outcomes import OutcomeReader, in_order
-from vmrun.core.records import Final, Intent, Ready, Submit
+from vmrun.core.records import Entry, Final, Intent, Ready, Submit
 
 from tests.sim.keys import fake_key
 
@@ -54,6 +54,10 @@ class Client:
         self.plan = scene.plan(job)
         self.feeds = feeds
         self.shards: dict[int, tuple[ShardLedger, OutcomeReader]] = {}
+        #: Tasks whose outcome it was told while it watched.
+        self.told: set[int] = set()
+        #: What was read of each shard and not looked into yet.
+        self.news: dict[int, list[tuple[Entry, list[Extent]]]] = {}
 
     def run(self, process: Process) -> None:
         self.desk = self.scene.desk(process)
@@ -94,6 +98,8 @@ class Client:
             fold = ledger.refresh()
             self.watch(fold)
             if fold.final is not None:
+                whole = fold.final.outcome == "cancelled" or self.told == set(range(fold.tasks))
+                self.scene.oracle.require(whole, "a watcher saw the end of a job, and not all of its outcomes")
                 return True
             if self.plan.cancel_after and age > self.plan.cancel_after and not fold.cancelled_by:
                 ledger.cancel("user")
@@ -134,14 +140,19 @@ class Client:
     def watch(self, fold: JobFold) -> None:
         """Take in every new outcome, and never the same one twice."""
         for plan in fold.shards():
-            ledger, reader = self.shard(plan)
-            if ledger.fold.complete:
+            if self.told.issuperset(range(plan.first, plan.end)):
                 continue
-            for entry, extents in ledger.refresh():
+            ledger, reader = self.shard(plan)
+            news = self.news.setdefault(plan.shard, [])
+            news.extend(ledger.refresh())
+            while news:
+                entry, extents = news[0]
                 reader.remember(entry.n, entry.attachment)
                 for extent in extents:
                     for outcome in reader.outcomes(extent):
                         self.scene.oracle.observed(self.job, outcome.task, bytes(outcome.payload))
+                        self.told.add(outcome.task)
+                news.pop(0)
 
     # --- the executor: an open job ---
 

@@ -52,6 +52,8 @@ class Knobs:
     release: float
     #: Probability that a machine is paused right when it holds an outcome that is not committed.
     nap: float
+    #: Whether those who are about to give, drain or condemn a VM wait for each other, so that they race.
+    meet: bool
     #: Whether idle agents end by themselves; if not, only a reaper ends them.
     agents_drain: bool
     #: Who may declare the end: `agent`, `client` or both.
@@ -109,10 +111,11 @@ def draw(seed: int) -> Knobs:
         stall=0.2 if on(0.5) else 0.02,
         release=0.15 if on() else 0.0,
         nap=0.1 if on() else 0.0,
+        meet=False,
         agents_drain=on(0.7),
         finisher=rng.choice(("agent", "client", "both")),
         quiet_at=rng.choice((200.0, 500.0, 900.0)),
-        intruder=rng.choice((*FORGERIES, *VOID)) if on(0.15) else "",
+        intruder=rng.choice((*FORGERIES, *VOID)) if on() else "",
         crash=0.3 if on(0.6) else 0.0,
         restart=0.4 if on(0.5) else 0.0,
         pause=0.6 if on(0.7) else 0.0,
@@ -144,7 +147,7 @@ def _directed(rng: random.Random, knobs: Knobs) -> Knobs:
         )
         jobs = tuple(replace(job, start=rng.uniform(30.0, 75.0)) if at else job for at, job in enumerate(jobs))
         return replace(
-            knobs, jobs=jobs, stall=0.5, reap_every=20.0, reapers=2, agents_drain=rng.random() < 0.5, crash=0.0,
+            knobs, jobs=jobs, stall=0.02, meet=True, reap_every=20.0, reapers=2, agents_drain=rng.random() < 0.5, crash=0.0,
             intruder="", quiet_at=900.0,
         )  # fmt: skip
     return knobs

@@ -105,8 +105,8 @@ class Oracle:
     def landed(self, prefix: str, n: int, body: bytes) -> None:
         """An entry takes effect."""
         journal = self.journals.setdefault(prefix, [])
-        self.require(n == len(journal), f"I7: {prefix}{n} leaves a gap after {len(journal)} entries")
         self.require(prefix not in self.quarantined, f"{prefix}{n} follows an entry that cannot be trusted")
+        self.require(n == len(journal), f"I7: {prefix}{n} leaves a gap after {len(journal)} entries")
         head = json.loads(body[: body.index(b"\n")])
         fact = Fact(head["type"], head["writer"], head["nonce"], head["data"], body)
         journal.append(fact)

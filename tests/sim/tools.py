@@ -19,7 +19,7 @@ from vmrun.core import outcomes
 from vmrun.core.errors import StoreUnavailable
 from vmrun.core.journal import Journal
 from vmrun.core.ledger import Desk
-from vmrun.core.records import Entry, Record
+from vmrun.core.records import Assign, Delete, Drain, Entry, Record
 
 T = TypeVar("T")
 DEPLOYMENT = "0" * 25 + "d"
@@ -43,6 +43,19 @@ class Scene:
     #: Tasks that clients were told to have added to an open job, and adds that may have been made besides.
     added: dict[str, int] = field(default_factory=dict)
     perhaps_added: dict[str, int] = field(default_factory=dict)
+
+    #: Who is about to append to which VM's journal.
+    meetings: dict[str, int] = field(default_factory=dict)
+
+    def meet(self, process: Process, prefix: str) -> None:
+        """Wait, for a while, until somebody else is about to append to the same journal."""
+        self.meetings[prefix] = self.meetings.get(prefix, 0) + 1
+        for _ in range(30):
+            if self.meetings[prefix] > 1 or not self.world.faulty:
+                break
+            process.sleep(1.0)
+        process.sleep(process.rng.uniform(0.0, 1.5))
+        self.meetings[prefix] -= 1
 
     def desk(self, process: Process, writer: str = "client") -> Desk:
         """A process's own desk, as it is right after its start."""
@@ -72,6 +85,8 @@ def watched(scene: Scene) -> Iterator[None]:
         def append(self, body: Record, attachment: bytes = b"") -> Entry | None:
             assert isinstance(self._clock, Process)
             self._clock.stall()
+            if scene.knobs.meet and isinstance(body, Assign | Delete | Drain):
+                scene.meet(self._clock, self.prefix)
             resent, n = self._doubtful, self.next
             entry = super().append(body, attachment)
             scene.oracle.appended(self.prefix, n, body, entry, resent=bool(resent))

@@ -15,6 +15,7 @@ from vmrun.core.clouds import (
     Fault,
     Instance,
     InstanceSpec,
+    Need,
     Offer,
     Provisioner,
     instance_name,
@@ -166,16 +167,21 @@ def _mounts(provisioner: Provisioner, url: str) -> tuple[str, ...]:
     return (url.removeprefix("file://"),)
 
 
+def nothing_fits(on: str, need: Need) -> CapacityError:
+    """The error for a need that no offer meets."""
+    wanted = [f"{need.cpus} CPUs"] if need.cpus else []
+    wanted += [f"{format_size(need.memory)} of memory"] if need.memory else []
+    wanted += [f"{format_size(need.disk)} of disk"] if need.disk else []
+    wanted += [text for text in (need.instance_type, need.arch, need.region, need.zone) if text]
+    return CapacityError(
+        f"nothing on {on} fits {', '.join(wanted) or 'this job'}",
+        hint="ask for less, or choose another cloud with --on",
+    )
+
+
 def _explain(order: Order, tried: list[Tried], last: CloudError | None) -> VmrunError:
-    need = order.need
     if not tried:
-        wanted = [f"{need.cpus} CPUs"] if need.cpus else []
-        wanted += [f"{format_size(need.memory)} of memory"] if need.memory else []
-        wanted += [need.instance_type] if need.instance_type else []
-        return CapacityError(
-            f"nothing on {order.on} fits {', '.join(wanted) or 'this job'}",
-            hint="ask for less, or choose another cloud with --on",
-        )
+        return nothing_fits(order.on, order.need)
     table = "; ".join(
         f"{each.offer.instance_type} in {each.offer.zone or each.offer.region or each.offer.on}: "
         f"{each.fault.value} ({each.message})"

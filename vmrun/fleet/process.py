@@ -87,7 +87,7 @@ class ProcessBringUp:
         ready = Ready(agent_key=public_hex(key), boot_id="", workers=len(os.sched_getaffinity(0)))
         if not ledger.ready(ready):
             raise Unreachable(f"{instance.name} was given back before it was ready")
-        argv = [sys.executable, "-m", "vmrun.agent", "run", str(config_file)]
+        argv = [sys.executable, "-P", "-m", "vmrun.agent", "run", str(config_file)]
         host.put(str(directory / "agent.argv"), [json.dumps(argv).encode()])
 
 

@@ -34,6 +34,8 @@ class Observed:
     seen: int = 0
     #: Seconds for which the heartbeat has not changed, as this observer saw it; None when it cannot tell yet.
     silent: float | None = None
+    #: What its agent last said that it works on; "" for nothing.
+    busy: str = ""
     #: Seconds of silence after which a VM is suspected.
     dead_after: float = 120.0
     #: Whether the SUSPECT in its journal has stood long enough unanswered.

@@ -77,7 +77,8 @@ class Reaper:
         suspected = (before.suspected_since if before.suspected_since is not None else now) if fold.suspected else None
         self._sightings[vm] = replace(before, suspected_since=suspected)
         contested = suspected is not None and now - suspected >= CONTEST
-        return replace(facts, silent=now - before.since, contested=contested)
+        busy = beat.busy if beat is not None else ""
+        return replace(facts, silent=now - before.since, contested=contested, busy=busy)
 
     def _fold(self, vm: str) -> tuple[VmFold | None, int]:
         """What the VM's journal says, and how many entries it has; None if there is none that can be trusted."""
@@ -136,7 +137,9 @@ class Reaper:
             return f"suspected: no sign of life for {facts.silent:.0f} s; its agent may still answer"
         if facts.fold is None:
             return "unknown to the store, and still young"
-        return f"{facts.fold.phase}; {'working for its jobs' if facts.fold.ready else 'being made ready'}"
+        if facts.fold.ready is None:
+            return f"{facts.fold.phase}: it is being made ready"
+        return f"it works on {facts.busy}" if facts.busy else "it is kept warm"
 
     def _delete(self, facts: Observed, why: str, on_stage: OnStage) -> None:
         if facts.fold is not None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import select
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, ClassVar
 
 from vmrun.core.clock import Clock
@@ -21,6 +22,8 @@ _BLOCK = 256 * 1024
 _INLINE = 32 * 1024
 #: Seconds between looks at the clock while waiting for output.
 _LOOK = 1.0
+#: Seconds in which a connection that broke is known to be broken.
+_GOING = 0.2
 
 
 class CommandTimeout(Unreachable):
@@ -47,24 +50,20 @@ class Exchange:
     def feed(self, data: bytes) -> None:
         """Send input and its end, without waiting for the command to read it."""
         if len(data) <= _INLINE:
-            self._send([data])
+            self._feed(data)
         else:
-            threading.Thread(target=self._send, args=([data],), name="vmrun-ssh-input", daemon=True).start()
+            threading.Thread(target=self._feed, args=(data,), name="vmrun-ssh-input", daemon=True).start()
 
     def upload(self, blocks: Iterable[bytes], *, stall: float, timeout: float) -> None:
         """Send input as the command takes it, and its end. A command that ended early is not an error here."""
         self._channel.settimeout(stall)
         give_up = self._clock.monotonic() + timeout
         for block in blocks:
-            try:
-                self._channel.sendall(block)
-            except TimeoutError as error:
-                raise Unreachable(f"the machine took nothing of an upload for {stall:.0f} s") from error
-            except OSError:
+            if not self._send(block, stall):
                 return
             if self._clock.monotonic() > give_up:
                 raise CommandTimeout(f"an upload took longer than {timeout:.0f} s")
-        self._channel.shutdown_write()
+        self._end_input()
 
     def finish(self, *, timeout: float, most: int) -> Completed:
         """Wait for the end; `most` bytes of output are taken. The exit code is -1 if a signal ended the command."""
@@ -74,19 +73,36 @@ class Exchange:
         if not self._channel.status_event.wait(max(left, 0.001)):
             raise self._late()
         code = self._channel.exit_status
-        transport = self._channel.get_transport()
-        if code == -1 and not transport.is_active():
+        if code == -1 and self._is_broken():
             raise Unreachable(f"the connection broke while {self._name} ran")
         return Completed(code, stdout, stderr)
 
-    def _send(self, blocks: Iterable[bytes]) -> None:
+    def _is_broken(self) -> bool:
+        """Whether the channel closed because its connection did."""
+        transport = self._channel.get_transport()
+        # The library closes channels a moment before it says that the connection is gone.
+        transport.join(_GOING)
+        return not transport.is_active()
+
+    def _feed(self, data: bytes) -> None:
+        # For as long as it takes: what ends the wait is the end of the command, or `finish` giving up on it.
+        self._channel.settimeout(None)
+        if self._send(data, math.inf):
+            self._end_input()
+
+    def _send(self, data: bytes, stall: float) -> bool:
+        """Whether it went out; if not, the command has ended or the connection broke, and `finish` tells which."""
         try:
-            for block in blocks:
-                self._channel.sendall(block)
+            self._channel.sendall(data)
+        except TimeoutError as error:
+            raise Unreachable(f"the machine took nothing of an upload for {stall:.0f} s") from error
+        except _broken():
+            return False
+        return True
+
+    def _end_input(self) -> None:
+        with suppress(*_broken()):
             self._channel.shutdown_write()
-        except OSError:
-            # The command ended without reading its input, or the connection broke; `finish` tells which.
-            return
 
     def _collect(self, give_up: float, most: int) -> tuple[bytes, bytes]:
         channel = self._channel
@@ -116,17 +132,21 @@ class Exchange:
 @contextmanager
 def exchange(transport: paramiko.Transport, command: str, name: str, clock: Clock) -> Iterator[Exchange]:
     """Start `command` (quoted already) and close its channel in the end. Unreachable if it cannot be started."""
-    import paramiko
-
     try:
         channel = transport.open_session(timeout=transport.channel_timeout)
         channel.settimeout(transport.channel_timeout)
         channel.exec_command(command)
-    except (paramiko.SSHException, OSError, EOFError) as error:
+    except _broken() as error:
         raise Unreachable(f"cannot start {name} on the machine: {error or type(error).__name__}") from error
     try:
         yield Exchange(channel, name, clock)
-    except TimeoutError as error:
-        raise CommandTimeout(f"{name} did not end in its time on the machine") from error
     finally:
-        channel.close()
+        with suppress(*_broken()):
+            channel.close()
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    """What the library raises when a channel or its connection is gone."""
+    import paramiko
+
+    return (OSError, EOFError, paramiko.SSHException)
