@@ -15,22 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from .core.clock import Clock, Rng
-from .core.errors import ConfigError, Unreachable, UsageError, VmrunError
+from .core.errors import ConfigError, UsageError, VmrunError
 from .core.ids import new_id
 from .core.ledger import Desk, JobLedger, VmLedger
 from .core.model import JobState, Payload
 from .core.storage import BlobStore
 from .core.views import JobView, Plan, Verdict, VmView
-from .environment.install import InstallOptions
+from .environment.uv import index_variables
 from .fleet.bring_up import bring_up, nothing_fits
 from .fleet.deck import Session
 from .fleet.order import Order
-from .fleet.retire import retire
+from .fleet.retire import close_if_gone, retire
 from .handle import JobHandle
 from .reaper.sweep import Reaper
 from .registry import provisioner_names
 from .settings import Settings, load_settings
-from .submit.prepare import Preparer, Submission
+from .submit.prepare import Preparer, Submission, package_variables
 from .submit.publish import publish, put_payload, put_payload_file
 from .submit.request import SubmitRequest
 from .watch.observe import JobObserver, cost_at_most, find_job, job_ids, view_vm, vm_ids
@@ -39,6 +39,8 @@ from .wiring import Wiring
 log = logging.getLogger(__name__)
 OnStage = Callable[[str], None]
 
+#: Seconds after a submission in which its own client may still be getting it a machine.
+REVIVE_AFTER = 5.0
 #: Clouds that a reaper's pass looks at without being told: those that cost no request elsewhere.
 NEAR = ("local", "docker")
 
@@ -196,7 +198,7 @@ class Client:
         if fold.submit is None:
             raise UsageError(f"there is no job {job} in this store", hint="`vmrun status` lists the jobs")
         spec = fold.spec
-        index = InstallOptions(variables=self._index_variables()).to_data()
+        variables = index_variables(package_variables(self.settings, os.environ))
         order = Order(
             job=job,
             on=spec.on,
@@ -206,18 +208,13 @@ class Client:
             max_lifetime=spec.max_lifetime,
             timings=self._wiring.timings(spec.on),
             needs_packages=spec.environment is not None,
-            index={"variables": index["variables"]},
+            index={"variables": variables},
             ca_file=self.settings.environment.ca_file or os.environ.get("SSL_CERT_FILE", ""),
         )
         self._wiring.on_stage = on_stage or _silent
         vm = bring_up(self._wiring.deck, order, on_stage or _silent)
         self._brought[job] = vm
         return vm
-
-    def _index_variables(self) -> dict[str, str]:
-        """Where packages come from, for a machine: what is said of indexes, and nothing else of this environment."""
-        said = self._preparer(Path(), _silent).variables()
-        return {name: value for name, value in said.items() if name.startswith("UV_") and "INDEX" in name}
 
     def continue_in_background(self, job: str) -> None:
         """Have a process of its own get the job a machine; it outlives this one."""
@@ -234,11 +231,20 @@ class Client:
             )
 
     def revive(self, job: str) -> None:
-        """Get a machine for a job that waits for one and has none on its way."""
+        """Get a job a machine if it has none any more and none on its way: its client died, or its VM was lost.
+
+        Raises what getting a machine raises.
+        """
         view = JobObserver(self.desk, job).look()
-        if view.state is JobState.pending and view.created + 5 < self.desk.clock.now():
-            with contextlib.suppress(Unreachable):
-                self.bring_up(job)
+        if view.state.ended:
+            return
+        alive = [vm for vm in view.vms if vm.state not in ("gone", "failed") and not self._lost(vm.id)]
+        if alive or view.created + REVIVE_AFTER > self.desk.clock.now():
+            return
+        self.bring_up(job)
+
+    def _lost(self, vm: str) -> bool:
+        return close_if_gone(self._wiring.deck, vm)
 
     def settle(self, view: JobView) -> None:
         """Give back what this client brought up for a job that ended, unless it was asked to stay warm."""

@@ -13,15 +13,19 @@ from .core.blocks import Status
 from .core.errors import JobCancelled, JobFailed, UsageError
 from .core.ledger import JobLedger
 from .core.model import JobState
+from .core.outcomes import Outcome
 from .core.records import FileRef
 from .core.views import JobResults, JobView, OutputChunk, Snapshot, TaskFailure
 from .watch.files import bring_home
 from .watch.logs import OutputReader
 from .watch.observe import JobObserver
-from .watch.results import ResultReader, exception_of, failure_of, value_of
+from .watch.results import CannotOpen, ResultReader, exception_of, failure_of, unopened, value_of
 
 if TYPE_CHECKING:
     from .client import Client
+
+#: Seconds between looks at whether the job's machine is still there.
+REVIVE_EVERY = 15.0
 
 
 class JobHandle:
@@ -54,7 +58,11 @@ class JobHandle:
         reader = OutputReader(self._desk.store, self.id)
         pause, longest = self._client.polls(self.id)
         pause, before = max(pause, 0.01), None
+        revived = self._clock.monotonic()
         while True:
+            if self._clock.monotonic() - revived > REVIVE_EVERY:
+                self._client.revive(self.id)
+                revived = self._clock.monotonic()
             view = self.status()
             chunks = tuple(reader.read()) if output else ()
             yield Snapshot(view, waiting_for(view), chunks)
@@ -119,17 +127,15 @@ class JobHandle:
         values: list[Any] = [None] * total
         failures: list[TaskFailure] = []
         for outcome in reader.outcomes():
-            if outcome.status is Status.ok:
-                values[outcome.task] = value_of(outcome)
-            else:
-                failures.append(failure_of(outcome))
+            opened = _open(outcome, failures)
+            if opened is not None:
+                (values[outcome.task],) = opened
         reduced, has_reduced = None, False
         if spec.reduce:
             for outcome in reader.outcomes(reduce=True):
-                if outcome.status is Status.ok:
-                    reduced, has_reduced = value_of(outcome), True
-                else:
-                    failures.append(failure_of(outcome))
+                opened = _open(outcome, failures)
+                if opened is not None:
+                    (reduced,), has_reduced = opened, True
         files = tuple(bring_home(self._client.blobs, self.id, reader.files(), directory)) if directory else ()
         return JobResults(values, failures, reduced, has_reduced, files)
 
@@ -190,6 +196,18 @@ class JobHandle:
         if ledger.refresh().submit is None:
             raise UsageError(f"there is no job {self.id} in this store", hint="`vmrun status` lists the jobs")
         return ledger.cancel("user") and self._client.settle_cancelled(self.id)
+
+
+def _open(outcome: Outcome, failures: list[TaskFailure]) -> tuple[Any] | None:
+    """The value of an outcome; None, and an entry in `failures`, where there is none."""
+    if outcome.status is not Status.ok:
+        failures.append(failure_of(outcome))
+        return None
+    try:
+        return (value_of(outcome),)
+    except CannotOpen as error:
+        failures.append(unopened(outcome, error))
+        return None
 
 
 def waiting_for(view: JobView) -> str:

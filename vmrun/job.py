@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import functools
 import re
-import sys
-import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
@@ -277,16 +275,3 @@ CHECKS: dict[str, Callable[[object, str], Any]] = {
     "name": _name,
     "env": _env,
 }
-
-
-class _CallableModule(types.ModuleType):
-    """The module itself, which the import system puts where the package has the decorator of the same name.
-
-    Whatever imports `vmrun.job` first makes the package's attribute `job` the module; so it acts as the decorator.
-    """
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        return job(*args, **options)
-
-
-sys.modules[__name__].__class__ = _CallableModule

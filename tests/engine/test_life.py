@@ -134,6 +134,35 @@ def test_workers_that_cannot_start_are_reported_with_the_reason(make_bench: Make
     assert "this cloudpickle is broken" in bench.died
 
 
+def test_an_agent_survives_what_user_code_makes_the_runner_say(make_bench: MakeBench, tmp_path: Path) -> None:
+    """The runner belongs to the user of the job; here it is made to send nonsense by a module in its place."""
+    for at, nonsense in enumerate(NONSENSE):
+        app = tmp_path / f"app{at}"
+        (app / "vmrun" / "agent" / "runner").mkdir(parents=True)
+        for package in ("vmrun", "vmrun/agent", "vmrun/agent/runner"):
+            (app / package / "__init__.py").touch()
+        program = (
+            f"import socket\ndef main(arguments):\n    s = socket.socket(fileno=int(arguments[0]))\n    {nonsense}\n"
+        )
+        (app / "vmrun" / "agent" / "runner" / "loop.py").write_text(program)
+        bench = make_bench(app_path=str(app))
+        bench.until(lambda bench=bench: bench.died)
+        assert "cannot be read" in bench.died, nonsense
+
+
+NONSENSE = (
+    "s.sendall(b'x' * 100)",
+    "s.sendall(b'VMF' + bytes([33]) + (2).to_bytes(4, 'little') + (1 << 40).to_bytes(8, 'little') + b'{}')",
+    "s.sendall(b'VMF' + bytes([33]) + (2).to_bytes(4, 'little') + (4).to_bytes(8, 'little') + b'{}junk')",
+    "s.sendall(b'VMF' + bytes([34]) + (2).to_bytes(4, 'little') + (0).to_bytes(8, 'little') + b'{}')",
+    (
+        'h = b\'{"path": "/etc/shadow", "task": 1, "freed": 0}\';'
+        " s.sendall(b'VMF' + bytes([34]) + len(h).to_bytes(4, 'little') + (0).to_bytes(8, 'little') + h)"
+    ),
+    "s.sendall(b'VMF' + bytes([48]) + (2).to_bytes(4, 'little') + (3).to_bytes(8, 'little') + b'{}abc')",
+)
+
+
 def test_an_interpreter_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     spec = EngineSpec(str(tmp_path / "no-python"), APP, str(tmp_path / "engine"), 2, "job")
     with pytest.raises(UsageError, match="no-python") as caught:

@@ -194,7 +194,7 @@ def test_a_large_result_is_a_file(bench: Bench) -> None:
     for number in range(12):
         assert outcomes[number] == ({"data": bytes([number]) * 3_000_000} if number % 4 == 1 else number)
         assert bench.facts[number]["attempt"] == 0
-    assert all(path.is_relative_to(bench.directory / "spool") for path in bench.large.values())
+    assert all(path.is_relative_to(bench.directory / "taken") for path in bench.large.values())
 
 
 def test_a_large_result_that_cannot_be_pickled_leaves_no_file(bench: Bench) -> None:
@@ -204,7 +204,7 @@ def test_a_large_result_that_cannot_be_pickled_leaves_no_file(bench: Bench) -> N
     bench.run(work, [0])
     assert bench.outcomes[0]["kind"] == "unpicklable"
     assert "result[1] is a generator" in bench.outcomes[0]["message"]
-    assert list((bench.directory / "spool").iterdir()) == []
+    assert list((bench.directory / "run" / "spool").iterdir()) == []
 
 
 @pytest.mark.parametrize("size", [500_000, 1_000_000, 1_100_000])

@@ -90,6 +90,21 @@ def test_a_reduce_knows_the_classes_of_all_workers(make_bench: MakeBench, code: 
     assert bench.outcomes[30] == (sum(n * n for n in range(30)), 30)
 
 
+def test_processes_that_a_job_starts_find_its_functions(make_bench: MakeBench, code: Path) -> None:
+    (code / "spawning.py").write_text(
+        "import multiprocessing\n"
+        "def double(x):\n    return 2 * x\n"
+        "def f(x):\n"
+        "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+        "        return pool.map(double, [x])\n"
+    )
+    bench = make_bench(code_path=str(code))
+    bench.source(code / "spawning.py", "f")
+    bench.feed([4])
+    bench.finish()
+    assert bench.outcomes[0] == [8]
+
+
 def test_a_file_that_cannot_be_imported_says_where(make_bench: MakeBench, code: Path) -> None:
     (code / "bad.py").write_text("import json\nimport not_there\n")
     bench = make_bench(code_path=str(code))

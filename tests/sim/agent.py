@@ -245,9 +245,7 @@ class JobRun:
             process.sleep(process.rng.uniform(0.0, self.scene.plan(self.job).task_seconds))
             blocks.append(self.outcome(task, arguments))
             self.agent.unsaved = len(blocks)
-            if self.scene.world.faulty and process.rng.random() < knobs.nap:
-                process.machine.pause(process.rng.choice(knobs.pauses))
-                process.sleep(0.0)
+            self.scene.nap(process)
             if len(blocks) >= knobs.commit_tasks or at == len(tasks) - 1:
                 if not self.commit(shard, epoch, blocks):
                     return

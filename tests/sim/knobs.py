@@ -50,7 +50,7 @@ class Knobs:
     stall: float
     #: Probability that an agent gives its shard back after a task.
     release: float
-    #: Probability that a machine is paused right when it holds an outcome that is not committed.
+    #: Probability that a VM sleeps when it holds an outcome that is not committed, or is about to commit or claim.
     nap: float
     #: Whether those who are about to give, drain or condemn a VM wait for each other, so that they race.
     meet: bool

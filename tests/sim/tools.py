@@ -19,7 +19,7 @@ from vmrun.core import outcomes
 from vmrun.core.errors import StoreUnavailable
 from vmrun.core.journal import Journal
 from vmrun.core.ledger import Desk
-from vmrun.core.records import Assign, Delete, Drain, Entry, Record
+from vmrun.core.records import Assign, Claim, Delete, Drain, Entry, Record, Results
 
 T = TypeVar("T")
 DEPLOYMENT = "0" * 25 + "d"
@@ -57,6 +57,12 @@ class Scene:
         process.sleep(process.rng.uniform(0.0, 1.5))
         self.meetings[prefix] -= 1
 
+    def nap(self, process: Process) -> None:
+        """Now and then the machine sleeps at the worst of times: with work in hand, or between look and act."""
+        if self.world.faulty and process.rng.random() < self.knobs.nap:
+            process.machine.pause(process.rng.choice(self.knobs.pauses))
+            process.sleep(0.0)
+
     def desk(self, process: Process, writer: str = "client") -> Desk:
         """A process's own desk, as it is right after its start."""
         return Desk(self.store, process, process.rng, fake_keyring(), FakeSigner(writer))  # type: ignore[arg-type]
@@ -85,6 +91,8 @@ def watched(scene: Scene) -> Iterator[None]:
         def append(self, body: Record, attachment: bytes = b"") -> Entry | None:
             assert isinstance(self._clock, Process)
             self._clock.stall()
+            if isinstance(body, Claim | Results):
+                scene.nap(self._clock)
             if scene.knobs.meet and isinstance(body, Assign | Delete | Drain):
                 scene.meet(self._clock, self.prefix)
             resent, n = self._doubtful, self.next

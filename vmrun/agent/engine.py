@@ -12,6 +12,7 @@ import os
 import selectors
 import signal
 import socket
+import struct
 import subprocess
 from array import array
 from collections import deque
@@ -19,14 +20,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vmrun.core.blocks import BlockError, ResultBlock, Status, TaskBlock, failure
+from vmrun.core.blocks import ResultBlock, Status, TaskBlock, failure
 from vmrun.core.clock import Clock, system_rng
 from vmrun.core.errors import UsageError
 from vmrun.core.ids import new_id
 
 from .runner import launch
 from .runner.chunks import OVERHEAD, Work, WorkQueue
-from .runner.frames import Frame, FrameError, FrameReader, FrameWriter, Kind
+from .runner.frames import REPLY_MAX, Frame, FrameReader, FrameWriter, Kind
 from .runner.outputs import STDOUT, records
 from .runner.processes import is_running, marked
 
@@ -160,7 +161,7 @@ class Engine:
             env = launch.environment(spec.env, spec.user, self._mark)
             paths = (spec.python, spec.app_path, spec.directory)
             self._process = launch.start(paths, spec.user, env, theirs.fileno())
-        except (OSError, KeyError, subprocess.SubprocessError) as error:
+        except (OSError, KeyError, ValueError, subprocess.SubprocessError) as error:
             ours.close()
             launch.remove(spec.directory)
             raise UsageError(
@@ -171,7 +172,7 @@ class Engine:
             theirs.close()
         ours.setblocking(False)
         self._channel = ours
-        self._reader, self._writer = FrameReader(ours), FrameWriter(ours)
+        self._reader, self._writer = FrameReader(ours, REPLY_MAX), FrameWriter(ours)
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
         self._wake_write.setblocking(False)
@@ -184,14 +185,16 @@ class Engine:
         #: Tasks and bytes that the runner has and has not answered for.
         self._ahead_tasks = self._ahead_bytes = 0
         self._done = 0
+        self._seized = 0
         self._dead = False
         self._closed = False
         self._configure()
 
     def _configure(self) -> None:
         spec = self._spec
-        names = ("directory", "workers", "job", "code_path", "app_path", "task_timeout", "kill_grace", "retries")
-        head = {name: getattr(spec, name) for name in (*names, "output_cap")}
+        names = ("workers", "job", "code_path", "app_path", "task_timeout", "kill_grace", "retries", "output_cap")
+        head = {name: getattr(spec, name) for name in names}
+        head["directory"] = os.path.join(spec.directory, launch.RUN)
         self._writer.push(Kind.configure, head)
         self._flush()
 
@@ -299,7 +302,8 @@ class Engine:
         try:
             for frame in self._reader.read(_READ_BYTES):
                 self._take(frame)
-        except (FrameError, BlockError) as error:
+        except (OSError, LookupError, TypeError, ValueError, struct.error) as error:
+            # The runner is the job's user: whatever user code may have done to it must not end this process.
             self._died(f"what the runner sends cannot be read: {error}")
         if self._reader.closed:
             self._died("")
@@ -312,16 +316,21 @@ class Engine:
             self._events.append(Results(block, head["function"]))
         elif frame.kind is Kind.large:
             self._answered(1, head["freed"])
-            self._events.append(LargeResult(head["task"], head["path"], head["size"]))
+            path = self._seize("spool", head["path"])
+            self._events.append(LargeResult(int(head["task"]), path, os.stat(path).st_size))
         elif frame.kind is Kind.output:
             for task, attempt, stream, data in records(frame.body):
                 self._events.append(Output(task, attempt, "stdout" if stream == STDOUT else "stderr", bytes(data)))
         elif frame.kind is Kind.files:
-            self._events.append(Files(head["task"], head["attempt"], head["path"]))
+            self._events.append(Files(int(head["task"]), int(head["attempt"]), self._seize("files", head["path"])))
         elif frame.kind is Kind.load:
             self._events.append(Load(head["running"], head["queued"] + self._queue.tasks, self._done))
         elif frame.kind is Kind.fatal:
             self._died(head["reason"])
+
+    def _seize(self, part: str, path: str) -> str:
+        self._seized += 1
+        return launch.take(self._spec.directory, part, path, self._seized)
 
     def _answered(self, count: int, freed: int) -> None:
         self._done += count

@@ -31,7 +31,8 @@ def error_of(view: JobView, results: JobResults | None) -> VmrunError | None:
     """The error that an ended job stands for; None for one that succeeded."""
     if view.state is JobState.cancelled:
         return JobCancelled(f"job {view.id} was cancelled", hint=f"`vmrun result {view.id}` has what had finished")
-    if view.state is JobState.failed:
+    unusable = view.state is JobState.done and results is not None and results.failures
+    if view.state is JobState.failed or unusable:
         message, hint = failures.summary(view, results.failures if results is not None else ())
         return JobFailed(message, hint=hint)
     return None

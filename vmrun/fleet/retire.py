@@ -47,6 +47,30 @@ def retire(deck: Deck, vm: str, why: str, on_stage: OnStage, *, seen: int | None
     return True
 
 
+def close_if_gone(deck: Deck, vm: str) -> bool:
+    """Note in its journal that a VM is no more, if its cloud does not have it; whether it is gone.
+
+    A VM that was intended but not seen yet may still appear: it counts as gone only after its boot grace.
+    """
+    ledger = VmLedger(deck.desk, vm)
+    fold = ledger.refresh()
+    if fold.intent is None or fold.gone is not None:
+        return True
+    provisioner = deck.provisioner(fold.intent.on)
+    try:
+        there = provisioner.get(fold.cloud_id or fold.intent.name).state is not InstanceState.gone
+    except InstanceNotFound:
+        there = False
+    young = not fold.cloud_id and deck.desk.clock.now() < fold.intended_at + fold.intent.boot_grace
+    if there or young:
+        return False
+    ledger.delete("its cloud does not have it any more", "client")
+    ledger.gone("not found")
+    deck.desk.store.delete(keys.vm_index(vm))
+    Session.of(deck, vm).remove()
+    return True
+
+
 def _gone(deck: Deck, provisioner: Provisioner, identifier: str) -> bool:
     clock = deck.desk.clock
     deadline = clock.monotonic() + WATCH

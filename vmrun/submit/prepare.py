@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,7 @@ class Preparer:
         self._directory = directory
         self._on_stage = on_stage
         self._same_machine = same_machine
+        self._variables = package_variables(settings, os.environ)
 
     def prepare(self, request: SubmitRequest) -> Submission:
         """Raises UsageError or ConfigError for whatever cannot be submitted as it is."""
@@ -201,20 +202,8 @@ class Preparer:
 
     def _lock(self, wanted: EnvironmentSpec, target: Target) -> str:
         self._on_stage("resolving the environment")
-        locker = Locker(find_uv(), sys.executable, self._settings.cache_dir, self._on_stage, self.variables())
+        locker = Locker(find_uv(), sys.executable, self._settings.cache_dir, self._on_stage, self._variables)
         return lock_environment(wanted, target, locker)
-
-    def variables(self) -> dict[str, str]:
-        """Where packages come from: the configuration's indexes over those of this process's environment."""
-        environment = self._settings.environment
-        variables = dict(os.environ)
-        if environment.index_url:
-            variables["UV_DEFAULT_INDEX"] = environment.index_url
-        if environment.extra_index_urls:
-            variables["UV_INDEX"] = " ".join(environment.extra_index_urls)
-        if environment.ca_file:
-            variables["SSL_CERT_FILE"] = environment.ca_file
-        return variables
 
     def _inspect(self, script: Script, name: str, wanted: EnvironmentSpec, python: str) -> Inspection:
         interpreter = Path(sys.executable)
@@ -222,7 +211,7 @@ class Preparer:
             self._on_stage("installing the environment here, to look at the job")
             lock = self._lock(wanted, this_machine(python)) if wanted else ""
             options = InstallOptions(
-                variables=self.variables(), ca_file=self._settings.environment.ca_file, compile_bytecode=False
+                variables=self._variables, ca_file=self._settings.environment.ca_file, compile_bytecode=False
             )
             root = self._settings.cache_dir / "environments"
             interpreter = ensure_environment(root, lock, python, find_uv(), options, self._on_stage)
@@ -249,6 +238,19 @@ class Preparer:
         arguments = submission.add_arguments(packed) if tasks else None
         submission.spec = replace(submission.spec, tasks=tasks, shard_size=tasks, arguments=arguments)
         return submission
+
+
+def package_variables(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment for uv: where packages come from, by the configuration, over what `environ` says."""
+    environment = settings.environment
+    variables = dict(environ)
+    if environment.index_url:
+        variables["UV_DEFAULT_INDEX"] = environment.index_url
+    if environment.extra_index_urls:
+        variables["UV_INDEX"] = " ".join(environment.extra_index_urls)
+    if environment.ca_file:
+        variables["SSL_CERT_FILE"] = environment.ca_file
+    return variables
 
 
 def _one_task(submission: Submission) -> Submission:

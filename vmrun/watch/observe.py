@@ -124,7 +124,8 @@ class JobObserver:
     def _state(self, fold: JobFold, vms: tuple[tuple[VmView, Heartbeat | None], ...]) -> JobState:
         if fold.final is not None:
             return JobState(fold.final.outcome)
-        if any(ledger.fold.owner for ledger in self.shards.values()):
+        owners = {ledger.fold.owner for ledger in self.shards.values()} - {""}
+        if any(not self._vm(owner).fold.ended for owner in owners):
             return JobState.running
         if any(view.state in ("ready", "draining", "suspected") for view, _ in vms):
             return JobState.running

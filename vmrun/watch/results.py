@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import pickle
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +28,12 @@ class TaskError(JobFailed):
     """A task that failed without an exception that could be brought home."""
 
     code = "task-failed"
+
+
+class CannotOpen(TaskError):
+    """A result that arrived whole, and whose own code refuses to be unpickled here."""
+
+    code = "task-result"
 
 
 class ResultReader:
@@ -67,7 +74,10 @@ class ResultReader:
 
 
 def value_of(outcome: Outcome) -> Any:
-    """The value that the task returned. Raises what it raised (the remote traceback as `__cause__`), or TaskError."""
+    """The value that the task returned. Raises what it raised (the remote traceback as `__cause__`), or TaskError.
+
+    Of a value that cannot be had here, CannotOpen is raised, or UsageError when that can be changed.
+    """
     if outcome.status is not Status.ok:
         raise exception_of(outcome)
     if outcome.python != PYTHON:
@@ -82,6 +92,26 @@ def value_of(outcome: Outcome) -> Any:
             f"the result of task {outcome.task} needs the module {error.name!r}, which is not installed here",
             hint=f"install it, for instance with `pip install {error.name}`",
         ) from error
+    except (Exception, SystemExit) as error:  # the result's own code runs here, and may raise anything
+        raise CannotOpen(
+            f"the result of task {outcome.task} cannot be opened here: {_said(error)}", hint=HINTS["unpicklable"]
+        ) from error
+
+
+def unopened(outcome: Outcome, error: CannotOpen) -> TaskFailure:
+    """A task whose result cannot be opened, as a failure of that task alone."""
+    cause = error.__cause__
+    assert cause is not None
+    text = "".join(traceback.format_exception(cause))
+    return TaskFailure(outcome.task, "unpicklable", type(cause).__name__, f"here it raises {_said(cause)}", text, None)
+
+
+def _said(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - the user's own __str__
+        text = ""
+    return f"{type(error).__name__}: {text[:1000]}" if text else type(error).__name__
 
 
 def failure_of(outcome: Outcome) -> TaskFailure:
@@ -126,6 +156,6 @@ def _unpickle(text: object, python: str) -> BaseException | None:
         return None
     try:
         found = pickle.loads(base64.b64decode(text))
-    except Exception:  # noqa: BLE001 - a user's class may raise anything here; the text of it is shown instead
+    except (Exception, SystemExit):  # noqa: BLE001 - a user's class may raise anything here; its text is shown instead
         return None
     return found if isinstance(found, BaseException) and not isinstance(found, VmrunError) else None

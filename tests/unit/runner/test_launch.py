@@ -45,8 +45,36 @@ def test_the_directory_is_made_anew_and_private(tmp_path: Path) -> None:
     directory.mkdir()
     (directory / "old").write_text("left by an engine that died")
     launch.make_directories(str(directory), "")
-    assert sorted(path.name for path in directory.iterdir()) == sorted(launch.PARTS)
-    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert sorted(path.name for path in directory.iterdir()) == [launch.RUN, launch.TAKEN]
+    assert sorted(path.name for path in (directory / launch.RUN).iterdir()) == sorted(launch.PARTS)
+    assert stat.S_IMODE((directory / launch.RUN).stat().st_mode) == 0o700
+    assert stat.S_IMODE((directory / launch.TAKEN).stat().st_mode) == 0o700
+
+
+def test_only_what_the_runner_may_leave_is_taken_from_it(tmp_path: Path) -> None:
+    """The runner is user code's own user; the agent may be root and carries what it takes to the store."""
+    directory = tmp_path / "engine"
+    launch.make_directories(str(directory), "")
+    spool, files = directory / "run" / "spool", directory / "run" / "files"
+    secret = tmp_path / "secret"
+    secret.write_text("canary")
+    (spool / "good").write_text("result")
+    (spool / "link").symlink_to(secret)
+    (spool / "folder").mkdir()
+    os.link(secret, spool / "hard")
+    (files / "link").symlink_to(tmp_path)
+    (files / "3-0").mkdir()
+
+    taken = Path(launch.take(str(directory), "spool", "/elsewhere/good", 1))
+    assert taken.read_text() == "result"
+    assert taken.parent == directory / "taken"
+    assert Path(launch.take(str(directory), "files", str(files / "3-0"), 2)).is_dir()
+    for part, name in (("spool", "link"), ("spool", "folder"), ("spool", "hard"), ("files", "link")):
+        with pytest.raises(ValueError, match="something else"):
+            launch.take(str(directory), part, name, 3 + len(part + name))
+    with pytest.raises(OSError):
+        launch.take(str(directory), "spool", str(secret), 4)
+    assert secret.read_text() == "canary"
 
 
 def test_directories_that_nobody_may_enter_are_removed(tmp_path: Path) -> None:

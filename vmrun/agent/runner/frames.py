@@ -23,8 +23,11 @@ _LEAD = struct.Struct("<3sBIQ")
 _MAGIC = b"VMF"
 #: Bytes of a head at most: heads are small, a definition's or a result's bulk travels in the body.
 HEAD_MAX = 1024 * 1024
-#: Bytes of a body at most; one argument is one body, and the largest VMs have a few times this much memory.
-BODY_MAX = 1 << 41
+#: Bytes of a body at most; one argument is one body, and no VM has more memory than this.
+BODY_MAX = 1 << 45
+#: Bytes of a body at most on the way back, where all that is large goes into files. Whoever reads it need not trust
+#: the sender, which shares its user, if not its process, with the user's code.
+REPLY_MAX = 256 * 1024 * 1024
 #: Bytes that one read asks for while it collects small frames.
 _SCRATCH = 64 * 1024
 #: Buffers that one `sendmsg` takes (IOV_MAX is 1024 on Linux).
@@ -74,10 +77,10 @@ def _start(kind: Kind, head: dict[str, Any], parts: Sequence[Buffer]) -> bytes:
     return _LEAD.pack(_MAGIC, kind, len(text), size) + text
 
 
-def _lead(data: Buffer) -> tuple[Kind, int, int]:
+def _lead(data: Buffer, limit: int = BODY_MAX) -> tuple[Kind, int, int]:
     """Kind, head length, body length. Raises FrameError."""
     magic, code, head_size, body_size = _LEAD.unpack(data)
-    if magic != _MAGIC or head_size > HEAD_MAX or body_size > BODY_MAX:
+    if magic != _MAGIC or head_size > HEAD_MAX or body_size > limit:
         raise FrameError("foreign bytes on a protocol socket")
     try:
         return Kind(code), head_size, body_size
@@ -96,10 +99,11 @@ def _frame(kind: Kind, data: memoryview, head_size: int) -> Frame:
 
 
 class FrameReader:
-    """Collects frames from a non-blocking socket."""
+    """Collects frames from a non-blocking socket; `limit` is for the bytes of a body."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, limit: int = BODY_MAX) -> None:
         self._channel = channel
+        self._limit = limit
         self._scratch = memoryview(bytearray(_SCRATCH))
         self._begun = bytearray()
         self._kind = Kind.hello
@@ -146,7 +150,7 @@ class FrameReader:
                 view = view[missing:]
                 if len(self._begun) < _LEAD.size:
                     return
-                self._kind, self._head_size, body_size = _lead(self._begun)
+                self._kind, self._head_size, body_size = _lead(self._begun, self._limit)
                 self._begun.clear()
                 self._data, self._filled = memoryview(bytearray(self._head_size + body_size)), 0
             size = min(len(view), len(self._data) - self._filled)

@@ -108,6 +108,10 @@ class Functions:
             raise
         self._by_value.again(JOB_MODULE)
         self._module = path, module
+        # Processes that the job starts itself get its functions by name.
+        replace_link(os.path.join(self._tools, f"{JOB_MODULE}.py"), path)
+        if self._tools not in sys.path:
+            sys.path.append(self._tools)
         return module
 
 
@@ -211,10 +215,13 @@ def link_tools(tools: str, app_path: str) -> None:
     origin = "" if found is None or found.origin is None else os.path.realpath(found.origin)
     if origin.startswith(os.path.realpath(app_path) + os.sep):
         names.append("cloudpickle")
-    os.makedirs(tools, exist_ok=True)
     for name in names:
-        link = os.path.join(tools, name)
-        if not os.path.lexists(link):
-            temporary = f"{link}.{os.getpid()}"
-            os.symlink(os.path.join(app_path, name), temporary)
-            os.replace(temporary, link)
+        replace_link(os.path.join(tools, name), os.path.join(app_path, name))
+
+
+def replace_link(link: str, target: str) -> None:
+    """Have `link` point to `target`, also while other workers do the same."""
+    os.makedirs(os.path.dirname(link), exist_ok=True)
+    temporary = f"{link}.{os.getpid()}"
+    os.symlink(target, temporary)
+    os.replace(temporary, link)

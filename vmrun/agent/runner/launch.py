@@ -9,7 +9,9 @@ import stat
 import subprocess
 from collections.abc import Mapping
 
-#: Directories below the engine's: large results, files of tasks, files being written, what programs import from.
+#: Below the engine's directory: what the job's user may write to, and where the agent keeps what it took from there.
+RUN, TAKEN = "run", "taken"
+#: Below `RUN`: large results, files of tasks, files being written, what programs import from.
 PARTS = ("spool", "files", "output", "path")
 LOG = "runner.log"
 #: Of the agent's own environment user code gets these, and nothing else: it may hold credentials.
@@ -48,16 +50,31 @@ sys.exit(main(sys.argv[2:]))
 
 
 def make_directories(directory: str, user: str) -> None:
-    """An empty engine directory that `user` ("": this process's) may write to."""
+    """An empty engine directory, with a part that `user` ("": this process's) may write to."""
     remove(directory)
-    os.makedirs(directory, mode=0o700)
-    paths = [directory, *(os.path.join(directory, part) for part in PARTS)]
-    for path in paths[1:]:
+    os.makedirs(directory, mode=0o711)
+    os.mkdir(os.path.join(directory, TAKEN), mode=0o700)
+    run = os.path.join(directory, RUN)
+    for path in (run, *(os.path.join(run, part) for part in PARTS)):
         os.mkdir(path, mode=0o700)
-    if user:
-        entry = pwd.getpwnam(user)
-        for path in paths:
+        if user:
+            entry = pwd.getpwnam(user)
             os.chown(path, entry.pw_uid, entry.pw_gid)
+
+
+def take(directory: str, part: str, path: str, number: int) -> str:
+    """Move what the runner says it has left at `path`, in `part`, out of reach of the job's user; its new path.
+
+    The runner is the job's user and not trusted: neither the path nor what is there. Raises OSError, ValueError.
+    """
+    source = os.path.join(directory, RUN, part, os.path.basename(path))
+    target = os.path.join(directory, TAKEN, str(number))
+    os.rename(source, target)
+    state = os.lstat(target)
+    wanted = stat.S_ISDIR if part == "files" else stat.S_ISREG
+    if not wanted(state.st_mode) or (part != "files" and state.st_nlink != 1):
+        raise ValueError(f"{part} of the engine hold something else than they should")
+    return target
 
 
 def remove(directory: str) -> None:
@@ -94,7 +111,7 @@ def start(paths: tuple[str, str, str], user: str, env: dict[str, str], fd: int) 
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            cwd=directory,
+            cwd=os.path.join(directory, RUN),
             env=env,
             pass_fds=[fd],
             # A Ctrl-C in the agent's terminal is the agent's business.

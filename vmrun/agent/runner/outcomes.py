@@ -27,6 +27,8 @@ from .slots import Chunk, RunnerConfig, Slot
 #: A task whose worker was killed from outside, by a SIGKILL that nobody here sent, is tried again this many times,
 #: whatever the job's retries: the machine may have been short of memory because of its neighbours.
 LOSSES_MAX = 2
+#: Bytes of output that travel together.
+OUTPUT_BATCH = 1024 * 1024
 #: Tasks in one block of failures that need no telling apart.
 _SAME_MAX = 4096
 _GIB = 1024**3
@@ -54,6 +56,7 @@ class Outcomes:
         #: Tasks whose outcome was passed on.
         self.done = 0
         self._output: list[Buffer] = []
+        self._output_size = 0
 
     # --- what workers send ---
 
@@ -269,6 +272,9 @@ class Outcomes:
     def _sink(self, record: bytes, data: Buffer) -> None:
         self._output.append(record)
         self._output.append(data)
+        self._output_size += len(data)
+        if self._output_size > OUTPUT_BATCH:
+            self.flush_output()
 
     def _pass_output(self, slot: Slot, chunk: Chunk, moves: memoryview) -> None:
         for task, *ends in _moves(moves):
@@ -280,6 +286,7 @@ class Outcomes:
         if self._output:
             self._agent.push(Kind.output, {}, b"".join(self._output))
             self._output.clear()
+            self._output_size = 0
 
 
 def _verdict(death: Death, last: str, *, began: bool) -> tuple[Status, bytes]:

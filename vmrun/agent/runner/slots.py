@@ -16,7 +16,7 @@ from vmrun.core.blocks import Status, TaskBlock
 
 from . import system
 from .chunks import Work
-from .frames import FrameReader, FrameWriter, Kind
+from .frames import REPLY_MAX, FrameReader, FrameWriter, Kind
 from .guard import Guard, Place, raise_and_close, reset_signals
 from .outputs import Outputs
 from .shared import CHUNK, STOP, Shared
@@ -175,7 +175,7 @@ def spawn(config: RunnerConfig, place: Place, limits: tuple[int, int]) -> Slot:
         _become_worker(config, place, theirs, (shared, outputs), (runner, limits))
     theirs.close()
     ours.setblocking(False)
-    return Slot(place, pid, ours, FrameReader(ours), FrameWriter(ours), shared, outputs)
+    return Slot(place, pid, ours, FrameReader(ours, REPLY_MAX), FrameWriter(ours), shared, outputs)
 
 
 def _become_worker(
@@ -195,6 +195,8 @@ def _become_worker(
         out, err = (stream.fd for stream in outputs.streams)
         _close_others({channel.fileno(), out, err})
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        # A crash with hundreds of gigabytes in memory must not write them to disk first.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         _volunteer()
         guard = Guard(place, out, err)
         fd = raise_and_close(channel.detach())

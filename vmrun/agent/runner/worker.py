@@ -65,10 +65,11 @@ class Worker:
         self._by_value = ByValue(place.code_path, place.job, JOB_MODULE)
         self._functions = Functions(place, app_path, self._by_value, guard.defaults)
         self._dumps: Callable[[Any], bytes] = cloudpickle.dumps
-        self._make_pickler = cloudpickle.Pickler
+        self._make_pickler: Any = cloudpickle.Pickler
         self._pickler: Any = cloudpickle.Pickler(shared.memory, protocol=5)
-        # Past cloudpickle's own `dump`, which only rewords an error, at twice the time for a small result.
-        self._dump: Callable[[Any], None] = super(cloudpickle.Pickler, self._pickler).dump
+        # Past cloudpickle's own `dump`, which only rewords an error, at twice the time for a small result. The class is
+        # named because without it Python 3.12 and later crash.
+        self._dump: Callable[[Any], None] = pickle.Pickler.dump.__get__(self._pickler, self._make_pickler)
         self._spilled = ("", 0)
         self._ends = (0, 0)
         #: Bytes of the outcomes whose rows are complete.
