@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .core.clock import Clock, Rng
-from .core.errors import ConfigError, UsageError, VmrunError
+from .core.errors import ConfigError, Corrupt, SchemaError, UsageError, VmrunError
 from .core.ids import new_id
 from .core.ledger import Desk, JobLedger, VmLedger
 from .core.model import JobState, Payload
@@ -33,10 +33,12 @@ from .settings import Settings, load_settings
 from .submit.prepare import Preparer, Submission, package_variables
 from .submit.publish import publish, put_payload, put_payload_file
 from .submit.request import SubmitRequest
-from .watch.observe import JobObserver, cost_at_most, find_job, job_ids, view_vm, vm_ids
+from .watch.observe import JobObserver, cost_at_most, find_job, job_ids, readable, view_vm, vm_ids
 from .wiring import Wiring
 
 log = logging.getLogger(__name__)
+#: What is logged is for programs that ask for it; a person is told by errors and progress.
+logging.getLogger("vmrun").addHandler(logging.NullHandler())
 OnStage = Callable[[str], None]
 
 #: Seconds after a submission in which its own client may still be getting it a machine.
@@ -287,9 +289,8 @@ class Client:
         return reaper.sweep(names, dry_run=dry_run, everything=all_, on_stage=stage)
 
     def _clouds_in_use(self) -> list[str]:
-        used = {
-            fold.intent.on for vm in vm_ids(self.desk) if (fold := VmLedger(self.desk, vm).refresh()).intent is not None
-        }
+        folds = (readable(VmLedger(self.desk, vm)) for vm in vm_ids(self.desk))
+        used = {fold.intent.on for fold in folds if fold is not None and fold.intent is not None}
         return [name for name in provisioner_names() if name in used or name in NEAR]
 
     def ssh_argv(self, vm: str) -> list[str]:
@@ -320,7 +321,8 @@ class Client:
         """Jobs, newest first; what cannot be read is left out."""
         views = []
         for job in job_ids(self.desk)[:limit]:
-            with contextlib.suppress(VmrunError):
+            # An id without a submission is one whose client died on the way.
+            with contextlib.suppress(Corrupt, SchemaError, UsageError):
                 views.append(JobObserver(self.desk, job).look())
         return views
 
@@ -335,6 +337,7 @@ class Client:
 
 def bring_up_job(settings: Settings, job: str) -> None:
     """The work of the background process that `--detach` leaves."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s level=%(levelname)s module=%(name)s %(message)s")
     client = Client(settings)
     view = client.handle(job).status()
     if view.state is JobState.pending:

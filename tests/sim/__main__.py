@@ -1,4 +1,5 @@
-"""Play histories: `python -m tests.sim --seed 7` shows one, `python -m tests.sim --seeds 10000` plays many.
+"""Play histories: `python -m tests.sim --seed 7` shows one, `--seeds 10000` plays many, `--points` lets one thing go
+wrong at every point of a small one.
 
 Ends with 1 if any history broke a rule; each such seed is printed with the command that shows it again.
 """
@@ -12,6 +13,7 @@ import time
 import traceback
 from concurrent.futures import ProcessPoolExecutor
 
+from tests.sim.points import failed_requests, failures, losses
 from tests.sim.run import SOMETIMES, Tally, how_to_replay, play_all, too_seldom
 from tests.sim.scenario import play
 
@@ -54,6 +56,17 @@ def play_many(first: int, count: int, processes: int) -> int:
     return 1 if tally.failures or seldom else 0
 
 
+def play_points() -> int:
+    """Everything that can go wrong once."""
+    points = [*losses(), *failed_requests()]
+    found = 0
+    for line in failures(points):
+        found += 1
+        print(line, flush=True)
+    print(f"{len(points)} points, {found} failed")
+    return 1 if found else 0
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
@@ -61,7 +74,10 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=500, help="how many to play")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--points", action="store_true", help="one fault at every point of a small history")
     options = parser.parse_args()
+    if options.points:
+        return play_points()
     if options.seed is not None:
         return show(options.seed)
     return play_many(options.first, options.seeds, options.processes)

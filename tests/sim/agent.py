@@ -274,9 +274,7 @@ class JobRun:
             self.scene.oracle.require(given == f"in {task}".encode(), f"task {task} was given {given!r}")
         payload = f"{self.job}|{task}|{self.agent.vm[-4:]}.{self.agent.life}.{self.agent.ran}".encode()
         failed = hash((len(self.job), task, self.scene.world.seed)) % 11 == 0
-        return ResultBlock(
-            task, bytes([failed]), lengths_of([payload]), payload, array("d", [0.0]), array("f", [1.0])
-        )
+        return ResultBlock(task, bytes([failed]), lengths_of([payload]), payload, array("d", [0.0]), array("f", [1.0]))
 
     def commit(self, shard: ShardLedger, epoch: int, blocks: list[ResultBlock]) -> bool:
         """Whether the shard is still this VM's; outcomes that could not be saved are left to others."""

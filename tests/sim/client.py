@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tests.sim.keys import fake_key
 from tests.sim.tools import DEPLOYMENT, Scene, insist
 from tests.sim.world import Machine, Process
 from vmrun.core import keys
@@ -17,8 +18,6 @@ from vmrun.core.ledger import Desk, JobLedger, ShardLedger, VmLedger
 from vmrun.core.model import FunctionSpec, JobSpec, ShardPlan
 from vmrun.core.outcomes import OutcomeReader, in_order
 from vmrun.core.records import Entry, Final, Intent, Ready, Submit
-
-from tests.sim.keys import fake_key
 
 FUNCTION = FunctionSpec("source", path="job.py", name="simulate")
 #: Seconds between looks.

@@ -23,12 +23,17 @@ class Rented:
 class Cloud:
     """Creates at most one instance per VM id, and boots it."""
 
-    def __init__(self, world: World, oracle: Oracle, boot: Callable[[Rented], None]) -> None:
+    def __init__(self, world: World, oracle: Oracle, boot: Callable[[Rented], None], unreliable: float) -> None:
         self._world = world
+        #: Probability of each misfortune, per call.
+        self._unreliable = unreliable
         self._oracle = oracle
         self._boot = boot
         self.rented: dict[str, Rented] = {}
         self._ever: set[str] = set()
+        #: Calls so far that change something, and the fate of some of them, by number.
+        self.calls = 0
+        self.fates: dict[int, str] = {}
 
     def create(self, vm: str) -> str:
         """Idempotent by VM id, even after the instance's end."""
@@ -82,7 +87,7 @@ class Cloud:
         if truth.deleted or truth.gone:
             world.note("instance that appeared after its DELETE")
         world.log(f"created {vm[-6:]}{' late' if late else ''}")
-        rented = self.rented[vm] = Rented(vm, Machine(world, f"vm-{vm[-4:]}"))
+        rented = self.rented[vm] = Rented(vm, Machine(world, f"vm-{len(self._ever)}"))
 
         def boot() -> None:
             if not rented.machine.dead:
@@ -98,7 +103,15 @@ class Cloud:
             world.wait(0.2)
             return ""
         world.wait(world.rng.uniform(0.1, 3.0) if world.rng.random() < 0.95 else world.rng.uniform(3.0, 60.0))
-        draw = world.rng.random()
-        if draw < 0.03:
+        fate = self._fate(verb, world.rng.random())
+        if fate == "before":
             raise CloudError("throttled", fault=Fault.throttle)
-        return "after" if draw < 0.06 else "late" if draw < 0.09 else ""
+        return fate
+
+    def _fate(self, verb: str, draw: float) -> str:
+        if verb in ("create", "delete"):
+            self.calls += 1
+            if self.calls in self.fates:
+                return self.fates[self.calls]
+        share = self._unreliable
+        return "before" if draw < share else "after" if draw < 2 * share else "late" if draw < 3 * share else ""

@@ -71,6 +71,14 @@ class Knobs:
     pauses: tuple[float, ...]
     #: Waits of a machine within which something befalls it.
     steps: int
+    #: What befalls whom at which of its waits, besides: (machine, wait, what, seconds).
+    strikes: tuple[tuple[str, int, str, float], ...] = ()
+    #: What becomes of which write, whatever the weather: (number, fate).
+    fates: tuple[tuple[int, str], ...] = ()
+    #: The same for calls that change something in the cloud.
+    cloud_fates: tuple[tuple[int, str], ...] = ()
+    #: Probability of each misfortune of a call to the cloud.
+    cloud: float = 0.03
 
 
 #: What intruders try. After the first three the journal cannot be trusted any more; the others must not matter.
@@ -124,6 +132,22 @@ def draw(seed: int) -> Knobs:
         steps=250,
     )
     return _directed(rng, knobs)
+
+
+def calm() -> Knobs:
+    """A small world in which nothing goes wrong by itself: to let one thing go wrong at every point of it."""
+    job = JobPlan(
+        open=False, tasks=4, shard_size=2, vms=2, keep_warm=60.0, start=0.0, cancel_after=0.0, task_seconds=10.0,
+        two_clients=False,
+    )  # fmt: skip
+    return Knobs(
+        jobs=(job, replace(job, open=True, tasks=2, vms=1, start=10.0)),
+        weather=Weather(before=0.0, after=0.0, late=0.0, slow=0.0, reply=1.0, late_seconds=60.0),
+        heartbeat=15.0, dead_after=30.0, contest=20.0, reap_every=30.0, reapers=1, register=120.0, budget=0.0,
+        commit_tasks=1, inline=0, stall=0.0, release=0.0, nap=0.0, meet=False, agents_drain=True, finisher="both",
+        quiet_at=10_000.0, intruder="", crash=0.0, restart=0.0, pause=0.0, partition=0.0, pauses=(60.0,), steps=1,
+        cloud=0.0,
+    )  # fmt: skip
 
 
 def _directed(rng: random.Random, knobs: Knobs) -> Knobs:

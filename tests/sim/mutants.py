@@ -14,7 +14,7 @@ from tests.sim.knobs import Knobs, draw
 from tests.sim.scenario import play
 from vmrun.core import journal as journals
 from vmrun.core import keys, records
-from vmrun.core.errors import KeyExists, KeyNotFound, StoreUnavailable
+from vmrun.core.errors import KeyExists, StoreUnavailable
 from vmrun.core.folds import Extent, ShardFold, VmFold
 from vmrun.core.journal import Journal
 from vmrun.core.ledger import JobLedger, OwnCheck, ShardLedger, VmLedger, WriterCheck
@@ -87,7 +87,7 @@ def take_exists_for_success(self: Journal, data: bytes) -> bool:
     raise StoreUnavailable("gave up")
 
 
-def take_doubt_for(won: bool) -> Callable[[Journal, bytes], bool]:  # noqa: FBT001
+def take_doubt_for(won: bool) -> Callable[[Journal, bytes], bool]:
     def send(self: Journal, data: bytes) -> bool:
         try:
             self._store.create(keys.entry(self.prefix, self.next), data)

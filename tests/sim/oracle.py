@@ -85,7 +85,7 @@ class Oracle:
         self.judged_dead: set[tuple[str, str]] = set()
         self.objects: Callable[[str], bytes | None] = lambda key: None
 
-    def require(self, holds: bool, what: str) -> None:  # noqa: FBT001
+    def require(self, holds: bool, what: str) -> None:
         if not holds:
             raise Violation(f"{what} (at {self._world.now:.1f} s)")
 

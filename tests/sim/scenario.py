@@ -32,6 +32,10 @@ class History:
     #: Virtual seconds.
     seconds: float
     seen: Counter[str]
+    #: How many waits each machine had, how many writes there were, and how many calls that changed the cloud.
+    steps: dict[str, int]
+    writes: int
+    calls: int
 
 
 def play(seed: int, *, trace: Callable[[str], None] | None = None, knobs: Knobs | None = None) -> History:
@@ -40,7 +44,8 @@ def play(seed: int, *, trace: Callable[[str], None] | None = None, knobs: Knobs 
     scene = furnish(world, knobs or draw(seed))
     try:
         with watched(scene):
-            world.run(scene.knobs.quiet_at, lambda: done(scene))
+            if world.run(scene.knobs.quiet_at, lambda: done(scene)):
+                world.note("all done before it was quiet")
             world.faulty = False
             world.log("quiet")
             if not world.run(world.now + CALM, lambda: done(scene)):
@@ -48,7 +53,10 @@ def play(seed: int, *, trace: Callable[[str], None] | None = None, knobs: Knobs 
             check_end(scene)
     finally:
         world.close()
-    return History(seed, world.digest, world.events, world.now, world.seen)
+    steps = {machine.name: machine.steps for machine in world.machines}
+    return History(
+        seed, world.digest, world.events, world.now, world.seen, steps, scene.store.writes, scene.cloud.calls
+    )
 
 
 def furnish(world: World, knobs: Knobs) -> Scene:
@@ -56,6 +64,7 @@ def furnish(world: World, knobs: Knobs) -> Scene:
     oracle = Oracle(world)
     store = SimStore(world, oracle, knobs.weather)
     oracle.objects = store.objects.get
+    store.fates.update(knobs.fates)
     fates = random.Random(f"fates {world.seed}")
     world.stall = knobs.stall
 
@@ -64,7 +73,8 @@ def furnish(world: World, knobs: Knobs) -> Scene:
         agent.boot(scene, rented)
 
     jobs = [new_id(_Now(), random.Random(f"job {world.seed} {number}")) for number in range(len(knobs.jobs))]
-    scene = Scene(world, knobs, oracle, store, Cloud(world, oracle, boot), jobs)
+    scene = Scene(world, knobs, oracle, store, Cloud(world, oracle, boot, knobs.cloud), jobs)
+    scene.cloud.fates.update(knobs.cloud_fates)
     for number, plan in enumerate(knobs.jobs):
         start_clients(scene, number, plan, fates)
     for number in range(knobs.reapers):
@@ -91,7 +101,8 @@ class _Now:
 
 def befall(machine: Machine, knobs: Knobs, fates: random.Random, *, may_crash: bool) -> None:
     """Fix what happens to the machine, and at which of its waits."""
-    at = lambda: 1 + int(knobs.steps * fates.random() ** 1.5)  # noqa: E731
+    machine.plan.update({step: (what, seconds) for name, step, what, seconds in knobs.strikes if name == machine.name})
+    at = lambda: 1 + int(knobs.steps * fates.random() ** 1.5)
     if may_crash and fates.random() < knobs.crash:
         machine.plan[at()] = ("crash", 0.0)
     if fates.random() < knobs.restart:

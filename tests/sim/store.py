@@ -24,6 +24,8 @@ class Weather:
     after: float = 0.03
     late: float = 0.02
     slow: float = 0.05
+    #: Probability of a wait between the effect and the sender's knowing of it.
+    reply: float = 0.3
     #: Most seconds of a slow request, and of the delay of a late create.
     slow_seconds: float = 10.0
     late_seconds: float = 200.0
@@ -38,6 +40,9 @@ class SimStore:
         self._weather = weather
         self.objects: dict[str, bytes] = {}
         self._keys: list[str] = []
+        #: Writes so far, and the fate of some of them, by number: instead of the weather's.
+        self.writes = 0
+        self.fates: dict[int, str] = {}
 
     # --- the protocol `BlobStore` ---
 
@@ -121,16 +126,26 @@ class SimStore:
         if world.current.machine.cut_off_until > world.now:
             world.wait(2.0)
             raise StoreUnavailable("no route")
-        draw = rng.random()
-        if draw < weather.before:
+        fate = self._fate(verb, rng.random())
+        if fate == "before":
             raise StoreUnavailable("slow down")
+        return fate
+
+    def _fate(self, verb: str, draw: float) -> str:
+        if verb in ("create", "replace"):
+            self.writes += 1
+            if self.writes in self.fates:
+                return self.fates[self.writes]
+        weather = self._weather
+        if draw < weather.before:
+            return "before"
         if draw < weather.before + weather.after:
             return "after"
         return "late" if draw < weather.before + weather.after + weather.late else ""
 
     def _reply(self) -> None:
         """A process may be lost, or paused, between what it did and its knowing of it."""
-        if self._world.faulty and self._world.rng.random() < 0.3:
+        if self._world.faulty and self._world.rng.random() < self._weather.reply:
             self._world.wait(0.05)
 
     def _put(self, key: str, body: bytes) -> None:

@@ -28,6 +28,7 @@ class Machine:
     def __init__(self, world: World, name: str) -> None:
         self.world = world
         self.name = name
+        world.machines.append(self)
         rng = world.rng
         #: What its wall clock is wrong by, in seconds, and how fast its clocks run.
         self.offset = rng.choice((0.0, 0.0, rng.uniform(-43200.0, 43200.0)))
@@ -111,6 +112,7 @@ class World:
         self.seen: Counter[str] = Counter()
         self.digest = 0
         self.events = 0
+        self.machines: list[Machine] = []
         self._trace = trace
         self._queue: list[tuple[float, float, int, Process | Callable[[], None]]] = []
         self._order = 0

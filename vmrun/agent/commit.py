@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-from collections.abc import Iterator
+from array import array
+from itertools import islice
 
 from vmrun.core import keys, output
-from vmrun.core.blocks import ResultBlock
+from vmrun.core.blocks import ResultBlock, Status, failure
 from vmrun.core.clock import Clock
 from vmrun.core.errors import KeyExists, StoreUnavailable
 from vmrun.core.ledger import ShardLedger
@@ -17,6 +17,8 @@ from vmrun.core.records import BlockRef, FileRef
 from vmrun.core.storage import BlobStore
 from vmrun.core.views import OutputChunk
 from vmrun.store.files import FilePieces, hash_file
+
+from .intake import Refused, taken_file, taken_tree
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +42,15 @@ def commit_interval(age: float) -> float:
 class Batch:
     """Outcomes of one shard that are not committed yet."""
 
-    def __init__(self, blobs: BlobStore, job: str, ledger: ShardLedger, vm: str, epoch: int) -> None:
+    def __init__(self, blobs: BlobStore, job: str, ledger: ShardLedger, vm: str, directory: str) -> None:
+        """`directory` is the engine's: what lies elsewhere is not taken from it."""
         self._blobs = blobs
         self._job = job
         self.ledger = ledger
         self._vm = vm
-        self.epoch = epoch
+        #: Number of the claim under which the work is done.
+        self.epoch = ledger.fold.epoch
+        self._directory = directory
         self._blocks: list[ResultBlock] = []
         self._refs: list[BlockRef] = []
         self._files: list[FileRef] = []
@@ -61,20 +66,30 @@ class Batch:
 
     def add_large(self, task: int, path: str) -> None:
         """Upload a file that holds the encoded block of one successful task, as it is, and remove it."""
-        digest, size = hash_file(path)
-        self._blobs.write(keys.segment(self._job, digest), FilePieces(path))
+        try:
+            with taken_file(self._directory, "spool", path) as file:
+                digest, size = hash_file(file)
+                self._blobs.write(keys.segment(self._job, digest), FilePieces(file))
+        except Refused as error:
+            log.error("event=result-refused task=%d error=%s", task, error)
+            self.add(_lost(task, "the file with its result was taken away or replaced before it was stored"))
+            return
         self._refs.append(BlockRef(task, 1, 0, size, digest, digest))
         self.tasks += 1
-        os.unlink(path)
 
     def add_files(self, task: int, directory: str) -> None:
-        """Upload the files that a task wrote, and remove them."""
-        for path, relative in _walk(directory):
-            digest, size = hash_file(path)
-            self._blobs.write(keys.output_file(self._job, digest), FilePieces(path))
-            mode = os.stat(path).st_mode & 0o777
-            self._files.append(FileRef(task, relative, digest, size, mode))
-        shutil.rmtree(directory, ignore_errors=True)
+        """Upload the plain files that a task wrote, and remove them; links are not followed."""
+        try:
+            with taken_tree(self._directory, "files", directory) as files:
+                for file, relative in islice(files, FILES_MAX):
+                    digest, size = hash_file(file)
+                    self._blobs.write(keys.output_file(self._job, digest), FilePieces(file))
+                    mode = os.stat(file).st_mode & 0o777
+                    self._files.append(FileRef(task, relative, digest, size, mode))
+                if next(files, None) is not None:
+                    log.warning("event=files-dropped task=%d limit=%d", task, FILES_MAX)
+        except Refused as error:
+            log.error("event=files-refused task=%d error=%s", task, error)
 
     @property
     def full(self) -> bool:
@@ -146,17 +161,7 @@ class OutputWriter:
             del self._unwritten[0]
 
 
-def _walk(directory: str) -> Iterator[tuple[str, str]]:
-    """(path, relative path with `/`) of regular files below `directory`; links are not followed."""
-    found = 0
-    for folder, folders, names in os.walk(directory):
-        folders.sort()
-        for name in sorted(names):
-            path = os.path.join(folder, name)
-            if os.path.islink(path) or not os.path.isfile(path):
-                continue
-            found += 1
-            if found > FILES_MAX:
-                log.warning("event=files-dropped directory=%s limit=%d", directory, FILES_MAX)
-                return
-            yield path, os.path.relpath(path, directory).replace(os.sep, "/")
+def _lost(task: int, why: str) -> ResultBlock:
+    document = failure(Status.lost, why)
+    lengths = array("Q", [len(document)])
+    return ResultBlock(task, bytes([Status.lost]), lengths, document, array("d", [0.0]), array("f", [0.0]))

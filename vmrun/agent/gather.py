@@ -6,7 +6,6 @@ import os
 import struct
 from collections.abc import Sequence
 
-from vmrun.core.blocks import ResultBlock
 from vmrun.core.ledger import ShardLedger
 from vmrun.core.model import ShardPlan
 from vmrun.core.outcomes import OutcomeReader, in_order
@@ -25,8 +24,7 @@ def gather_results(shop: Workshop, job: str, plans: Sequence[ShardPlan]) -> str:
             ledger.refresh()
             reader = OutcomeReader(shop.blobs, job, ledger.prefix)
             for extent in in_order(ledger.fold):
-                block = ResultBlock.decode(reader.block(extent)).slice(extent.first, extent.end - extent.first)
-                data = block.encode()
+                data = reader.results(extent).slice(extent.first, extent.end - extent.first).encode()
                 file.write(_LENGTH.pack(len(data)))
                 file.write(data)
             shop.pulse.sign(doing="gathering results for the reduce")

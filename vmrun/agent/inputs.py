@@ -69,7 +69,10 @@ class ArgumentReader:
                     yield block.slice(start, min(FEED_TASKS, high - start))
 
     def _read(self, piece: _Piece) -> TaskBlock:
-        data = self._store.get(self._key, piece.offset, piece.offset + piece.size)
+        try:
+            data = self._store.get(self._key, piece.offset, piece.offset + piece.size)
+        except KeyNotFound as error:
+            raise Corrupt("the job's arguments are missing from the store", hint="submit the job again") from error
         if codec.sha256(data) != piece.sha256:
             raise Corrupt(
                 f"the arguments of tasks {piece.first}-{piece.first + piece.count - 1} are not what was submitted; "

@@ -158,7 +158,8 @@ class JobRun:
             return False
         if not ledger.claim(vm, from_owner=owner or None):
             return False
-        batch = Batch(self._shop.blobs, self._job, ledger, vm, ledger.fold.epoch)
+        assert self._prepared is not None
+        batch = Batch(self._shop.blobs, self._job, ledger, vm, self._prepared.engine_spec.directory)
         self._held[plan.shard] = HeldShard(plan, batch, self._feed_of(plan, ledger))
         log.info("event=claimed job=%s shard=%d tasks=%d", self._job, plan.shard, plan.count)
         return True

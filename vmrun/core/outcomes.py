@@ -79,15 +79,20 @@ class OutcomeReader:
 
     def outcomes(self, extent: Extent) -> Iterator[Outcome]:
         """The outcomes that `extent` settled, in order. Raises Corrupt when stored bytes are not what was signed."""
+        block = self.results(extent)
+        for at, (task, status, payload) in enumerate(block.items()):
+            if extent.first <= task < extent.end:
+                yield Outcome(task, status, payload, block.python, block.started[at], block.seconds[at])
+
+    def results(self, extent: Extent) -> ResultBlock:
+        """The block that holds `extent`. Raises Corrupt when stored bytes are not what was signed."""
         try:
             block = ResultBlock.decode(self.block(extent))
         except BlockError as error:
             raise Corrupt(f"tasks {extent.first}-{extent.end - 1} of job {self._job}: {error}") from error
         if block.first != extent.block.first or block.count != extent.block.count:
             raise Corrupt(f"the block of tasks {extent.first}-{extent.end - 1} holds other tasks")
-        for at, (task, status, payload) in enumerate(block.items()):
-            if extent.first <= task < extent.end:
-                yield Outcome(task, status, payload, block.python, block.started[at], block.seconds[at])
+        return block
 
     def block(self, extent: Extent) -> bytes:
         """The bytes of the block that holds `extent`, checked by their hash."""
@@ -110,9 +115,13 @@ class OutcomeReader:
 
     def _attachment(self, entry: int) -> bytes:
         if self._inline[0] != entry:
-            data = self._store.get(keys.entry(self._prefix, entry))
-            # Signature and place were checked when the journal was folded; the block's hash is checked by the caller.
-            second = data.index(b"\n", data.index(b"\n") + 1)
+            key = keys.entry(self._prefix, entry)
+            try:
+                data = self._store.get(key)
+                # Signature and place were checked when the journal was folded; the caller checks the block's hash.
+                second = data.index(b"\n", data.index(b"\n") + 1)
+            except (KeyNotFound, ValueError) as error:
+                raise Corrupt(f"{key} was deleted or damaged after it was read", hint="run the job again") from error
             self._inline = (entry, data[second + 1 :])
         return self._inline[1]
 

@@ -346,15 +346,16 @@ def unseal(journal: str, n: int | None, data: bytes, verifier: Verifier) -> Entr
     head = codec.parse(line)
     if not isinstance(head, dict):
         raise Corrupt(f"{journal}{n}: not an entry")
-    if isinstance(schema := head.get("schema"), int) and schema > SCHEMA:
-        raise SchemaError(
-            f"{journal}{n} was written in format {schema}; this vmrun knows {SCHEMA}", hint="upgrade vmrun"
-        )
     writer = str(head.get("writer", ""))
     if not verifier.verify(writer, line, signature):
         raise Corrupt(
             f"{journal}{n}: the signature is not {writer or 'anybody'}'s; nothing of it was used",
             hint="somebody without this deployment's keys wrote to the store, or an object was damaged",
+        )
+    # Only now: what nobody signed must not pass for the work of a newer version.
+    if isinstance(schema := head.get("schema"), int) and schema > SCHEMA:
+        raise SchemaError(
+            f"{journal}{n} was written in format {schema}; this vmrun knows {SCHEMA}", hint="upgrade vmrun"
         )
     found = head.get("n")
     if head.get("journal") != journal or not isinstance(found, int) or n not in (None, found):

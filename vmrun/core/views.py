@@ -26,7 +26,8 @@ class VmView:
     on: str
     instance_type: str
     region: str
-    #: `intended`, `booting`, `ready`, `draining`, `deleting`, `suspected`, `failed`, `gone`.
+    #: `intended`, `booting`, `ready`, `draining`, `deleting`, `suspected`, `failed`, `gone`; `unreadable` when
+    #: its journal cannot be trusted.
     state: str
     #: Id of the job it works for, "" for none.
     job: str = ""

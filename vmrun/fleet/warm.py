@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 from vmrun.core import keys
 from vmrun.core.clouds import Need
+from vmrun.core.errors import Corrupt, SchemaError
 from vmrun.core.folds import VmFold
 from vmrun.core.heartbeats import read_heartbeat
 from vmrun.core.ids import is_id
@@ -11,6 +14,8 @@ from vmrun.core.ledger import VmLedger
 
 from .deck import Deck
 from .order import Order
+
+log = logging.getLogger(__name__)
 
 #: Seconds of its warm window that must be left for a VM to be worth taking.
 MARGIN = 2.0
@@ -24,7 +29,12 @@ def take_warm(deck: Deck, order: Order) -> str | None:
         if not is_id(vm):
             continue
         ledger = VmLedger(desk, vm)
-        fold = ledger.refresh()
+        try:
+            fold = ledger.refresh()
+        except (Corrupt, SchemaError) as error:
+            # One damaged journal must not keep every job from its machine.
+            log.warning("event=journal-refused vm=%s error=%s", vm, error.message)
+            continue
         if fits(fold, order, desk.clock.now()) and _rests(deck, vm) and ledger.assign(order.job, order.keep_warm):
             return vm
     return None

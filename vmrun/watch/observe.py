@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 from vmrun.core import keys
 from vmrun.core.clouds import Offer
-from vmrun.core.errors import Corrupt, UsageError
+from vmrun.core.errors import Corrupt, SchemaError, UsageError
 from vmrun.core.folds import JobFold, VmFold
 from vmrun.core.heartbeats import read_heartbeat
 from vmrun.core.ids import is_id
@@ -14,6 +15,8 @@ from vmrun.core.ledger import Desk, JobLedger, ShardLedger, VmLedger
 from vmrun.core.model import JobState
 from vmrun.core.records import Heartbeat
 from vmrun.core.views import JobView, TaskCounts, VmView
+
+log = logging.getLogger(__name__)
 
 #: Jobs that a listing looks at to resolve a name.
 NAMES_MAX = 1000
@@ -52,7 +55,7 @@ def find_job(desk: Desk, text: str) -> str:
 def _name(desk: Desk, job: str) -> str:
     try:
         submit = JobLedger(desk, job).refresh().submit
-    except Corrupt:
+    except (Corrupt, SchemaError):
         return ""
     return submit.spec.name if submit is not None else ""
 
@@ -106,9 +109,13 @@ class JobObserver:
         for ledger in self.shards.values():
             wanted.update(ledger.fold.claimants)
         if not wanted and fold.final is None:
-            wanted.update(vm for vm in vm_ids(self._desk) if self.job in self._vm(vm).refresh().jobs)
+            wanted.update(vm for vm in vm_ids(self._desk) if self._has_job(self._vm(vm)))
         for vm in sorted(wanted):
             yield view_vm(self._desk, self._vm(vm), fold.ended_at or None)
+
+    def _has_job(self, ledger: VmLedger) -> bool:
+        fold = readable(ledger)
+        return fold is not None and self.job in fold.jobs
 
     def _vm(self, vm: str) -> VmLedger:
         return self._vms.setdefault(vm, VmLedger(self._desk, vm))
@@ -135,9 +142,20 @@ class JobObserver:
         return JobState.pending
 
 
+def readable(ledger: VmLedger) -> VmFold | None:
+    """The VM as its journal tells it; None when that cannot be trusted, which must not hide the other VMs."""
+    try:
+        return ledger.refresh()
+    except (Corrupt, SchemaError) as error:
+        log.warning("event=journal-refused vm=%s error=%s", ledger.vm, error.message)
+        return None
+
+
 def view_vm(desk: Desk, ledger: VmLedger, until: float | None = None) -> tuple[VmView, Heartbeat | None]:
     """A VM and its last sign of life. `until`: seconds since the epoch to which its cost is counted, None for now."""
-    fold = ledger.refresh()
+    fold = readable(ledger)
+    if fold is None:
+        return VmView(ledger.vm, "", "", "", "unreadable"), None
     beat = read_heartbeat(desk.store, ledger.vm, desk.keyring) if fold.ready is not None else None
     intent = fold.intent
     if intent is None:

@@ -102,7 +102,9 @@ def unopened(outcome: Outcome, error: CannotOpen) -> TaskFailure:
     """A task whose result cannot be opened, as a failure of that task alone."""
     cause = error.__cause__
     assert cause is not None
-    text = "".join(traceback.format_exception(cause))
+    # Without the frame of this module, which only called it.
+    own = cause.__traceback__
+    text = "".join(traceback.format_exception(cause.with_traceback(own.tb_next if own is not None else None)))
     return TaskFailure(outcome.task, "unpicklable", type(cause).__name__, f"here it raises {_said(cause)}", text, None)
 
 

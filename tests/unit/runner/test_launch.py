@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from vmrun.agent.runner import launch
+from vmrun.agent.runner import launch, processes
 from vmrun.agent.runner.outcomes import Death, _verdict
-from vmrun.agent.runner.processes import marked, out_of_memory_kills
+from vmrun.agent.runner.processes import marked
 from vmrun.core.blocks import Status, read_failure
 
 
@@ -118,5 +118,19 @@ def test_a_death_is_told_as_what_it_was(death: Death, began: bool, kind: Status,
     assert words in said["message"]
 
 
+def test_a_kill_for_lack_of_memory_is_remembered_for_some_seconds() -> None:
+    now, kills = [100.0], [7]
+    watch = processes.MemoryWatch(lambda: now[0], lambda: kills[0])
+    assert not watch.killed()
+    kills[0] = 8
+    seen = []
+    for _ in range(30):
+        now[0] += 0.1
+        watch.look()
+        seen.append(watch.killed())
+    assert seen[:10] == [True] * 10
+    assert seen[-1] is False
+
+
 def test_kills_for_lack_of_memory_are_counted_by_the_system() -> None:
-    assert out_of_memory_kills() >= 0
+    assert processes.out_of_memory_kills() >= 0

@@ -22,7 +22,7 @@ from .dispatch import TICK, Dispatch
 from .frames import FrameError, FrameReader, FrameWriter, Kind
 from .guard import Place
 from .outcomes import Death, Outcomes
-from .processes import end_descendants, out_of_memory_kills
+from .processes import MemoryWatch, end_descendants
 from .slots import RunnerConfig, Slot, spawn
 
 #: Bytes for the agent above which workers are not read from, and below which they are again.
@@ -60,7 +60,7 @@ class Runner:
         self._looked = time.monotonic()
         self._load: tuple[int, int, int] = (0, 0, 0)
         self._load_sent = (self._looked, (0, 0, 0))
-        self._memory_kills = out_of_memory_kills()
+        self._memory = MemoryWatch()
         self._fatal = ""
 
     def run(self) -> int:
@@ -200,9 +200,8 @@ class Runner:
     def _died(self, slot: Slot, status: int, usage: Any) -> None:
         if not slot.broken:
             self._handle(slot, sys.maxsize)
-        starved = out_of_memory_kills() > self._memory_kills
         code = os.waitstatus_to_exitcode(status)
-        self._outcomes.died(slot, Death(code, usage.ru_maxrss * 1024, starved))
+        self._outcomes.died(slot, Death(code, usage.ru_maxrss * 1024, self._memory.killed()))
         del self._slots[slot.pid]
         self._watch(slot.channel, 0, None)
         del self._masks[slot.channel]
@@ -228,6 +227,7 @@ class Runner:
         now = time.monotonic()
         if now - self._looked >= TICK:
             self._looked = now
+            self._memory.look()
             slots = list(self._slots.values())
             self._dispatch.watch(slots, room=len(slots) < self._config.workers, follow=not self._congested)
         running = sum(1 for slot in self._slots.values() if slot.chunks)
@@ -236,7 +236,6 @@ class Runner:
         if self._load != before and now - sent >= _LOAD_EVERY:
             self._load_sent = (now, self._load)
             self._writer.push(Kind.load, dict(zip(("running", "queued", "done"), self._load, strict=True)))
-            self._memory_kills = out_of_memory_kills()
 
     # --- the end ---
 

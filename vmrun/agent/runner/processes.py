@@ -7,10 +7,12 @@ import os
 import signal
 import time
 from collections import defaultdict
+from collections.abc import Callable
 
 #: Seconds after which processes that do not die (they wait in the kernel) are left alone.
 PATIENCE = 5.0
 _PAUSE = 0.005
+_RECENT = 1.0
 
 
 def end_descendants() -> None:
@@ -73,3 +75,29 @@ def out_of_memory_kills() -> int:
             if line.startswith(b"oom_kill "):
                 return int(line.split()[1])
     return 0
+
+
+class MemoryWatch:
+    """Knows whether the kernel has killed for lack of memory in the last seconds.
+
+    The count rises before the victim is gone, so it is compared with what it was at least `_RECENT` seconds ago.
+    """
+
+    def __init__(
+        self, monotonic: Callable[[], float] = time.monotonic, count: Callable[[], int] = out_of_memory_kills
+    ) -> None:
+        self._monotonic = monotonic
+        self._count = count
+        self._before = self._now = count()
+        self._looked = monotonic()
+
+    def look(self) -> None:
+        """To be called now and then."""
+        now = self._monotonic()
+        if now - self._looked >= _RECENT:
+            self._looked = now
+            self._before, self._now = self._now, self._count()
+
+    def killed(self) -> bool:
+        """Whether there was such a kill recently."""
+        return self._count() > self._before
