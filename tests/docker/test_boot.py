@@ -14,6 +14,7 @@ import pytest
 
 from tests.docker import agents
 from tests.docker.machines import BOOT, CLOCK, Booted, Machines, until
+from vmrun.bundle.pack import Item, pack
 from vmrun.core.errors import Unreachable
 from vmrun.machine import commands, layout, units
 from vmrun.transport.keys import known_hosts_line, new_key_pair, same_key, write_private_key
@@ -392,8 +393,8 @@ def test_a_new_agent_takes_the_place_of_the_old(machines: Machines) -> None:
 
 def test_uv_is_installed_where_jobs_can_run_it(machines: Machines) -> None:
     booted = machines.boot()
-    content = b"#!/bin/sh\necho uv 1.2.3\n"
-    sha256 = hashlib.sha256(content).hexdigest()
+    program = pack([Item("uv", b"#!/bin/sh\necho uv 1.2.3\n", executable=True)])
+    sha256, content = program.sha256, program.data
     assert booted.host.run(commands.has_uv(sha256)).exit_code == 1
     booted.host.put(layout.uv_incoming(sha256), [content])
     commands.succeeded(booted.host.run(commands.install_uv(sha256)), "install uv")

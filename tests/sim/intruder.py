@@ -48,6 +48,7 @@ class Intruder:
             "unsigned": self.unsigned,
             "moved": self.moved,
             "stranger": self.stranger,
+            "neighbour": self.neighbour,
             "outside": self.outside,
             "in-anothers-name": self.in_anothers_name,
             "own-vm": self.own_vm,
@@ -129,16 +130,21 @@ class Intruder:
         return self.plant(shard, self.rng.choice(others or own))
 
     def stranger(self) -> bool:
-        """Signed by a VM that was never given the job, or by one VM in another's journal."""
-        shard, vms = self.shard(), self.ready_vms()
+        """Signed by a VM that was never given the job."""
+        shard = self.shard()
         if shard is None:
             return False
         job = self.scene.oracle.shards[shard].job
-        strangers = [vm for vm in vms if job not in self.scene.oracle.vms[vm].jobs]
-        if strangers:
-            vm = self.rng.choice(strangers)
-            body, data = self.results(vm, self.tasks(shard)[0], len(self.tasks(shard)))
-            return self.plant(shard, self.sealed(shard, body, FakeSigner(f"vm:{vm}"), data))
+        strangers = [vm for vm in self.ready_vms() if job not in self.scene.oracle.vms[vm].jobs]
+        if not strangers:
+            return False
+        vm = self.rng.choice(strangers)
+        body, data = self.results(vm, self.tasks(shard)[0], len(self.tasks(shard)))
+        return self.plant(shard, self.sealed(shard, body, FakeSigner(f"vm:{vm}"), data))
+
+    def neighbour(self) -> bool:
+        """Signed by one VM, in another's journal."""
+        vms = self.ready_vms()
         if len(vms) < 2:
             return False
         victim, vm = self.rng.sample(vms, 2)

@@ -81,8 +81,8 @@ class Knobs:
     cloud: float = 0.03
 
 
-#: What intruders try. After the first three the journal cannot be trusted any more; the others must not matter.
-FORGERIES = ("unsigned", "moved", "stranger")
+#: What intruders try. After a forgery the journal cannot be trusted any more; what is void must not matter.
+FORGERIES = ("unsigned", "moved", "stranger", "neighbour")
 VOID = ("outside", "in-anothers-name", "own-vm")
 
 
@@ -123,7 +123,7 @@ def draw(seed: int) -> Knobs:
         agents_drain=on(0.7),
         finisher=rng.choice(("agent", "client", "both")),
         quiet_at=rng.choice((200.0, 500.0, 900.0)),
-        intruder=rng.choice((*FORGERIES, *VOID)) if on() else "",
+        intruder="",
         crash=0.3 if on(0.6) else 0.0,
         restart=0.4 if on(0.5) else 0.0,
         pause=0.6 if on(0.7) else 0.0,
@@ -131,7 +131,18 @@ def draw(seed: int) -> Knobs:
         pauses=(20.0, 100.0, 250.0, 600.0),
         steps=250,
     )
+    if on():
+        return with_intruder(knobs, rng.choice((*FORGERIES, *VOID)))
     return _directed(rng, knobs)
+
+
+def with_intruder(knobs: Knobs, kind: str) -> Knobs:
+    """The same world, with an intruder of this kind."""
+    if kind == "stranger":
+        # VMs of an earlier job stay and take no later one: they are the strangers.
+        jobs = tuple(replace(job, keep_warm=0.0, cancel_after=0.0) for job in (*knobs.jobs, *knobs.jobs)[:3])
+        return replace(knobs, jobs=jobs, intruder=kind, agents_drain=False, reap_every=60.0, quiet_at=900.0)
+    return replace(knobs, intruder=kind)
 
 
 def calm() -> Knobs:
@@ -161,7 +172,7 @@ def _directed(rng: random.Random, knobs: Knobs) -> Knobs:
         )
         return replace(
             knobs, jobs=jobs, dead_after=30.0, contest=90.0, reap_every=60.0, pauses=(50.0, 80.0, 120.0), nap=0.3,
-            pause=0.0, crash=0.0, restart=0.0, intruder="", quiet_at=900.0,
+            pause=0.0, crash=0.0, restart=0.0, quiet_at=900.0,
         )  # fmt: skip
     if fate < 0.4:
         # Races for a warm VM: clients want it while its agent and the reapers are about to end it.
@@ -171,8 +182,8 @@ def _directed(rng: random.Random, knobs: Knobs) -> Knobs:
         )
         jobs = tuple(replace(job, start=rng.uniform(30.0, 75.0)) if at else job for at, job in enumerate(jobs))
         return replace(
-            knobs, jobs=jobs, stall=0.02, meet=True, reap_every=20.0, reapers=2, agents_drain=rng.random() < 0.5, crash=0.0,
-            intruder="", quiet_at=900.0,
+            knobs, jobs=jobs, stall=0.02, meet=True, reap_every=20.0, reapers=2, agents_drain=rng.random() < 0.5,
+            crash=0.0, quiet_at=900.0,
         )  # fmt: skip
     return knobs
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
 from tests.sim.keys import FakeScheme
-from tests.sim.knobs import Knobs, draw
+from tests.sim.knobs import Knobs, draw, with_intruder
 from tests.sim.scenario import play
 from vmrun.core import journal as journals
 from vmrun.core import keys, records
@@ -18,7 +18,7 @@ from vmrun.core.errors import KeyExists, StoreUnavailable
 from vmrun.core.folds import Extent, ShardFold, VmFold
 from vmrun.core.journal import Journal
 from vmrun.core.ledger import JobLedger, OwnCheck, ShardLedger, VmLedger, WriterCheck
-from vmrun.core.records import Alive, Assign, Claim, Delete, Drain, Entry, Results
+from vmrun.core.records import Alive, Assign, Claim, Delete, Drain, Entry, Intent, Release, Results
 
 #: Seeds within which a mutant must be caught, unless it says otherwise.
 SEEDS = 60
@@ -31,18 +31,16 @@ class Mutant:
     name: str
     #: The rule that it breaks.
     breaks: str
-    patches: tuple[tuple[object, str, object], ...]
+    owner: object
+    attribute: str
+    instead: object
     #: Bends a seed's knobs towards where the sabotage shows.
     bend: Callable[[Knobs], Knobs] = lambda knobs: knobs
     seeds: int = SEEDS
 
-    @contextmanager
-    def at_work(self) -> Iterator[None]:
+    def at_work(self) -> AbstractContextManager[object]:
         """The protocol is sabotaged while this lasts."""
-        with ExitStack() as stack:
-            for owner, name, instead in self.patches:
-                stack.enter_context(patch.object(owner, name, instead))
-            yield
+        return patch.object(self.owner, self.attribute, self.instead)
 
     def caught(self) -> tuple[int, str] | None:
         """How many seeds it took, and what gave it away; None if it survived."""
@@ -215,6 +213,13 @@ def claim_what_is_complete(self: ShardLedger, vm: str, *, from_owner: str | None
     return self.fold.owner in ("", vm, from_owner) and self._append(Claim(vm))
 
 
+def release_whosever_it_is(self: ShardLedger, vm: str, reason: str) -> bool:
+    self.refresh()
+    while not self._append(Release(vm, reason)):
+        self.refresh()
+    return True
+
+
 def refresh_and_forget(self: ShardLedger) -> list[tuple[Entry, list[Extent]]]:
     return [(entry, self.fold.apply(entry)) for entry in self._journal.read()]
 
@@ -237,6 +242,14 @@ def assign_on_an_old_look(self: VmLedger, job: str, keep_warm: float) -> bool:
 
 def delete_without_looking(self: VmLedger, why: str, by: str, *, seen: int | None = None) -> bool:
     return REAL_DELETE(self, why, by)
+
+
+def delete_without_a_word(self: VmLedger, why: str, by: str, *, seen: int | None = None) -> bool:
+    return not self.refresh().ended
+
+
+def intend_without_a_word(self: VmLedger, body: Intent) -> bool:
+    return not self.refresh().intent
 
 
 def drain_over_new_jobs(self: VmLedger, reason: str, *, jobs: int) -> bool:
@@ -265,7 +278,7 @@ def given_any_job(self: WriterCheck, vm: str) -> bool:
 
 def an_intruder(kind: str) -> Callable[[Knobs], Knobs]:
     """Seeds with this intruder, and enough going on for it to find its chance."""
-    return lambda knobs: replace(knobs, intruder=kind, quiet_at=900.0)
+    return lambda knobs: with_intruder(replace(knobs, quiet_at=900.0), kind)
 
 
 def more_doubt(knobs: Knobs) -> Knobs:
@@ -286,9 +299,18 @@ def all_zombies(knobs: Knobs) -> Knobs:
         for job in knobs.jobs[:1]
     )
     return replace(
-        knobs, jobs=jobs, dead_after=30.0, pauses=(60.0, 100.0), nap=0.3, commit_tasks=2, quiet_at=900.0, intruder="",
-        crash=0.0, restart=0.0, stall=0.2,
-    )  # fmt: skip
+        knobs,
+        jobs=jobs,
+        dead_after=30.0,
+        pauses=(60.0, 100.0),
+        nap=0.3,
+        commit_tasks=2,
+        quiet_at=900.0,
+        intruder="",
+        crash=0.0,
+        restart=0.0,
+        stall=0.2,
+    )
 
 
 def all_races(knobs: Knobs) -> Knobs:
@@ -300,61 +322,137 @@ def all_races(knobs: Knobs) -> Knobs:
     return replace(knobs, jobs=jobs, meet=True, reap_every=20.0, reapers=2, quiet_at=900.0, intruder="", crash=0.0)
 
 
+def often_released(knobs: Knobs) -> Knobs:
+    """Shards are given back, and given back too late."""
+    return replace(all_zombies(knobs), release=0.5)
+
+
 def sleepy_agents(knobs: Knobs) -> Knobs:
     """Agents that are suspected, and answer."""
     return replace(all_zombies(knobs), reap_every=20.0, contest=20.0, pauses=(40.0, 60.0))
 
 
 MUTANTS = (
-    Mutant("blind resend", "a doubtful create is read back", ((Journal, "_send", create_without_reading_back),)),
-    Mutant("exists is mine", "an entry that exists may be another's", ((Journal, "_send", take_exists_for_success),)),
-    Mutant("doubt is lost", "no answer decides nothing", ((Journal, "_send", take_doubt_for(won=False)),)),
-    Mutant("doubt is won", "no answer decides nothing", ((Journal, "_send", take_doubt_for(won=True)),)),
+    Mutant("blind resend", "a doubtful create is read back", Journal, "_send", create_without_reading_back),
+    Mutant("exists is mine", "an entry that exists may be another's", Journal, "_send", take_exists_for_success),
+    Mutant("doubt is lost", "no answer decides nothing", Journal, "_send", take_doubt_for(won=False)),
+    Mutant("doubt is won", "no answer decides nothing", Journal, "_send", take_doubt_for(won=True)),
     Mutant(
-        "doubt forgotten", "doubtful bytes are sent again before others", ((Journal, "_send", forget_the_doubt),), all_open
+        "doubt forgotten", "doubtful bytes are sent again before others", Journal, "_send", forget_the_doubt, all_open
     ),
-    Mutant("number skipped", "who lost reads before going on", ((Journal, "_send", skip_the_number_that_was_lost),)),
-    Mutant("overwrite", "entries are created, never overwritten", ((Journal, "_send", overwrite),)),
-    Mutant("outage is the end", "a failed read is not an absence", ((Journal, "read", end_at_an_outage),), more_doubt),
+    Mutant("number skipped", "who lost reads before going on", Journal, "_send", skip_the_number_that_was_lost),
+    Mutant("overwrite", "entries are created, never overwritten", Journal, "_send", overwrite),
+    Mutant("outage is the end", "a failed read is not an absence", Journal, "read", end_at_an_outage, more_doubt),
     Mutant(
         "damage passed over",
         "reading stops where trust ends",
-        ((Journal, "read", stop_before_what_is_damaged_and_go_on),),
+        Journal,
+        "read",
+        stop_before_what_is_damaged_and_go_on,
         an_intruder("unsigned"),
     ),
-    Mutant("unsigned", "signatures are checked", ((FakeScheme, "check", lambda *_: True),), an_intruder("unsigned")),
-    Mutant("moved", "an entry counts in its place only", ((journals, "unseal", unseal_anywhere),), an_intruder("moved")),
+    Mutant("unsigned", "signatures are checked", FakeScheme, "check", lambda *_: True, an_intruder("unsigned")),
+    Mutant("moved", "an entry counts in its place only", journals, "unseal", unseal_anywhere, an_intruder("moved")),
     Mutant(
-        "stranger", "a VM writes for its own jobs only", ((WriterCheck, "_assigned", given_any_job),), an_intruder("stranger")
+        "stranger",
+        "a VM writes for its own jobs only",
+        WriterCheck,
+        "_assigned",
+        given_any_job,
+        an_intruder("stranger"),
     ),
     Mutant(
         "neighbour",
         "a VM writes into its own journal only",
-        ((OwnCheck, "verify", lambda self, *entry: self._keyring.verify(*entry)),),
-        an_intruder("stranger"),
+        OwnCheck,
+        "verify",
+        lambda self, *entry: self._keyring.verify(*entry),
+        an_intruder("neighbour"),
     ),
-    Mutant("last outcome wins", "the first outcome counts", ((ShardFold, "_settle", let_the_last_outcome_win),), all_zombies),
     Mutant(
-        "takeover starts anew", "a takeover keeps results", ((ShardFold, "apply", forget_results_at_takeover),), all_zombies
+        "last outcome wins", "the first outcome counts", ShardFold, "_settle", let_the_last_outcome_win, all_zombies
     ),
-    Mutant("outside counts", "outcomes count within their shard", ((ShardFold, "_settle", count_what_is_outside),), an_intruder("outside")),
-    Mutant("fenced is void", "finished work is never thrown away", ((ShardFold, "apply", ignore_results_of_the_fenced),), all_zombies),
     Mutant(
-        "anybody speaks", "a VM speaks for itself only", ((ShardFold, "apply", let_anybody_speak_for_anybody),),
+        "takeover starts anew", "a takeover keeps results", ShardFold, "apply", forget_results_at_takeover, all_zombies
+    ),
+    Mutant(
+        "outside counts",
+        "outcomes count within their shard",
+        ShardFold,
+        "_settle",
+        count_what_is_outside,
+        an_intruder("outside"),
+    ),
+    Mutant(
+        "fenced is void",
+        "finished work is never thrown away",
+        ShardFold,
+        "apply",
+        ignore_results_of_the_fenced,
+        all_zombies,
+    ),
+    Mutant(
+        "anybody speaks",
+        "a VM speaks for itself only",
+        ShardFold,
+        "apply",
+        let_anybody_speak_for_anybody,
         an_intruder("in-anothers-name"),
     ),
-    Mutant("fenced is dropped", "a commit is appended or fails", ((ShardLedger, "commit", drop_what_the_fenced_commit),), all_zombies),
-    Mutant("commit once", "a commit that lost its number is repeated", ((ShardLedger, "commit", commit_once),), all_zombies),
-    Mutant("claim from the living", "a shard has one owner that lives", ((ShardLedger, "claim", claim_from_the_living),)),
-    Mutant("claim of the complete", "complete shards are left alone", ((ShardLedger, "claim", claim_what_is_complete),), all_zombies),
-    Mutant("refresh forgets", "what was read before an outage is told", ((ShardLedger, "refresh", refresh_and_forget),), more_doubt),
-    Mutant("final when claimed", "FINAL needs outcomes", ((ShardFold, "complete", property(lambda fold: bool(fold.owner))),)),
-    Mutant("added twice", "tasks in doubt are added once", ((JobLedger, "_added_in_doubt", lambda *_: None),), all_open),
-    Mutant("assign unchecked", "ASSIGN is decided on the fold", ((VmLedger, "assign", assign_whatever_it_is),), all_races),
-    Mutant("assign on an old look", "who lost decides anew", ((VmLedger, "assign", assign_on_an_old_look),), all_races),
-    Mutant("delete without seen", "DELETE holds for what was judged", ((VmLedger, "delete", delete_without_looking),), all_races),
-    Mutant("drain without jobs", "DRAIN holds for the jobs that are done", ((VmLedger, "drain", drain_over_new_jobs),), all_races),
-    Mutant("alive ignored", "ALIVE refutes a SUSPECT", ((VmFold, "apply", stay_suspected),), sleepy_agents),
-    Mutant("delete ignored", "nothing but GONE counts after DELETE", ((VmFold, "apply", come_back_after_delete),)),
-    Mutant("VMs may all", "a VM writes ALIVE and DRAIN only", ((VmFold, "_own", lambda *_: True),), an_intruder("own-vm")),
-)  # fmt: skip
+    Mutant(
+        "fenced is dropped",
+        "a commit is appended or fails",
+        ShardLedger,
+        "commit",
+        drop_what_the_fenced_commit,
+        all_zombies,
+    ),
+    Mutant("commit once", "a commit that lost its number is repeated", ShardLedger, "commit", commit_once, all_zombies),
+    Mutant("claim from the living", "a shard has one owner that lives", ShardLedger, "claim", claim_from_the_living),
+    Mutant(
+        "claim of the complete",
+        "complete shards are left alone",
+        ShardLedger,
+        "claim",
+        claim_what_is_complete,
+        all_zombies,
+    ),
+    Mutant(
+        "release of others",
+        "only the owner gives a shard back",
+        ShardLedger,
+        "release",
+        release_whosever_it_is,
+        often_released,
+    ),
+    Mutant(
+        "refresh forgets",
+        "what was read before an outage is told",
+        ShardLedger,
+        "refresh",
+        refresh_and_forget,
+        more_doubt,
+    ),
+    Mutant(
+        "final when claimed", "FINAL needs outcomes", ShardFold, "complete", property(lambda fold: bool(fold.owner))
+    ),
+    Mutant("added twice", "tasks in doubt are added once", JobLedger, "_added_in_doubt", lambda *_: None, all_open),
+    Mutant("assign unchecked", "ASSIGN is decided on the fold", VmLedger, "assign", assign_whatever_it_is, all_races),
+    Mutant("assign on an old look", "who lost decides anew", VmLedger, "assign", assign_on_an_old_look, all_races),
+    Mutant(
+        "delete without seen", "DELETE holds for what was judged", VmLedger, "delete", delete_without_looking, all_races
+    ),
+    Mutant("delete unlogged", "DELETE comes before every cloud delete", VmLedger, "delete", delete_without_a_word),
+    Mutant("create unlogged", "INTENT comes before every create", VmLedger, "intend", intend_without_a_word),
+    Mutant(
+        "drain without jobs",
+        "DRAIN holds for the jobs that are done",
+        VmLedger,
+        "drain",
+        drain_over_new_jobs,
+        all_races,
+    ),
+    Mutant("alive ignored", "ALIVE refutes a SUSPECT", VmFold, "apply", stay_suspected, sleepy_agents),
+    Mutant("delete ignored", "nothing but GONE counts after DELETE", VmFold, "apply", come_back_after_delete),
+    Mutant("VMs may all", "a VM writes ALIVE and DRAIN only", VmFold, "_own", lambda *_: True, an_intruder("own-vm")),
+)

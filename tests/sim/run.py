@@ -46,6 +46,7 @@ SOMETIMES = {
     "intruder: unsigned": 2,
     "intruder: moved": 2,
     "intruder: stranger": 2,
+    "intruder: neighbour": 2,
     "intruder: outside": 2,
     "intruder: in-anothers-name": 2,
     "intruder: own-vm": 2,

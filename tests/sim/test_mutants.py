@@ -24,10 +24,13 @@ def test_the_unsabotaged_protocol_is_not(mutant: Mutant) -> None:
 
 
 def test_sabotage_ends_with_its_test() -> None:
-    before = [getattr(owner, name) for mutant in MUTANTS for owner, name, _ in mutant.patches]
+    def now() -> list[object]:
+        return [getattr(mutant.owner, mutant.attribute) for mutant in MUTANTS]
+
+    before = now()
     for mutant in MUTANTS:
         with mutant.at_work():
-            pass
+            assert now() != before
 
-    assert [getattr(owner, name) for mutant in MUTANTS for owner, name, _ in mutant.patches] == before
+    assert now() == before
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)

@@ -7,7 +7,7 @@ import pytest
 from tests.sim.points import failed_requests, failures, losses
 
 #: Of the points at which something is lost, every so many-th is tried here.
-STRIDE = 6
+STRIDE = 8
 
 
 @pytest.mark.parametrize("part", range(2))

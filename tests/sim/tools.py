@@ -19,7 +19,7 @@ from vmrun.core import outcomes
 from vmrun.core.errors import StoreUnavailable
 from vmrun.core.journal import Journal
 from vmrun.core.ledger import Desk
-from vmrun.core.records import Assign, Claim, Delete, Drain, Entry, Record, Results
+from vmrun.core.records import Assign, Claim, Delete, Drain, Entry, Record, Release, Results
 
 T = TypeVar("T")
 DEPLOYMENT = "0" * 25 + "d"
@@ -91,7 +91,7 @@ def watched(scene: Scene) -> Iterator[None]:
         def append(self, body: Record, attachment: bytes = b"") -> Entry | None:
             assert isinstance(self._clock, Process)
             self._clock.stall()
-            if isinstance(body, Claim | Results):
+            if isinstance(body, Claim | Results | Release):
                 scene.nap(self._clock)
             if scene.knobs.meet and isinstance(body, Assign | Delete | Drain):
                 scene.meet(self._clock, self.prefix)

@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Not blocking, so that a named pipe in a file's place cannot hold up the agent.
@@ -47,7 +47,8 @@ def taken_tree(root: str, part: str, path: str) -> Iterator[Iterator[tuple[str, 
     with _opened_part(root, part) as (folder, owner):
         name = _name(root, part, path)
         try:
-            yield _files(folder, name, owner)
+            with _opened_directory(folder, name) as top, contextlib.closing(_files(top, owner)) as files:
+                yield files
         finally:
             # By descriptors all the way down: a link in its place is not followed.
             shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
@@ -63,15 +64,20 @@ def _name(root: str, part: str, path: str) -> str:
 @contextlib.contextmanager
 def _opened_part(root: str, part: str) -> Iterator[tuple[int, int]]:
     """Descriptor of `root`/`part`, and the user that the engine's directory belongs to."""
-    with contextlib.ExitStack() as opened:
-        try:
-            outer = os.open(root, _DIRECTORY)
-            opened.callback(os.close, outer)
-            inner = os.open(part, _DIRECTORY, dir_fd=outer)
-            opened.callback(os.close, inner)
-        except OSError as error:
-            raise Refused(f"{part}/ of the engine's directory: {error.strerror}") from error
+    with _opened_directory(None, root) as outer, _opened_directory(outer, part) as inner:
         yield inner, os.fstat(outer).st_uid
+
+
+@contextlib.contextmanager
+def _opened_directory(folder: int | None, name: str) -> Iterator[int]:
+    try:
+        descriptor = os.open(name, _DIRECTORY, dir_fd=folder)
+    except OSError as error:
+        raise Refused(f"{name[:200]!r}: {error.strerror}") from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -90,9 +96,9 @@ def _opened_file(folder: int, name: str, owner: int) -> Iterator[str]:
         os.close(descriptor)
 
 
-def _files(folder: int, top: str, owner: int) -> Iterator[tuple[str, str]]:
-    for where, folders, names, descriptor in os.fwalk(top, dir_fd=folder, follow_symlinks=False):
+def _files(top: int, owner: int) -> Generator[tuple[str, str], None, None]:
+    for where, folders, names, descriptor in os.fwalk(".", dir_fd=top, follow_symlinks=False):
         folders.sort()
         for name in sorted(names):
             with contextlib.suppress(Refused), _opened_file(descriptor, name, owner) as file:
-                yield file, os.path.relpath(os.path.join(where, name), top)
+                yield file, os.path.normpath(os.path.join(where, name))

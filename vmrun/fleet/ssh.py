@@ -7,17 +7,16 @@ import logging
 from pathlib import Path
 
 from vmrun.agent.config import AgentConfig
-from vmrun.artefact import Artefact, Target, build_artefact
+from vmrun.artefact import Artefact, Target, build_artefact, build_uv
 from vmrun.core import codec
 from vmrun.core.clouds import Address, CloudError, Instance, InstanceState, Provisioner
 from vmrun.core.errors import Unreachable, VmrunError
 from vmrun.core.hosts import Host
 from vmrun.core.ledger import VmLedger
 from vmrun.core.records import Ready
-from vmrun.environment.uv import find_uv
 from vmrun.machine import commands, layout, units
 from vmrun.machine.user_data import Seed, user_data
-from vmrun.store.files import FilePieces, hash_file
+from vmrun.store.files import FilePieces
 from vmrun.transport.keys import new_key_pair
 from vmrun.transport.ssh import Login, SshHost
 
@@ -79,7 +78,7 @@ class SshBringUp:
             Session.of(self._deck, self._vm).save(self._client_key.private, address.host, address.port, pinned)
             facts = commands.read_facts(host.run(commands.facts()))
             artefact = self._push_agent(host, facts)
-            uv = self._push_uv(host)
+            uv = self._push_uv(host, facts)
             self._configure(host, provisioner, hard_deadline, uv, f"{layout.agent_directory(artefact.sha256)}/app")
             prepare = ["sudo", "-n", layout.PYTHON, "-I", f"{layout.agent_directory(artefact.sha256)}/main.py"]
             done = host.run([*prepare, "prepare", layout.AGENT_CONFIG])
@@ -152,17 +151,17 @@ class SshBringUp:
             commands.succeeded(installed, "install the agent")
         return artefact
 
-    def _push_uv(self, host: Host) -> str:
-        """Path of uv on the VM, pushed if the job needs it."""
-        local = find_uv()
-        if not self._order.needs_packages or not local:
+    def _push_uv(self, host: Host, facts: commands.Facts) -> str:
+        """Path of uv on the VM, pushed if the job needs it; "" if it does not."""
+        if not self._order.needs_packages:
             return ""
-        digest = hash_file(local)[0]
-        if host.run(commands.has_uv(digest)).exit_code != 0:
-            self._on_stage("pushing uv")
-            host.put(layout.uv_incoming(digest), FilePieces(Path(local)))
-            commands.succeeded(host.run(commands.install_uv(digest), timeout=120), "install uv")
-        return layout.uv_path(digest)
+        minor = ".".join(facts.python.split(".")[:2])
+        program = build_uv(Target(minor, facts.arch), self._deck.cache_dir, self._on_stage)
+        if host.run(commands.has_uv(program.sha256)).exit_code != 0:
+            self._on_stage(f"pushing uv ({program.size / 1e6:.1f} MB)")
+            host.put(layout.uv_incoming(program.sha256), FilePieces(program.path))
+            commands.succeeded(host.run(commands.install_uv(program.sha256), timeout=120), "install uv")
+        return layout.uv_path(program.sha256)
 
     def _configure(self, host: Host, provisioner: Provisioner, hard_deadline: float, uv: str, app: str) -> None:
         order, deck, timings = self._order, self._deck, self._order.timings

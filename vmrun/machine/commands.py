@@ -96,17 +96,17 @@ def has_agent(sha256: str) -> list[str]:
 def install_agent(sha256: str) -> list[str]:
     """Check the tar at `layout.agent_archive` and unpack it, once."""
     pushed, target = layout.agent_archive(sha256), layout.agent_directory(sha256)
-    return _program("install", "tar", pushed, sha256, target, root=True)
+    return _program("install", pushed, sha256, target, root=True)
 
 
 def has_uv(sha256: str) -> list[str]:
-    """Exits 0 if the uv binary with this content is there."""
+    """Exits 0 if the program from the tar with this content is there."""
     return ["test", "-x", layout.uv_path(sha256)]
 
 
 def install_uv(sha256: str) -> list[str]:
-    """Check the binary at `layout.uv_incoming` and put it in place, once."""
-    return _program("install", "file", layout.uv_incoming(sha256), sha256, layout.uv_path(sha256), root=True)
+    """Check the tar at `layout.uv_incoming` and unpack the one file `uv` in it, once."""
+    return _program("install", layout.uv_incoming(sha256), sha256, layout.uv_directory(sha256), root=True)
 
 
 def start_agent() -> list[str]:

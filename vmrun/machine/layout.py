@@ -66,11 +66,16 @@ def agent_archive(sha256: str) -> str:
     return f"{INCOMING}/agent-{check_sha256(sha256)}.tar"
 
 
+def uv_directory(sha256: str) -> str:
+    """Where the tar of uv with this content is unpacked."""
+    return f"{UVS}/{check_sha256(sha256)}"
+
+
 def uv_path(sha256: str) -> str:
-    """Where the uv binary with this content is."""
-    return f"{UVS}/{check_sha256(sha256)}/uv"
+    """The program uv from the tar with this content."""
+    return f"{uv_directory(sha256)}/uv"
 
 
 def uv_incoming(sha256: str) -> str:
-    """Where the uv binary is put before it is checked and installed."""
-    return f"{INCOMING}/uv-{check_sha256(sha256)}"
+    """Where the tar of uv is put before it is checked and unpacked."""
+    return f"{INCOMING}/uv-{check_sha256(sha256)}.tar"

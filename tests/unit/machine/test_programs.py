@@ -65,30 +65,21 @@ def test_install_unpacks_once(tmp_path: Path, mode: str) -> None:
     content = tar(("main.py", b"main"), ("lib/a/b.py", b"deep"), mode=mode)
     file, sha256 = pushed(tmp_path, content)
     target = tmp_path / "agents" / sha256
-    assert document(run("install", "tar", file, sha256, target)) == {"installed": True}
+    assert document(run("install", file, sha256, target)) == {"installed": True}
     assert (target / "lib/a/b.py").read_bytes() == b"deep"
     assert not file.exists()
     # Whoever runs jobs may read all of it.
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in target.rglob("*"))
     assert target.stat().st_mode & 0o777 == 0o755
-    assert document(run("install", "tar", file, sha256, target)) == {"installed": False}
+    assert document(run("install", file, sha256, target)) == {"installed": False}
     assert os.listdir(target.parent) == [sha256]
 
 
-def test_install_puts_one_file_in_place_executable(tmp_path: Path) -> None:
-    file, sha256 = pushed(tmp_path, b"\x7fELF")
-    target = tmp_path / "uv" / sha256 / "uv"
-    assert document(run("install", "file", file, sha256, target)) == {"installed": True}
-    assert (target.read_bytes(), target.stat().st_mode & 0o777) == (b"\x7fELF", 0o755)
-    assert not file.exists()
-
-
-@pytest.mark.parametrize("kind", ["tar", "file"])
-def test_install_refuses_what_was_altered(tmp_path: Path, kind: str) -> None:
+def test_install_refuses_what_was_altered(tmp_path: Path) -> None:
     content = tar(("main.py", b"main"))
     file, _ = pushed(tmp_path, content)
     target = tmp_path / "there" / "it"
-    done = run("install", kind, file, hashlib.sha256(content + b"x").hexdigest(), target)
+    done = run("install", file, hashlib.sha256(content + b"x").hexdigest(), target)
     assert done.returncode != 0
     assert b"SHA-256" in done.stderr
     assert not target.exists()
@@ -117,7 +108,7 @@ def link(kind: bytes) -> Any:
 def test_install_refuses_members_that_lead_elsewhere(tmp_path: Path, content: bytes) -> None:
     file, sha256 = pushed(tmp_path, content)
     target = tmp_path / "agents" / sha256
-    done = run("install", "tar", file, sha256, target)
+    done = run("install", file, sha256, target)
     assert done.returncode != 0
     assert b"refused" in done.stderr
     assert os.listdir(target.parent) == []
@@ -127,7 +118,7 @@ def test_install_refuses_members_that_lead_elsewhere(tmp_path: Path, content: by
 def test_install_leaves_nothing_of_a_broken_archive(tmp_path: Path) -> None:
     file, sha256 = pushed(tmp_path, tar(("main.py", b"x" * 5000), mode="w:gz")[:-40])
     target = tmp_path / "agents" / sha256
-    assert run("install", "tar", file, sha256, target).returncode != 0
+    assert run("install", file, sha256, target).returncode != 0
     assert os.listdir(target.parent) == []
 
 
@@ -141,7 +132,7 @@ def test_install_twice_at_once_ends_with_one(tmp_path: Path) -> None:
         file = tmp_path / f"pushed-{number}"
         file.write_bytes(content)
         together.wait(timeout=30)
-        return run("install", "tar", file, sha256, target)
+        return run("install", file, sha256, target)
 
     with ThreadPoolExecutor(4) as pool:
         for done in pool.map(install, range(4)):

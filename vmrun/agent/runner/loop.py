@@ -29,8 +29,8 @@ from .slots import RunnerConfig, Slot, spawn
 CONGESTED, RELIEVED = 16 * 1024 * 1024, 4 * 1024 * 1024
 #: Bytes read from one socket before the others get their turn.
 _BUDGET = 4 * 1024 * 1024
-#: Workers in a row that may end before they are up.
-STARTS_MAX = 3
+#: Workers in a row that may end before they are up; and when somebody kills them, which need not go on for ever.
+STARTS_MAX, STARTS_KILLED_MAX = 3, 20
 #: Seconds between reports of the load, and between attempts to fork after a failure.
 _LOAD_EVERY, _FORK_AGAIN = 0.5, 0.5
 #: Seconds to get the last words to the agent.
@@ -151,10 +151,10 @@ class Runner:
         self._slots[slot.pid] = slot
         return slot
 
-    def _start_failed(self, reason: str) -> None:
+    def _start_failed(self, reason: str, limit: int = STARTS_MAX) -> None:
         self._fork_after = time.monotonic() + _FORK_AGAIN
         self._starts_failed += 1
-        if self._starts_failed >= STARTS_MAX and not any(slot.ready for slot in self._slots.values()):
+        if self._starts_failed >= limit and not any(slot.ready for slot in self._slots.values()):
             self._fatal = f"workers do not start: {reason}"
 
     def _from_worker(self, slot: Slot) -> None:
@@ -204,10 +204,11 @@ class Runner:
         self._outcomes.died(slot, Death(code, usage.ru_maxrss * 1024, self._memory.killed()))
         del self._slots[slot.pid]
         self._watch(slot.channel, 0, None)
-        del self._masks[slot.channel]
+        self._masks.pop(slot.channel, None)
         if not slot.ready and not self._ending and slot.doom is None:
             last = slot.outputs.streams[1].last(1, 2000).decode(errors="replace")
-            self._start_failed(f"exit status {code}. {last}")
+            limit = STARTS_KILLED_MAX if code == -signal.SIGKILL else STARTS_MAX
+            self._start_failed(f"exit status {code}. {last}", limit)
         slot.close()
 
     # --- time ---

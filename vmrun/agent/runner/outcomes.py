@@ -131,7 +131,7 @@ class Outcomes:
         self._pass_output(slot, chunk, memoryview(moves))
         if not slot.alive and not shared.words[BEGUN]:
             # It ended right after a task; what it wrote in the end is that task's.
-            slot.outputs.finish((block.first + block.count - 1, chunk.work.attempt), self._sink)
+            self._last_works(slot, block.first + block.count - 1, chunk.work.attempt)
         self._accept(slot, chunk, block)
 
     def take_back(self, slot: Slot) -> None:
@@ -248,10 +248,7 @@ class Outcomes:
     def _bury(self, slot: Slot, chunk: Chunk, death: Death, *, began: bool) -> None:
         """Settle the task that the worker died in, or that keeps it from starting."""
         work, task, doom = chunk.work, chunk.next, slot.doom
-        last = slot.outputs.finish((task, work.attempt), self._sink)
-        path = move_files(slot.place, os.path.join(slot.place.directory, "files"), task, work.attempt)
-        if path:
-            self._agent.push(Kind.files, {"task": task, "attempt": work.attempt, "path": path})
+        last = self._last_works(slot, task, work.attempt)
         lost = not began or slot.broken or death.code == -signal.SIGKILL
         if doom is not None and doom.task == task:
             self._failed(slot, chunk, task, self._doom_document(doom.kind, last))
@@ -266,6 +263,14 @@ class Outcomes:
         else:
             self._failed(slot, chunk, task, _verdict(death, last, began=began))
         chunk.next = task + 1
+
+    def _last_works(self, slot: Slot, task: int, attempt: int) -> str:
+        """Pass on what a dead worker's last task wrote and left; the end of its stderr."""
+        last = slot.outputs.finish((task, attempt), self._sink)
+        path = move_files(slot.place, os.path.join(slot.place.directory, "files"), task, attempt)
+        if path:
+            self._agent.push(Kind.files, {"task": task, "attempt": attempt, "path": path})
+        return last
 
     # --- output ---
 

@@ -1,7 +1,6 @@
-"""Checks a pushed file and puts it in place, once. Arguments: `tar` or `file`, the pushed file, its SHA-256, the place.
+"""Checks a pushed tar and unpacks it into its place, once. Arguments: the pushed file, its SHA-256, the place.
 
-A tar is unpacked into the place; another file becomes the place itself, executable. What is in place already stays:
-places are named by content.
+What is in place already stays: places are named by content.
 """
 
 from __future__ import annotations
@@ -40,17 +39,13 @@ def unpack(archive: str, directory: str) -> None:
             tar.extractall(directory, members)  # noqa: S202 - members are checked above
 
 
-def place(kind: str, pushed: str, target: str) -> None:
+def place(pushed: str, target: str) -> None:
     """Into place by one rename."""
     fresh = f"{target}.{os.getpid()}.part"
     try:
-        if kind == "tar":
-            os.mkdir(fresh)
-            unpack(pushed, fresh)
-            os.chmod(fresh, 0o755)  # noqa: S103 - jobs run as another user
-        else:
-            shutil.copyfile(pushed, fresh)
-            os.chmod(fresh, 0o755)  # noqa: S103 - jobs run as another user
+        os.mkdir(fresh)
+        unpack(pushed, fresh)
+        os.chmod(fresh, 0o755)  # noqa: S103 - jobs run as another user
         try:
             os.rename(fresh, target)
         except OSError:
@@ -59,11 +54,9 @@ def place(kind: str, pushed: str, target: str) -> None:
                 raise
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-        if os.path.exists(fresh):
-            os.unlink(fresh)
 
 
-def main(kind: str, pushed: str, sha256: str, target: str) -> None:
+def main(pushed: str, sha256: str, target: str) -> None:
     """Print whether this call installed it."""
     os.umask(0o022)
     fresh = not os.path.exists(target)
@@ -72,11 +65,11 @@ def main(kind: str, pushed: str, sha256: str, target: str) -> None:
         if found != sha256:
             sys.exit(f"what was pushed has the SHA-256 {found}, not {sha256}")
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        place(kind, pushed, target)
+        place(pushed, target)
     if os.path.exists(pushed):
         os.unlink(pushed)
     sys.stdout.write(json.dumps({"installed": fresh}))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:5])
+    main(*sys.argv[1:4])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,8 +27,6 @@ from . import containers
 from .api import Docker, failure, message
 from .image import MachineImage
 
-log = logging.getLogger(__name__)
-
 _GIB = 1 << 30
 _TYPE = re.compile(r"docker-(\d{1,5})x(\d{1,6})")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,200}")
@@ -40,7 +37,7 @@ _REMOVAL = 30.0
 def open_driver(context: ProvisionerContext) -> DockerProvisioner:
     """The driver of the engine that the `docker` command talks to. Nothing is asked of it yet."""
     docker = Docker()
-    image = MachineImage(docker, context.clock, context.cache_dir / containers.ON, _log_progress)
+    image = MachineImage(docker, context.clock, context.cache_dir / containers.ON, context.progress)
     return DockerProvisioner(docker, image, context.clock)
 
 
@@ -198,7 +195,3 @@ def _size(need: Need, cpus: int, memory: int) -> tuple[int, int] | None:
 def _made_by(spec: InstanceSpec, found: Mapping[str, Any]) -> bool:
     """Whether an earlier call with this spec created the container."""
     return containers.labels(spec).items() <= containers.labels_of(found).items()
-
-
-def _log_progress(line: str) -> None:
-    log.info("%s", line)
