@@ -9,16 +9,19 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .core.clock import Clock, Rng
+from .core.clouds import CloudError
 from .core.errors import ConfigError, Corrupt, SchemaError, UsageError, VmrunError
 from .core.ids import new_id
 from .core.ledger import Desk, JobLedger, VmLedger
 from .core.model import JobState, Payload
+from .core.records import Final
 from .core.storage import BlobStore
 from .core.views import JobView, Plan, Verdict, VmView
 from .environment.uv import index_variables
@@ -27,14 +30,17 @@ from .fleet.deck import Session
 from .fleet.order import Order
 from .fleet.retire import close_if_gone, retire
 from .handle import JobHandle
-from .reaper.sweep import Reaper
 from .registry import provisioner_names
 from .settings import Settings, load_settings
+from .submit.plan import make_plan
 from .submit.prepare import Preparer, Submission, package_variables
 from .submit.publish import publish, put_payload, put_payload_file
 from .submit.request import SubmitRequest
-from .watch.observe import JobObserver, cost_at_most, find_job, job_ids, readable, view_vm, vm_ids
+from .watch.observe import JobObserver, find_job, job_ids, readable, submission_of, view_vm, vm_ids
 from .wiring import Wiring
+
+if TYPE_CHECKING:
+    from .reaper.sweep import Reaper
 
 log = logging.getLogger(__name__)
 #: What is logged is for programs that ask for it; a person is told by errors and progress.
@@ -43,7 +49,11 @@ OnStage = Callable[[str], None]
 
 #: Seconds after a submission in which its own client may still be getting it a machine.
 REVIVE_AFTER = 5.0
-#: Clouds that a reaper's pass looks at without being told: those that cost no request elsewhere.
+#: Seconds that the end of an executor waits for its VM to say that all is done.
+FINISH_PATIENCE = 60.0
+#: Files kept of what background processes said.
+BACKGROUND_LOGS_MAX = 50
+#: Clouds that are looked at without being told: those that cost no request elsewhere.
 NEAR = ("local", "docker")
 
 
@@ -59,6 +69,7 @@ class Client:
         self._wiring = Wiring(self.settings, clock, rng)
         #: VMs that this client brought up, by job.
         self._brought: dict[str, str] = {}
+        self._reaper: Reaper | None = None
 
     @property
     def desk(self) -> Desk:
@@ -117,7 +128,7 @@ class Client:
 
     def _find_by_key(self, key: str) -> str:
         for job in job_ids(self.desk):
-            submit = JobLedger(self.desk, job).refresh().submit
+            submit = submission_of(self.desk, job)
             if submit is not None and submit.idempotency_key == key:
                 return job
         return ""
@@ -140,10 +151,10 @@ class Client:
 
     def _write(self, submission: Submission, stage: OnStage, key: str = "") -> str:
         # Nothing goes into a store before it is known to be this deployment's own, and a safe one.
-        assert self.deployment
+        deployment = self.deployment
         stage("uploading")
-        for payload, data in submission.data:
-            assert put_payload(self.blobs, data) == payload
+        for _, data in submission.data:
+            put_payload(self.blobs, data)
         for payload, path in submission.files:
             put_payload_file(self.blobs, path, payload.sha256, payload.size)
         job = new_id(self.desk.clock, self.desk.rng)
@@ -154,7 +165,7 @@ class Client:
             max_lifetime=options.max_lifetime,
             keep_warm=options.keep_warm,
         )
-        publish(self.desk, self._wiring.deployment.id, job, spec, key)
+        publish(self.desk, deployment, job, spec, key)
         return job
 
     def submit_open(self, **options: Any) -> str:
@@ -171,26 +182,9 @@ class Client:
         """What a submission would do; nothing is written."""
         with tempfile.TemporaryDirectory(prefix="vmrun-") as folder:
             submission = self._preparer(Path(folder), _silent).prepare(request)
-        options, spec = submission.options, submission.spec
-        offers = sorted(
-            self._wiring.provisioner(options.on).offers(options.need),
-            key=lambda offer: (offer.usd_per_hour is None, offer.usd_per_hour or 0.0),
-        )
-        timings = self._wiring.timings(options.on)
-        first = offers[0] if offers else None
-        deadlines = [("boot grace", timings.boot_grace), ("lease", timings.lease)]
-        deadlines += [("maximum lifetime", options.max_lifetime)]
-        deadlines += [("keep-warm window", options.keep_warm)] if options.keep_warm else []
-        deadlines += [("task timeout", options.task_timeout)] if options.task_timeout else []
-        return Plan(
-            tasks=spec.total,
-            on=options.on,
-            offers=[_offer_data(offer) for offer in offers],
-            usd_per_hour=first.usd_per_hour if first else None,
-            usd_at_most=cost_at_most(first, options.max_lifetime) if first else None,
-            deadlines=tuple(deadlines),
-            workers=options.workers or (first.vcpus if first else 0),
-        )
+        on = submission.options.on
+        offers = self._wiring.provisioner(on).offers(submission.options.need)
+        return make_plan(submission, offers, self._wiring.timings(on))
 
     # --- machines ---
 
@@ -205,7 +199,7 @@ class Client:
             job=job,
             on=spec.on,
             need=spec.need,
-            python=spec.python,
+            python="" if spec.kind == "command" else spec.python,
             keep_warm=spec.keep_warm,
             max_lifetime=spec.max_lifetime,
             timings=self._wiring.timings(spec.on),
@@ -222,8 +216,10 @@ class Client:
         """Have a process of its own get the job a machine; it outlives this one."""
         folder = self.settings.cache_dir / "background"
         folder.mkdir(parents=True, exist_ok=True)
+        for old in sorted(folder.glob("*.log"))[:-BACKGROUND_LOGS_MAX]:  # ids are in order of time
+            old.unlink(missing_ok=True)
         with (folder / f"{job}.log").open("ab") as out:
-            subprocess.Popen(
+            process = subprocess.Popen(
                 # -P: a file beside the job may be called like a module of the standard library.
                 [sys.executable, "-P", "-m", "vmrun", "_bring-up", job],
                 stdin=subprocess.DEVNULL,
@@ -231,47 +227,70 @@ class Client:
                 stderr=out,
                 start_new_session=True,
             )
+        # Should this process live longer, no zombie stays.
+        threading.Thread(target=process.wait, name="vmrun-background", daemon=True).start()
 
-    def revive(self, job: str) -> None:
+    def revive(self, job: str, observer: JobObserver | None = None) -> None:
         """Get a job a machine if it has none any more and none on its way: its client died, or its VM was lost.
 
-        Raises what getting a machine raises.
+        `observer` has looked at the job before. Raises what getting a machine raises.
         """
-        view = JobObserver(self.desk, job).look()
+        observer = observer or JobObserver(self.desk, job)
+        view = observer.look()
         if view.state.ended:
             return
         alive = [vm for vm in view.vms if vm.state not in ("gone", "failed") and not self._lost(vm.id)]
         if alive or view.created + REVIVE_AFTER > self.desk.clock.now():
             return
+        if observer.ledger.fold.cancelled_by:
+            # Nobody is left to say so; no machine is rented for that.
+            observer.ledger.finish(Final("cancelled", view.tasks.done, view.tasks.failed))
+            return
         self.bring_up(job)
 
+    def replace_lost(self, job: str) -> None:
+        """Get the job another machine if the one that this client brought up for it is no more."""
+        vm = self._brought.get(job, "")
+        if vm and self._lost(vm):
+            self.bring_up(job)
+
     def _lost(self, vm: str) -> bool:
-        return close_if_gone(self._wiring.deck, vm)
+        try:
+            return close_if_gone(self._wiring.deck, vm)
+        except CloudError as error:
+            # A cloud that does not answer has not said that the VM is gone.
+            log.info("event=not-looked-up vm=%s error=%s", vm, error.message)
+            return False
 
-    def settle(self, view: JobView) -> None:
-        """Give back what this client brought up for a job that ended, unless it was asked to stay warm."""
-        vm = self._brought.pop(view.id, "")
-        if vm and not self._stays_warm(vm):
-            retire(self._wiring.deck, vm, f"job {view.id} ended", _silent)
-
-    def _stays_warm(self, vm: str) -> bool:
+    def settle(self, job: str) -> None:
+        """Give back what this client brought up for a job that ended, unless it is to stay warm or has another job."""
+        vm = self._brought.pop(job, "")
+        if not vm:
+            return
         fold = VmLedger(self.desk, vm).refresh()
-        return fold.keep_warm > 0 and fold.assignable
+        if fold.jobs[-1:] == [job] and not (fold.keep_warm > 0 and fold.assignable):
+            retire(self._wiring.deck, vm, f"job {job} ended", _silent, jobs=len(fold.jobs))
 
     def finish(self, job: str) -> None:
-        """End an executor's job: wait until it is final, then give back its machine."""
+        """End an executor's job, which takes no more calls: wait until it is final, then give back its machine."""
+        ledger = JobLedger(self.desk, job)
         if job not in self._brought:
-            JobLedger(self.desk, job).cancel("executor")
+            ledger.cancel("executor")
             return
-        JobHandle(self, job).wait()
+        clock, (pause, longest) = self.desk.clock, self.polls(job)
+        deadline = clock.monotonic() + FINISH_PATIENCE
+        while ledger.refresh().final is None and clock.monotonic() < deadline:
+            clock.sleep(pause)
+            pause = min(longest, pause * 1.5)
+        if ledger.fold.final is None:
+            log.warning("event=not-final job=%s vm=%s", job, self._brought[job])
+        self.settle(job)
 
     def settle_cancelled(self, job: str) -> bool:
         """Declare a cancelled job final at once if no VM has any part of it; always True."""
         observer = JobObserver(self.desk, job)
         view = observer.look()
         if view.state in (JobState.pending, JobState.provisioning):
-            from .core.records import Final
-
             observer.ledger.finish(Final("cancelled", view.tasks.done, view.tasks.failed))
         return True
 
@@ -283,10 +302,12 @@ class Client:
 
     def reap(self, *, dry_run: bool = False, all_: bool = False, on_stage: OnStage | None = None) -> list[Verdict]:
         """One pass over this deployment's machines."""
-        stage = on_stage or _silent
-        reaper = Reaper(self._wiring.deck, self._wiring.timings("local").dead_after)
+        from .reaper.sweep import Reaper
+
+        # The same one in every pass: it believes only what it saw itself.
+        self._reaper = self._reaper or Reaper(self._wiring.deck, self._wiring.timings("local").dead_after)
         names = self._clouds_in_use()
-        return reaper.sweep(names, dry_run=dry_run, everything=all_, on_stage=stage)
+        return self._reaper.sweep(names, dry_run=dry_run, everything=all_, on_stage=on_stage or _silent)
 
     def _clouds_in_use(self) -> list[str]:
         folds = (readable(VmLedger(self.desk, vm)) for vm in vm_ids(self.desk))
@@ -327,8 +348,19 @@ class Client:
         return views
 
     def vms(self) -> list[VmView]:
-        """VMs that are not known to be gone."""
-        return [view_vm(self.desk, VmLedger(self.desk, vm))[0] for vm in vm_ids(self.desk)]
+        """VMs that are not known to be gone. Of one that took its leave, its cloud is asked, where that is cheap."""
+        views = [view_vm(self.desk, VmLedger(self.desk, vm))[0] for vm in vm_ids(self.desk)]
+        return [view for view in views if not self._left(view)]
+
+    def _left(self, view: VmView) -> bool:
+        """Whether a VM that drained is gone, which nobody may have seen: its client may have left before it ended."""
+        if view.state != "draining" or view.on not in NEAR:
+            return False
+        try:
+            return close_if_gone(self._wiring.deck, view.id)
+        except VmrunError as error:
+            log.info("event=not-looked-up vm=%s error=%s", view.id, error.message)
+            return False
 
     def handle(self, job: str) -> JobHandle:
         """A job by id, by a unique part of it, or by a unique name. Raises UsageError."""
@@ -355,18 +387,3 @@ def _check_directory(name: str, directory: Path) -> None:
             f"the {name} directory {directory} cannot be used: {error.strerror or error}",
             hint=f"make it writable for this user, or set VMRUN_{name.upper()}_DIR to another one",
         ) from error
-
-
-def _offer_data(offer: Any) -> dict[str, Any]:
-    return {
-        "on": offer.on,
-        "instance_type": offer.instance_type,
-        "region": offer.region,
-        "arch": offer.arch,
-        "vcpus": offer.vcpus,
-        "cores": offer.cores,
-        "memory_gib": round(offer.memory / 2**30, 2),
-        "usd_per_hour": offer.usd_per_hour,
-        "spot": offer.spot,
-        "priced_at": offer.priced_at,
-    }

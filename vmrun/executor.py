@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import operator
 import threading
+import types
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor as FuturesExecutor
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import cloudpickle
@@ -22,9 +24,11 @@ import cloudpickle
 from .chunked import call_each
 from .core.blocks import TaskBlock, lengths_of
 from .core.errors import JobCancelled, JobFailed, StoreUnavailable, UsageError, VmrunError
+from .core.folds import Extent
 from .core.ledger import JobLedger, ShardLedger
 from .core.model import FunctionSpec
 from .core.outcomes import Outcome, OutcomeReader
+from .core.records import Entry
 from .watch.results import value_of
 
 if TYPE_CHECKING:
@@ -37,10 +41,14 @@ T = TypeVar("T")
 BATCH_CALLS, BATCH_BYTES = 10_000, 8 * 1024 * 1024
 #: Functions whose pickles are remembered.
 FUNCTIONS_MAX = 256
-#: Shards that are looked at in one round.
+#: Shards that are looked at in one round; the others have their turn in the next ones.
 LOOKS_MAX = 32
-#: Seconds between looks at whether the job or its VM has ended.
-CHECK_EVERY = 2.0
+#: Seconds between looks at whether the job has ended, and at whether its VM is still there.
+CHECK_EVERY, REPLACE_EVERY = 2.0, 15.0
+#: Seconds that the store may be silent before all calls are given up, and between attempts meanwhile.
+STORE_PATIENCE, STORE_PAUSE = 900.0, 1.0
+#: Seconds that the end of the program waits for the VM to be given back.
+EXIT_PATIENCE = 30.0
 
 
 @dataclass(slots=True)
@@ -57,6 +65,22 @@ class _Batch:
     ledger: ShardLedger
     reader: OutcomeReader
     futures: dict[int, Future[Any]]
+    #: What was read of the shard's journal and not handed out yet.
+    news: deque[tuple[Entry, list[Extent]]] = field(default_factory=deque)
+
+
+@dataclass(slots=True)
+class _Known:
+    """A function whose pickle is in the store."""
+
+    fn: Callable[..., Any]
+    #: What its pickle holds beyond its code; kept, so that identity means something.
+    uses: tuple[object, ...]
+    spec: FunctionSpec
+
+    def still(self, uses: tuple[object, ...] | None) -> bool:
+        """Whether the function means what it meant when it was pickled."""
+        return uses is not None and len(uses) == len(self.uses) and all(map(operator.is_, uses, self.uses))
 
 
 class Executor(FuturesExecutor):
@@ -77,8 +101,11 @@ class Executor(FuturesExecutor):
         self._poll_min, self._poll_max = client.polls(self.job)
         self._ledger = JobLedger(client.desk, self.job)
         self._queue: deque[_Call] = deque()
+        #: Calls on their way into the journal; all of one function.
+        self._sending: list[_Call] = []
         self._batches: dict[int, _Batch] = {}
-        self._functions: OrderedDict[int, tuple[Callable[..., Any], FunctionSpec]] = OrderedDict()
+        self._functions: OrderedDict[int, _Known] = OrderedDict()
+        #: Around the queue, and what decides whether a call may still enter it.
         self._lock = threading.Lock()
         self._news = threading.Event()
         self._closing = False
@@ -94,10 +121,7 @@ class Executor(FuturesExecutor):
         """Schedule `fn(*args, **kwargs)`. The arguments are pickled before this returns."""
         future: Future[T] = Future()
         with self._lock:
-            if self._closing:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            if self._broken is not None:
-                raise self._broken
+            self._refuse_if_ended()
         try:
             call = _Call(future, self._function(fn), cloudpickle.dumps((args, kwargs), protocol=5))
         except VmrunError:
@@ -105,9 +129,17 @@ class Executor(FuturesExecutor):
         except Exception as error:  # noqa: BLE001 - pickling runs the user's code; the future carries what it raised
             future.set_exception(error)
             return future
-        self._queue.append(call)
+        with self._lock:
+            self._refuse_if_ended()
+            self._queue.append(call)
         self._news.set()
         return future
+
+    def _refuse_if_ended(self) -> None:
+        if self._closing:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        if self._broken is not None:
+            raise self._broken
 
     def map(
         self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
@@ -128,64 +160,96 @@ class Executor(FuturesExecutor):
             self._closing = True
             if cancel_futures:
                 while self._queue:
-                    self._queue.popleft().future.cancel()
+                    future = self._queue.popleft().future
+                    if future.cancel():
+                        future.set_running_or_notify_cancel()
         self._news.set()
-        if wait:
+        if wait and threading.current_thread() is not self._pump:
             self._pump.join()
             self._fleet.join()
 
     def _function(self, fn: Callable[..., Any]) -> FunctionSpec:
+        uses = _uses(fn)
         with self._lock:
             known = self._functions.get(id(fn))
-        if known is not None and known[0] is fn:
-            return known[1]
+        if known is not None and known.fn is fn and known.still(uses):
+            return known.spec
         data = cloudpickle.dumps(fn, protocol=5)
         spec = FunctionSpec("pickle", payload=self._client.put_payload(data))
+        if uses is None:
+            return spec
         with self._lock:
-            self._functions[id(fn)] = (fn, spec)
+            self._functions[id(fn)] = _Known(fn, uses, spec)
             while len(self._functions) > FUNCTIONS_MAX:
                 self._functions.popitem(last=False)
         return spec
 
-    def _bring_up(self) -> None:
+    def _bring_up(self, *, replace: bool = False) -> None:
         try:
-            self._client.bring_up(self.job)
+            if replace:
+                self._client.replace_lost(self.job)
+            else:
+                self._client.bring_up(self.job)
+        except StoreUnavailable as error:
+            if not replace:  # else it is looked at again
+                self._break(error)
         except Exception as error:  # noqa: BLE001 - a thread's boundary: every waiting future gets the reason
-            self._broken = error
-            self._news.set()
+            self._break(error)
+
+    def _break(self, error: BaseException) -> None:
+        with self._lock:
+            self._broken = self._broken or error
+        self._news.set()
 
     def _run(self) -> None:
-        pause, checked = self._poll_min, self._clock.monotonic()
         try:
-            while self._broken is None and not (self._closing and not self._queue and not self._batches):
-                if not self._queue and not self._batches:
-                    self._news.wait()
-                self._news.clear()
-                progress = self._send()
-                progress = self._receive() or progress
-                pause = self._poll_min if progress else min(self._poll_max, pause * 1.3)
-                if self._clock.monotonic() - checked > CHECK_EVERY:
-                    checked = self._clock.monotonic()
-                    self._check()
-                if self._batches and not self._queue:
-                    self._news.wait(pause)
+            self._work()
         except Exception as error:  # noqa: BLE001 - a thread's boundary: every waiting future gets the reason
-            self._broken = error
+            self._break(error)
+        except BaseException as error:  # noqa: BLE001 - a callback of a future may want to end the program
+            self._break(JobFailed(f"a callback of a future ended the executor: {error!r}"))
         if self._broken is not None:
             self._fail(self._broken)
         self._end()
 
+    def _work(self) -> None:
+        pause = self._poll_min
+        checked = replaced = answered = self._clock.monotonic()
+        while self._broken is None and not (self._closing and not self._waiting()):
+            if not self._waiting():
+                self._news.wait()
+                answered = self._clock.monotonic()
+            self._news.clear()
+            try:
+                progress = self._send()
+                progress = self._receive() or progress
+                if self._clock.monotonic() - checked > CHECK_EVERY:
+                    checked = self._clock.monotonic()
+                    self._check()
+                pause = self._poll_min if progress else min(self._poll_max, pause * 1.3)
+                answered = self._clock.monotonic()
+            except StoreUnavailable:
+                if self._clock.monotonic() - answered > STORE_PATIENCE:
+                    raise
+                pause = STORE_PAUSE
+            if self._batches and self._clock.monotonic() - replaced > REPLACE_EVERY and not self._fleet.is_alive():
+                replaced = self._clock.monotonic()
+                self._fleet = threading.Thread(
+                    target=self._bring_up, kwargs={"replace": True}, name="vmrun-fleet", daemon=True
+                )
+                self._fleet.start()
+            if self._sending or (self._batches and not self._queue):
+                self._news.wait(pause)
+
+    def _waiting(self) -> bool:
+        return bool(self._queue or self._sending or self._batches)
+
     def _send(self) -> bool:
         """Add the queued calls of one function to the job; whether there were any."""
-        calls: list[_Call] = []
-        size = 0
-        while self._queue and len(calls) < BATCH_CALLS and size < BATCH_BYTES:
-            if calls and self._queue[0].function is not calls[0].function:
-                break
-            call = self._queue.popleft()
-            if call.future.set_running_or_notify_cancel():
-                calls.append(call)
-                size += len(call.payload)
+        # After a failure the same calls again, until it is known that they are in: so they are in once.
+        if not self._sending:
+            self._gather()
+        calls = self._sending
         if not calls:
             return False
         payloads = [call.payload for call in calls]
@@ -195,39 +259,69 @@ class Executor(FuturesExecutor):
 
         plan = self._ledger.add(len(calls), calls[0].function, block)
         if plan is None:
-            raise JobCancelled(f"job {self.job} takes no more calls: it was cancelled or has ended")
-        ledger = ShardLedger(self._client.desk, self.job, plan)
+            raise self._why_ended()
+        ledger = self._ledger.shard(plan)
         reader = OutcomeReader(self._client.desk.store, self.job, ledger.prefix)
         futures = {plan.first + at: call.future for at, call in enumerate(calls)}
         self._batches[plan.shard] = _Batch(ledger, reader, futures)
+        self._sending = []
         return True
+
+    def _gather(self) -> None:
+        size = 0
+        with self._lock:
+            while self._queue and len(self._sending) < BATCH_CALLS and size < BATCH_BYTES:
+                if self._sending and self._queue[0].function != self._sending[0].function:
+                    break
+                call = self._queue.popleft()
+                if call.future.set_running_or_notify_cancel():
+                    self._sending.append(call)
+                    size += len(call.payload)
+
+    def _why_ended(self) -> VmrunError:
+        final = self._ledger.fold.final
+        if final is not None and final.error:
+            return JobFailed(final.error, hint=final.hint)
+        return JobCancelled(f"job {self.job} takes no more calls: it was cancelled or has ended")
 
     def _receive(self) -> bool:
         """Hand out outcomes that appeared; whether there were any."""
         progress = False
-        for shard, batch in list(itertools.islice(self._batches.items(), LOOKS_MAX)):
-            try:
-                news = batch.ledger.refresh()
-            except StoreUnavailable:
-                return progress
-            for entry, extents in news:
-                batch.reader.remember(entry.n, entry.attachment)
-                for extent in extents:
-                    for outcome in batch.reader.outcomes(extent):
-                        _resolve(batch.futures.pop(outcome.task), outcome)
-                        progress = True
+        for shard in list(itertools.islice(self._batches, LOOKS_MAX)):
+            # To the end of the line, so that slow calls do not keep the others from being looked at.
+            batch = self._batches[shard] = self._batches.pop(shard)
+            batch.news.extend(batch.ledger.refresh())
+            while batch.news:
+                progress = self._hand_out(batch, *batch.news[0]) or progress
+                batch.news.popleft()
             if not batch.futures:
                 del self._batches[shard]
         return progress
 
+    def _hand_out(self, batch: _Batch, entry: Entry, extents: list[Extent]) -> bool:
+        batch.reader.remember(entry.n, entry.attachment)
+        for extent in extents:
+            for outcome in batch.reader.outcomes(extent):
+                future = batch.futures.pop(outcome.task, None)
+                if future is not None:
+                    _resolve(future, outcome)
+        return bool(extents)
+
     def _check(self) -> None:
-        fold = self._ledger.refresh()
-        if fold.final is not None and self._batches:
-            raise JobFailed(fold.final.error or f"job {self.job} was {fold.final.outcome}", hint=fold.final.hint)
+        if self._ledger.refresh().final is None:
+            return
+        # What was committed before the end is read before anything is given up.
+        for _ in range(-(-len(self._batches) // LOOKS_MAX)):
+            self._receive()
+        if self._batches:
+            raise self._why_ended()
 
     def _end(self) -> None:
         atexit.unregister(self._abandon)
         try:
+            if self._broken is not None:
+                # Nobody waits for what still runs.
+                self._ledger.cancel("executor")
             self._ledger.close()
             self._fleet.join()
             self._client.finish(self.job)
@@ -236,10 +330,15 @@ class Executor(FuturesExecutor):
 
     def _fail(self, error: BaseException) -> None:
         """Nothing more will come: every future learns why."""
-        while self._queue:
-            future = self._queue.popleft().future
-            if future.set_running_or_notify_cancel():
-                future.set_exception(error)
+        with self._lock:
+            queued = list(self._queue)
+            self._queue.clear()
+        for call in queued:
+            if call.future.set_running_or_notify_cancel():
+                call.future.set_exception(error)
+        for call in self._sending:
+            call.future.set_exception(error)
+        self._sending = []
         for batch in self._batches.values():
             for future in batch.futures.values():
                 future.set_exception(error)
@@ -247,9 +346,29 @@ class Executor(FuturesExecutor):
 
     def _at_exit(self) -> None:
         """The program ends without `shutdown`: nothing may stay behind that costs money."""
-        self._broken = UsageError("the program ended", hint="use the executor in a `with` block")
-        self._news.set()
-        self._pump.join(timeout=30)
+        self._break(UsageError("the program ended", hint="use the executor in a `with` block"))
+        self._pump.join(timeout=EXIT_PATIENCE)
+
+
+def _uses(fn: Callable[..., Any]) -> tuple[object, ...] | None:
+    """The objects that a function's pickle holds besides its code; None if they cannot be told: it may change unseen.
+
+    A name that is bound anew is noticed, as when a cell of a notebook runs again; a change inside an object is not.
+    """
+    if isinstance(fn, types.BuiltinFunctionType):
+        return ()
+    if not isinstance(fn, types.FunctionType):
+        return None
+    cells = tuple(_content(cell) for cell in fn.__closure__ or ())
+    names = tuple(fn.__globals__.get(name) for name in fn.__code__.co_names)
+    return (fn.__code__, fn.__defaults__, fn.__kwdefaults__, *cells, *names)
+
+
+def _content(cell: types.CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not bound yet
+        return None
 
 
 def _resolve(future: Future[Any], outcome: Outcome) -> None:

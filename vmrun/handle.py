@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 #: Seconds between looks at whether the job's machine is still there.
 REVIVE_EVERY = 15.0
+#: Seconds between looks of a watcher: at least, and at most where the store does not ask for more; and the share of
+#: the time watched by which it may be late.
+SHORTEST, LONGEST, DELAY = 0.01, 0.2, 0.05
 
 
 class JobHandle:
@@ -56,21 +59,24 @@ class JobHandle:
         the last snapshot the machine that this client brought up is given back, unless it is to stay warm.
         """
         reader = OutputReader(self._desk.store, self.id)
-        pause, longest = self._client.polls(self.id)
-        pause, before = max(pause, 0.01), None
-        revived = self._clock.monotonic()
+        shortest, longest = self._client.polls(self.id)
+        shortest, longest = max(shortest, SHORTEST), max(longest, LONGEST)
+        pause, before = shortest, None
+        began = revived = self._clock.monotonic()
         while True:
             if self._clock.monotonic() - revived > REVIVE_EVERY:
-                self._client.revive(self.id)
+                self._client.revive(self.id, self._observer)
                 revived = self._clock.monotonic()
             view = self.status()
-            chunks = tuple(reader.read()) if output else ()
+            chunks = tuple(reader.read_some()) if output else ()
             yield Snapshot(view, waiting_for(view), chunks)
-            if view.state.ended:
-                self._client.settle(view)
+            if view.state.ended and not chunks:
+                self._client.settle(self.id)
                 return
             moved = chunks or before is None or (view.state, view.tasks) != (before.state, before.tasks)
-            pause = max(self._client.polls(self.id)[0], 0.01) if moved else min(max(longest, 0.2), pause * 1.5)
+            # The end of a short job is seen at once; a long job's watcher must not take part of a core from it.
+            calm = max(shortest, (self._clock.monotonic() - began) * DELAY)
+            pause = shortest if moved else min(longest, calm, pause * 1.5)
             before = view
             self._clock.sleep(pause)
 
@@ -80,10 +86,10 @@ class JobHandle:
         A job whose machine was lost before it began, or that never got one, is given one.
         """
         deadline = None if timeout is None else self._clock.monotonic() + timeout
-        self._client.revive(self.id)
+        self._client.revive(self.id, self._observer)
         for snapshot in self.watch(output=False):
             if snapshot.job.state.ended:
-                self._client.settle(snapshot.job)
+                self._client.settle(self.id)
                 return snapshot.job
             if deadline is not None and self._clock.monotonic() >= deadline:
                 raise TimeoutError(f"job {self.id} is still {snapshot.job.state.value}")
@@ -211,15 +217,15 @@ def _open(outcome: Outcome, failures: list[TaskFailure]) -> tuple[Any] | None:
 
 
 def waiting_for(view: JobView) -> str:
-    """What a job waits for, in a few words."""
+    """What is done for a job just now, or waited for, in a few words."""
     doing = next((vm.doing for vm in view.vms if vm.doing and vm.job == view.id), "")
     if view.state.ended:
         return ""
     if doing:
         return doing
     if view.state is JobState.running:
-        return "tasks"
-    return "a machine" if view.state is JobState.pending else "the machine to be ready"
+        return "waiting for the machine to begin" if not view.tasks.done else "running"
+    return "waiting for a machine" if view.state is JobState.pending else "getting the machine ready"
 
 
 def _json_line(task: int, value: Any) -> bytes:

@@ -132,7 +132,7 @@ class Screen:
             if buffer is None:
                 target.write(data.decode("utf-8", "backslashreplace"))
             else:
-                buffer.write(data)
+                _write_all(buffer, data)
             target.flush()
 
     # --- stderr ---
@@ -174,7 +174,7 @@ class Screen:
     def progress(self) -> ProgressView:
         """A display of progress on stderr: live on a terminal, else a line now and then."""
         if self.err_interactive:
-            self._live = _LiveView(self._stderr, self._clock, self.err_style)
+            self._live = _LiveView(self._stderr, self._clock, lambda: self.err_style)
             return self._live
         return _PlainView(self, self._clock)
 
@@ -256,7 +256,8 @@ class _PlainView:
 class _LiveView:
     """A few lines at the bottom of the terminal, drawn anew several times a second."""
 
-    def __init__(self, stream: TextIO, clock: Clock, style: Style) -> None:
+    def __init__(self, stream: TextIO, clock: Clock, style: Callable[[], Style]) -> None:
+        """`style` is asked each time: a terminal may change its width."""
         from .rendering.progress import Progress
 
         self._stream, self._clock, self._style = stream, clock, style
@@ -284,7 +285,7 @@ class _LiveView:
         console = Console(file=self._stream, highlight=False, emoji=False, markup=False)
         self._live = Live(
             console=console,
-            get_renderable=lambda: Text("\n".join(self._progress.lines(self._clock.monotonic(), self._style))),
+            get_renderable=lambda: Text("\n".join(self._progress.lines(self._clock.monotonic(), self._style()))),
             refresh_per_second=DRAWN_PER_SECOND,
             transient=True,
             redirect_stdout=False,
@@ -314,6 +315,17 @@ def _writing() -> Iterator[None]:
         raise CannotWrite(
             f"cannot write to the standard output: {error.strerror}", hint="see to where the output goes"
         ) from error
+
+
+def _write_all(stream: Any, data: bytes) -> None:
+    """All of it: a stream without a buffer (PYTHONUNBUFFERED) may take a part only, and says so by a number."""
+    left = memoryview(data)
+    while left:
+        taken = stream.write(left)
+        if taken is None:  # a descriptor that does not block, and is full
+            select.select((), (stream,), ())
+        else:
+            left = left[taken:]
 
 
 class CannotWrite(VmrunError):

@@ -79,10 +79,10 @@ class Wiring:
     @cached_property
     def desk(self) -> Desk:
         """Journals, read and written as the client."""
-        # No journal before the store is known to be this deployment's own.
-        assert self.deployment is not None
         keyring = Keyring(Ed25519Scheme(), {"client": public_key(self._private_key)})
-        return Desk(self.blobs, self.clock, self.rng, keyring, Ed25519Signer("client", self._private_key))
+        signer = Ed25519Signer("client", self._private_key)
+        # No journal before the store is known to be this deployment's own.
+        return Desk(self.blobs, self.clock, self.rng, keyring, signer, self.deployment.id)
 
     @cached_property
     def deck(self) -> Deck:

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from vmrun.artefact import Artefact, Target, app_directory, build_artefact, build_uv
-from vmrun.artefact.app import PACKAGE
+from vmrun.artefact.app import PACKAGE, app_directory
+from vmrun.artefact.build import Artefact, build_artefact, build_uv
 from vmrun.bundle.pack import unpack
 from vmrun.core.blocks import PYTHON
 from vmrun.core.codec import sha256
 from vmrun.core.errors import UsageError, VmrunError
-from vmrun.environment.target import this_machine
+from vmrun.environment.target import Target, this_machine
 
 #: Bytes that are pushed to each new VM: at 10 MB/s, about a second.
 BUDGET = 12_000_000

@@ -177,6 +177,11 @@ def test_an_interpreter_that_is_none_is_reported(make_bench: MakeBench) -> None:
     assert "exit code 1" in bench.died
 
 
+def test_an_engine_has_at_least_one_worker(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="0 workers"):
+        Engine(EngineSpec(sys.executable, APP, str(tmp_path / "engine"), 0, "job"), SystemClock())
+
+
 def test_a_user_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     spec = EngineSpec(sys.executable, APP, str(tmp_path / "engine"), 2, "job", user="no-such-user-here")
     with pytest.raises(UsageError, match="no-such-user-here"):

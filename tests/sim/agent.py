@@ -197,7 +197,7 @@ class JobRun:
 
     def shard(self, plan: ShardPlan) -> ShardLedger:
         if plan.shard not in self.shards:
-            self.shards[plan.shard] = ShardLedger(self.desk, self.job, plan)
+            self.shards[plan.shard] = self.ledger.shard(plan)
         return self.shards[plan.shard]
 
     def look(self) -> bool:
@@ -238,6 +238,7 @@ class JobRun:
         """Run the shard's tasks, committing in groups, until it is done or lost."""
         knobs, process = self.scene.knobs, self.process
         blocks: list[ResultBlock] = []
+        group = process.rng.randint(1, knobs.commit_tasks)
         epoch = shard.fold.epoch
         tasks = [task for first, end in shard.fold.remaining() for task in range(first, end)]
         arguments = self.arguments(shard.plan)
@@ -246,10 +247,10 @@ class JobRun:
             blocks.append(self.outcome(task, arguments))
             self.agent.unsaved = len(blocks)
             self.scene.nap(process)
-            if len(blocks) >= knobs.commit_tasks or at == len(tasks) - 1:
+            if len(blocks) >= group or at == len(tasks) - 1:
                 if not self.commit(shard, epoch, blocks):
                     return
-                blocks = []
+                blocks, group = [], process.rng.randint(1, knobs.commit_tasks)
                 self.agent.unsaved = 0
                 if self.scene.world.faulty and process.rng.random() < knobs.release and at < len(tasks) - 1:
                     if shard.release(self.agent.vm, "preempted"):

@@ -61,7 +61,7 @@ class Client:
     def run(self, process: Process) -> None:
         self.desk = self.scene.desk(process)
         self.fleet = Fleet(self.scene, process, self.desk, self.job, self.plan.keep_warm)
-        ledger = JobLedger(self.desk, self.job)
+        ledger = self.ledger = JobLedger(self.desk, self.job)
         began = process.monotonic()
         try:
             insist(process, lambda: ledger.submit(self.submission()))
@@ -132,7 +132,7 @@ class Client:
 
     def shard(self, plan: ShardPlan) -> tuple[ShardLedger, OutcomeReader]:
         if plan.shard not in self.shards:
-            ledger = ShardLedger(self.desk, self.job, plan)
+            ledger = self.ledger.shard(plan)
             self.shards[plan.shard] = ledger, OutcomeReader(self.scene.store, self.job, ledger.prefix)
         return self.shards[plan.shard]
 
@@ -191,9 +191,10 @@ def task_block(first: int, count: int) -> bytes:
 
 def read_all(scene: Scene, desk: Desk, job: str) -> None:
     """What somebody reads who has never read before."""
-    fold = JobLedger(desk, job).refresh()
+    whole = JobLedger(desk, job)
+    fold = whole.refresh()
     for plan in fold.shards():
-        ledger = ShardLedger(desk, job, plan)
+        ledger = whole.shard(plan)
         ledger.refresh()
         reader = OutcomeReader(scene.store, job, ledger.prefix)
         shown = set()

@@ -167,12 +167,12 @@ def _directed(rng: random.Random, knobs: Knobs) -> Knobs:
     if fate < 0.2:
         # Zombies: a VM sleeps with work in hand, another one takes the work over, and the sleeper wakes.
         jobs = tuple(
-            replace(job, vms=rng.choice((2, 3)), tasks=rng.randint(4, 10), task_seconds=20.0, cancel_after=0.0)
+            replace(job, vms=3, tasks=rng.randint(6, 10), shard_size=4, task_seconds=20.0, cancel_after=0.0)
             for job in knobs.jobs[:1]
         )
         return replace(
-            knobs, jobs=jobs, dead_after=30.0, contest=90.0, reap_every=60.0, pauses=(50.0, 80.0, 120.0), nap=0.3,
-            pause=0.0, crash=0.0, restart=0.0, quiet_at=900.0,
+            knobs, jobs=jobs, dead_after=30.0, contest=90.0, reap_every=60.0, pauses=(50.0, 80.0, 120.0), nap=0.2,
+            commit_tasks=4, pause=0.0, crash=0.0, restart=0.0, quiet_at=900.0,
         )  # fmt: skip
     if fate < 0.4:
         # Races for a warm VM: clients want it while its agent and the reapers are about to end it.
@@ -180,9 +180,9 @@ def _directed(rng: random.Random, knobs: Knobs) -> Knobs:
             replace(job, tasks=2, shard_size=2, vms=1, task_seconds=2.0, keep_warm=60.0, cancel_after=0.0)
             for job in knobs.jobs
         )
-        jobs = tuple(replace(job, start=rng.uniform(30.0, 75.0)) if at else job for at, job in enumerate(jobs))
+        jobs = tuple(replace(job, start=rng.uniform(45.0, 95.0)) if at else job for at, job in enumerate(jobs))
         return replace(
-            knobs, jobs=jobs, stall=0.02, meet=True, reap_every=20.0, reapers=2, agents_drain=rng.random() < 0.5,
+            knobs, jobs=jobs, stall=0.02, meet=True, reap_every=20.0, reapers=2, agents_drain=rng.random() < 0.4,
             crash=0.0, quiet_at=900.0,
         )  # fmt: skip
     return knobs

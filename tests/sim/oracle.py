@@ -281,8 +281,9 @@ class Oracle:
                 else:
                     job.settled[task] = (bytes(payload), bool(status))
                     fresh += 1
+        self.require(fresh > 0, "RESULTS that settle nothing")
         if vm != truth.owner:
-            self._world.note("zombie commit: all known" if not fresh else "zombie commit: new outcomes")
+            self._world.note("zombie commit")
         if known:
             self._world.note("duplicate outcome")
 

@@ -60,6 +60,7 @@ def test_a_seed_is_the_same_history_in_another_process() -> None:
     for hash_seed in ("1", "2"):
         shown = subprocess.run(
             [sys.executable, "-m", "tests.sim", "--seed", "3"],
+            cwd=Path(__file__).parents[2],
             env={**os.environ, "PYTHONHASHSEED": hash_seed},
             capture_output=True,
             text=True,

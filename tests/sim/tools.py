@@ -14,11 +14,11 @@ from tests.sim.knobs import JobPlan, Knobs
 from tests.sim.oracle import Oracle
 from tests.sim.store import SimStore
 from tests.sim.world import Process, World
-from vmrun.core import ledger as ledgers
+from vmrun.core import desk as desks
 from vmrun.core import outcomes
+from vmrun.core.desk import Desk
 from vmrun.core.errors import StoreUnavailable
 from vmrun.core.journal import Journal
-from vmrun.core.ledger import Desk
 from vmrun.core.records import Assign, Claim, Delete, Drain, Entry, Record, Release, Results
 
 T = TypeVar("T")
@@ -65,7 +65,7 @@ class Scene:
 
     def desk(self, process: Process, writer: str = "client") -> Desk:
         """A process's own desk, as it is right after its start."""
-        return Desk(self.store, process, process.rng, fake_keyring(), FakeSigner(writer))  # type: ignore[arg-type]
+        return Desk(self.store, process, process.rng, fake_keyring(), FakeSigner(writer), DEPLOYMENT)
 
     def plan(self, job: str) -> JobPlan:
         return self.knobs.jobs[self.jobs.index(job)]
@@ -100,5 +100,5 @@ def watched(scene: Scene) -> Iterator[None]:
             scene.oracle.appended(self.prefix, n, body, entry, resent=bool(resent))
             return entry
 
-    with patch.object(ledgers, "Journal", WatchedJournal), patch.object(outcomes, "INLINE_MAX", scene.knobs.inline):
+    with patch.object(desks, "Journal", WatchedJournal), patch.object(outcomes, "INLINE_MAX", scene.knobs.inline):
         yield

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from array import array
+import shutil
+import stat
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 from vmrun.core import keys, output
-from vmrun.core.blocks import ResultBlock, Status, failure
+from vmrun.core.blocks import ResultBlock
 from vmrun.core.clock import Clock
 from vmrun.core.errors import KeyExists, StoreUnavailable
 from vmrun.core.ledger import ShardLedger
@@ -18,19 +22,19 @@ from vmrun.core.storage import BlobStore
 from vmrun.core.views import OutputChunk
 from vmrun.store.files import FilePieces, hash_file
 
-from .intake import Refused, taken_file, taken_tree
-
 log = logging.getLogger(__name__)
 
 #: Bytes of outcomes that make a commit due at once.
 COMMIT_BYTES = 8 * 1024 * 1024
 #: Outcome blocks in one entry at most, so that an entry stays small.
 COMMIT_BLOCKS = 2000
+#: Bytes of outcomes in one entry at most, unless a single block is larger.
+ENTRY_BYTES = 64 * 1024 * 1024
 #: Seconds between commits of a running job: a hundredth of its age, within these.
 COMMIT_MIN, COMMIT_MAX = 1.0, 30.0
 #: Objects of output that are kept while the store does not answer.
 UNWRITTEN_MAX = 16
-#: Most files of one task that are brought home.
+#: Most files of one task that are brought home, and of one entry.
 FILES_MAX = 10_000
 
 
@@ -39,76 +43,123 @@ def commit_interval(age: float) -> float:
     return min(COMMIT_MAX, max(COMMIT_MIN, age / 100))
 
 
-class Batch:
-    """Outcomes of one shard that are not committed yet."""
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """The files of one attempt at a task."""
 
-    def __init__(self, blobs: BlobStore, job: str, ledger: ShardLedger, vm: str, directory: str) -> None:
-        """`directory` is the engine's: what lies elsewhere is not taken from it."""
+    attempt: int
+    files: tuple[FileRef, ...]
+
+
+class Batch:
+    """Outcomes of one shard that are not committed yet.
+
+    Whatever fails on the way, StoreUnavailable above all, leaves it as it was: the same call may be made again.
+    """
+
+    def __init__(self, blobs: BlobStore, job: str, ledger: ShardLedger, vm: str) -> None:
         self._blobs = blobs
         self._job = job
         self.ledger = ledger
         self._vm = vm
         #: Number of the claim under which the work is done.
         self.epoch = ledger.fold.epoch
-        self._directory = directory
-        self._blocks: list[ResultBlock] = []
-        self._refs: list[BlockRef] = []
-        self._files: list[FileRef] = []
-        self._bytes = 0
+        #: Outcomes in the order in which they came; a large one is in the store already.
+        self._outcomes: deque[ResultBlock | BlockRef] = deque()
+        #: Files by task. They wait for the outcome of the very attempt that wrote them, and go with it.
+        self._files: dict[int, _Written] = {}
+        self.bytes = 0
         #: Tasks in the batch.
         self.tasks = 0
 
     def add(self, block: ResultBlock) -> None:
         """Add outcomes."""
-        self._blocks.append(block)
-        self._bytes += len(block.payload) + 24 * block.count
+        self._outcomes.append(block)
+        self.bytes += _weight(block)
         self.tasks += block.count
 
     def add_large(self, task: int, path: str) -> None:
         """Upload a file that holds the encoded block of one successful task, as it is, and remove it."""
-        try:
-            with taken_file(self._directory, "spool", path) as file:
-                digest, size = hash_file(file)
-                self._blobs.write(keys.segment(self._job, digest), FilePieces(file))
-        except Refused as error:
-            log.error("event=result-refused task=%d error=%s", task, error)
-            self.add(_lost(task, "the file with its result was taken away or replaced before it was stored"))
-            return
-        self._refs.append(BlockRef(task, 1, 0, size, digest, digest))
+        digest, size = hash_file(path)
+        self._blobs.write(keys.segment(self._job, digest), FilePieces(path))
+        self._outcomes.append(BlockRef(task, 1, 0, size, digest, digest))
         self.tasks += 1
+        os.unlink(path)
 
-    def add_files(self, task: int, directory: str) -> None:
-        """Upload the plain files that a task wrote, and remove them; links are not followed."""
-        try:
-            with taken_tree(self._directory, "files", directory) as files:
-                for file, relative in islice(files, FILES_MAX):
-                    digest, size = hash_file(file)
-                    self._blobs.write(keys.output_file(self._job, digest), FilePieces(file))
-                    mode = os.stat(file).st_mode & 0o777
-                    self._files.append(FileRef(task, relative, digest, size, mode))
-                if next(files, None) is not None:
-                    log.warning("event=files-dropped task=%d limit=%d", task, FILES_MAX)
-        except Refused as error:
-            log.error("event=files-refused task=%d error=%s", task, error)
+    def add_files(self, task: int, attempt: int, directory: str) -> None:
+        """Upload the plain files that an attempt wrote, and remove them; those of the attempts before it are dropped."""
+        found: list[FileRef] = []
+        for path, relative, mode in _walk(directory):
+            digest, size = hash_file(path)
+            self._blobs.write(keys.output_file(self._job, digest), FilePieces(path))
+            found.append(FileRef(task, relative, digest, size, mode))
+        self._files[task] = _Written(attempt, tuple(found))
+        shutil.rmtree(directory, ignore_errors=True)
 
     @property
     def full(self) -> bool:
         """Whether it should be committed without further delay."""
-        return self._bytes >= COMMIT_BYTES or len(self._blocks) + len(self._refs) >= COMMIT_BLOCKS
+        return self.bytes >= COMMIT_BYTES or len(self._outcomes) >= COMMIT_BLOCKS
+
+    @property
+    def whole(self) -> bool:
+        """Whether it holds the outcome of every task of the shard that has none yet."""
+        return 0 < self.tasks >= self.ledger.plan.count - len(self.ledger.fold.done)
 
     def commit(self) -> bool:
         """Append everything to the shard's journal; False when the shard is no longer this VM's."""
-        if not self.tasks:
-            return True
-        packed = pack(self._blocks)
+        ours = True
+        while self._outcomes:
+            ours = self._commit_entry(self._entry()) and ours
+        return ours
+
+    def _entry(self) -> list[ResultBlock | BlockRef]:
+        """The outcomes that go into the next entry: at least one block, and no more than an entry should carry."""
+        entry: list[ResultBlock | BlockRef] = []
+        size = files = 0
+        for outcome in islice(self._outcomes, COMMIT_BLOCKS):
+            size += _weight(outcome) if isinstance(outcome, ResultBlock) else 0
+            files += sum(len(written.files) for task, written in self._files.items() if _holds(outcome, task))
+            if entry and (size > ENTRY_BYTES or files > FILES_MAX):
+                break
+            entry.append(outcome)
+        return entry
+
+    def _commit_entry(self, entry: list[ResultBlock | BlockRef]) -> bool:
+        blocks = [outcome for outcome in entry if isinstance(outcome, ResultBlock)]
+        packed = pack(blocks)
         if packed.segment:
             self._blobs.write(keys.segment(self._job, packed.segment), [packed.data])
+        refs = [*packed.refs, *(outcome for outcome in entry if isinstance(outcome, BlockRef))]
         inline = b"" if packed.segment else packed.data
-        refs = [*packed.refs, *self._refs]
-        ours = self.ledger.commit(self._vm, self.epoch, refs, self._files, inline)
-        log.info("event=committed shard=%d tasks=%d bytes=%d", self.ledger.plan.shard, self.tasks, self._bytes)
-        self._blocks, self._refs, self._files, self._bytes, self.tasks = [], [], [], 0, 0
+        with_outcome = {task for task in self._files if any(_holds(outcome, task) for outcome in entry)}
+        files = [file for task in sorted(with_outcome) for file in self._files_of(task, blocks)]
+        ours = self.ledger.commit(self._vm, self.epoch, refs, files, inline)
+        count, size = sum(outcome.count for outcome in entry), sum(map(_weight, blocks))
+        log.info("event=committed shard=%d tasks=%d bytes=%d", self.ledger.plan.shard, count, size)
+        for _ in entry:
+            self._outcomes.popleft()
+        for task in with_outcome:
+            del self._files[task]
+        self.tasks -= count
+        self.bytes -= size
         return ours
+
+    def _files_of(self, task: int, blocks: list[ResultBlock]) -> tuple[FileRef, ...]:
+        """The files of the attempt that gave the outcome; none if only an earlier attempt wrote any."""
+        written = self._files[task]
+        block = next((block for block in blocks if _holds(block, task)), None)
+        settled = written.attempt if block is None else block.facts.get("attempt", written.attempt)
+        return written.files if settled == written.attempt else ()
+
+
+def _holds(outcome: ResultBlock | BlockRef, task: int) -> bool:
+    return outcome.first <= task < outcome.first + outcome.count
+
+
+def _weight(block: ResultBlock) -> int:
+    """Bytes that a block takes in the store, roughly."""
+    return len(block.payload) + 24 * block.count
 
 
 class OutputWriter:
@@ -161,7 +212,39 @@ class OutputWriter:
             del self._unwritten[0]
 
 
-def _lost(task: int, why: str) -> ResultBlock:
-    document = failure(Status.lost, why)
-    lengths = array("Q", [len(document)])
-    return ResultBlock(task, bytes([Status.lost]), lengths, document, array("d", [0.0]), array("f", [0.0]))
+def _walk(directory: str) -> Iterator[tuple[str, str, int]]:
+    """The plain files below `directory`: where to read each until the next is asked for, its path from there, its mode.
+
+    Processes of the job may still change what is in there, and the agent may read more than they: so no link is
+    followed, neither to a file nor on the way to it, and a file of another user than the directory's is left out.
+    """
+    found, owner = 0, os.lstat(directory).st_uid
+    for where, folders, names, folder in os.fwalk(directory, follow_symlinks=False):
+        folders.sort()
+        for name in sorted(names):
+            descriptor = _open_plain(folder, name, owner)
+            if descriptor < 0:
+                continue
+            try:
+                found += 1
+                if found > FILES_MAX:
+                    log.warning("event=files-dropped directory=%s limit=%d", directory, FILES_MAX)
+                    return
+                relative = os.path.relpath(os.path.join(where, name), directory).replace(os.sep, "/")
+                yield f"/proc/self/fd/{descriptor}", relative, os.fstat(descriptor).st_mode & 0o777
+            finally:
+                os.close(descriptor)
+
+
+def _open_plain(folder: int, name: str, owner: int) -> int:
+    """A descriptor of the file `name` in `folder`; -1 if it is no plain file of `owner`'s, or gone."""
+    try:
+        # Not blocking: a named pipe must not hold up the agent.
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return -1
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_uid == owner:
+        return descriptor
+    os.close(descriptor)
+    return -1

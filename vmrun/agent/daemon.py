@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 from vmrun.core.clock import SystemClock, system_rng
-from vmrun.core.errors import Corrupt, StoreError, Unreachable, VmrunError
+from vmrun.core.errors import Corrupt, SchemaError, StoreError, StoreUnavailable, Unreachable, VmrunError
 from vmrun.core.ids import new_id
 from vmrun.core.ledger import Desk, JobLedger
 from vmrun.core.records import Final
@@ -33,10 +33,12 @@ log = logging.getLogger(__name__)
 POWER_OFF_TIMEOUT = 30.0
 #: Seconds that a store may stay silent before a read or replace fails.
 STORE_BUDGET = 60.0
+#: Seconds between attempts while it does not answer; the lease, which goes with the heartbeat, bounds them.
+STORE_PAUSE = 2.0
 
 
-class Terminated(Exception):
-    """SIGTERM: flush and end."""
+class Terminated(BaseException):
+    """SIGTERM: flush and end. No handler of errors on the way up may take it for one of its own."""
 
 
 def run(config: AgentConfig) -> int:
@@ -78,7 +80,7 @@ def open_workshop(config: AgentConfig) -> Workshop:
     blobs: BlobStore = RetryingStore(open_store(config.store_url, options), clock, rng, STORE_BUDGET)
     keyring = Keyring(Ed25519Scheme(), {"client": bytes.fromhex(config.client_key)})
     signer = Ed25519Signer(f"vm:{config.vm}", load_private_key(Path(config.key_file)))
-    desk = Desk(blobs, clock, rng, keyring, signer)
+    desk = Desk(blobs, clock, rng, keyring, signer, config.deployment)
     pulse = Pulse(desk, config, boot_id())
     stream = f"{config.vm}.{new_id(clock, rng)}"
     return Workshop(config, desk, blobs, pulse, Owners(desk, config.dead_after), stream)
@@ -106,7 +108,7 @@ def _clean(config: AgentConfig) -> None:
 def _wait_until_ready(shop: Workshop) -> None:
     clock = shop.desk.clock
     deadline = clock.monotonic() + shop.config.boot_grace
-    while not shop.pulse.ready():
+    while not _ready(shop):
         if why := shop.pulse.condemned():
             raise Unreachable(f"this VM is to end before it was let in: {why}")
         if clock.monotonic() >= deadline:
@@ -114,27 +116,44 @@ def _wait_until_ready(shop: Workshop) -> None:
         clock.sleep(shop.config.poll_min)
 
 
+def _ready(shop: Workshop) -> bool:
+    try:
+        return shop.pulse.ready()
+    except StoreUnavailable as error:
+        log.warning("event=store-unavailable error=%s", error.message)
+        return False
+
+
 def _serve(shop: Workshop) -> None:
     clock, served, pause = shop.desk.clock, 0, shop.config.poll_min
     while not shop.pulse.condemned():
-        jobs = shop.pulse.jobs()
-        if served < len(jobs):
-            _run_job(shop, jobs[served])
-            served += 1
-            pause = shop.config.poll_min
-            continue
-        shop.pulse.sign(job="", busy="", doing="", running=0, queued=0, **_end(shop))
-        if shop.pulse.idle() >= shop.pulse.keep_warm() and shop.pulse.drain("no work", served):
-            log.info("event=drained jobs=%d", served)
-            return
+        try:
+            jobs = shop.pulse.jobs()
+            if served < len(jobs):
+                _run_job(shop, jobs[served])
+                served += 1
+                pause = shop.config.poll_min
+                continue
+            shop.pulse.sign(job="", busy="", doing="", running=0, queued=0, **_end(shop))
+            if shop.pulse.idle() >= shop.pulse.keep_warm() and shop.pulse.drain("no work", served):
+                log.info("event=drained jobs=%d", served)
+                return
+        except StoreUnavailable as error:
+            # A job that was interrupted by it is taken up again; what it had committed stays.
+            log.warning("event=store-unavailable error=%s", error.message)
+            pause = STORE_PAUSE
         clock.sleep(pause)
         pause = min(shop.config.poll_max, pause * 1.5)
     log.info("event=condemned why=%s", shop.pulse.condemned())
 
 
 def _end(shop: Workshop) -> dict[str, object]:
-    left = max(0.0, shop.pulse.keep_warm() - shop.pulse.idle())
-    return {"ends_at": round(shop.desk.clock.now() + left), "ends_because": "keep-warm window"}
+    window = shop.pulse.keep_warm()
+    left = max(0.0, window - shop.pulse.idle())
+    return {
+        "ends_at": round(shop.desk.clock.now() + left),
+        "ends_because": "keep-warm window" if window else "no more work",
+    }
 
 
 def _run_job(shop: Workshop, job: str) -> None:
@@ -151,7 +170,7 @@ def _run_job(shop: Workshop, job: str) -> None:
 
 
 def _give_up(shop: Workshop, job: str, error: VmrunError) -> None:
-    if not isinstance(error, Corrupt):
+    if not isinstance(error, Corrupt | SchemaError):
         raise error
     try:
         JobLedger(shop.desk, job).finish(Final("failed", 0, 0, error.message, error.hint))

@@ -151,7 +151,9 @@ class Engine:
     """One runner and its workers. Only `wake` may be called from another thread."""
 
     def __init__(self, spec: EngineSpec, clock: Clock) -> None:
-        """Start the runner. Raises UsageError when the interpreter or the user is not there."""
+        """Start the runner. Raises UsageError when the interpreter or the user is not there, or workers are none."""
+        if spec.workers < 1:
+            raise UsageError(f"{spec.workers} workers cannot run a job", hint="ask for at least one with --workers")
         self._spec = spec
         self._clock = clock
         self._mark = new_id(clock, system_rng())

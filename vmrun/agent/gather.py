@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Sequence
 
-from vmrun.core.ledger import ShardLedger
-from vmrun.core.model import ShardPlan
+from vmrun.core.blocks import BlockError, ResultBlock
+from vmrun.core.errors import Corrupt
+from vmrun.core.ledger import JobLedger
 from vmrun.core.outcomes import OutcomeReader, in_order
 
 from .workshop import Workshop
@@ -15,18 +15,28 @@ from .workshop import Workshop
 _LENGTH = struct.Struct("<Q")
 
 
-def gather_results(shop: Workshop, job: str, plans: Sequence[ShardPlan]) -> str:
-    """Write the settled result blocks of `plans`, in order of tasks; the path of the file."""
-    path = os.path.join(shop.config.work_dir, f"{job}.results")
+def gather_results(shop: Workshop, job: JobLedger, directory: str) -> str:
+    """Write the settled result blocks of the job's tasks, in their order, below `directory`; the path of the file.
+
+    Raises Corrupt when what is stored is not what was committed.
+    """
+    path = os.path.join(directory, "results")
     with open(path, "wb") as file:
-        for plan in plans:
-            ledger = ShardLedger(shop.desk, job, plan)
-            ledger.refresh()
-            reader = OutcomeReader(shop.blobs, job, ledger.prefix)
-            for extent in in_order(ledger.fold):
-                data = reader.results(extent).slice(extent.first, extent.end - extent.first).encode()
+        for plan in job.fold.shards():
+            if plan.reduce:
+                continue
+            ledger = job.shard(plan)
+            reader = OutcomeReader(shop.blobs, job.job, ledger.prefix)
+            for extent in in_order(ledger.catch_up()):
+                try:
+                    block = ResultBlock.decode(reader.block(extent)).slice(extent.first, extent.end - extent.first)
+                except BlockError as error:
+                    raise Corrupt(
+                        f"the results of tasks {extent.first}-{extent.end - 1} are damaged: {error}"
+                    ) from error
+                data = block.encode()
                 file.write(_LENGTH.pack(len(data)))
                 file.write(data)
-            shop.pulse.sign(doing="gathering results for the reduce")
+                shop.pulse.sign(doing="gathering results for the reduce")
     os.chmod(path, 0o644)
     return path

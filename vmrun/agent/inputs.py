@@ -26,10 +26,14 @@ def fetch(store: Store, payload: Payload, what: str) -> bytes:
         raise Corrupt(f"the job's {what} is missing from the store", hint="submit the job again") from error
     if len(data) != payload.size or codec.sha256(data) != payload.sha256:
         raise Corrupt(
-            f"the job's {what} in the store is not what was submitted; nothing of it was used",
-            hint="an object was changed or damaged; submit the job again",
+            f"the job's {what} in the store is not what was submitted; nothing of it was used", hint=_damaged(payload)
         )
     return data
+
+
+def _damaged(payload: Payload) -> str:
+    # As long as it lies there, the next submission of the same takes it for its own.
+    return f"an object was changed or damaged: delete {keys.payload(payload.sha256)}, and submit the job again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class ArgumentReader:
 
     def __init__(self, store: Store, arguments: Arguments) -> None:
         self._store = store
-        self._key = keys.payload(arguments.data.sha256)
+        self._data = arguments.data
         rows = codec.parse(fetch(store, arguments.index, "index of arguments"))
         try:
             self._pieces = [_Piece(*row) for row in rows]
@@ -70,14 +74,14 @@ class ArgumentReader:
 
     def _read(self, piece: _Piece) -> TaskBlock:
         try:
-            data = self._store.get(self._key, piece.offset, piece.offset + piece.size)
+            data = self._store.get(keys.payload(self._data.sha256), piece.offset, piece.offset + piece.size)
         except KeyNotFound as error:
             raise Corrupt("the job's arguments are missing from the store", hint="submit the job again") from error
         if codec.sha256(data) != piece.sha256:
             raise Corrupt(
                 f"the arguments of tasks {piece.first}-{piece.first + piece.count - 1} are not what was submitted; "
                 "nothing of them was used",
-                hint="an object was changed or damaged; submit the job again",
+                hint=_damaged(self._data),
             )
         return decode_tasks(data)
 

@@ -14,7 +14,7 @@ import resource
 import threading
 
 from vmrun.core.clock import Clock
-from vmrun.core.errors import Corrupt, StoreError
+from vmrun.core.errors import Corrupt, SchemaError, StoreError
 from vmrun.core.heartbeats import write_heartbeat
 from vmrun.core.ids import new_id
 from vmrun.core.ledger import Desk, VmLedger
@@ -24,8 +24,9 @@ from .config import AgentConfig
 
 log = logging.getLogger(__name__)
 
-#: Seconds without a sign from the work after which the lease is no longer renewed.
-STUCK_AFTER = 900.0
+#: Seconds without a sign from the work, or without a heartbeat that the store took, after which the lease is no longer
+#: renewed: nobody would learn what such a VM still does.
+STUCK_AFTER, UNHEARD_AFTER = 900.0, 900.0
 
 
 class Pulse:
@@ -37,12 +38,16 @@ class Pulse:
         self._config = config
         self._clock: Clock = desk.clock
         self._ledger = VmLedger(desk, config.vm)
+        #: Around what goes to the store; the work waits for it only where it must know the journal's end.
+        self._journal_lock = threading.Lock()
+        #: Around the fields below.
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._ended = threading.Event()
         self._beat = Heartbeat(counter=0, boot_id=boot_id, seen=0)
         self._last_sign = self._clock.monotonic()
         self._idle_since = self._last_sign
+        self._last_heard = self._last_sign
         self._rng = desk.rng
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
 
@@ -65,35 +70,39 @@ class Pulse:
             self._beat = dataclasses.replace(before, **changes)  # type: ignore[arg-type]
             if self._beat.busy:
                 self._idle_since = self._last_sign
-            turned = before.job != self._beat.job or bool(before.busy) != bool(self._beat.busy)
+            # People follow what it is doing, but for details after the colon: one beat per step, not per line.
+            now_doing = self._beat.doing.partition(":")[0]
+            turned = (
+                before.job != self._beat.job
+                or bool(before.busy) != bool(self._beat.busy)
+                or before.doing.partition(":")[0] != now_doing
+            )
         if turned:
             self._wake.set()
 
     def jobs(self) -> list[str]:
         """The jobs given to this VM so far."""
-        with self._lock:
+        with self._journal_lock:
             self._ledger.refresh()
             return list(self._ledger.fold.jobs)
 
     def ready(self) -> bool:
         """Whether the client has let this agent work."""
-        with self._lock:
+        with self._journal_lock:
             return self._ledger.refresh().ready is not None
 
     def condemned(self) -> str:
         """Why this VM is to end at once; "" if it is not. Costs no request."""
-        with self._lock:
-            fold = self._ledger.fold
-            if fold.delete is not None:
-                return fold.delete.why
-            if fold.gone is not None or fold.failed is not None:
-                return "the VM's journal is closed"
+        fold = self._ledger.fold
+        if fold.delete is not None:
+            return fold.delete.why
+        if fold.gone is not None or fold.failed is not None:
+            return "the VM's journal is closed"
         return "maximum lifetime" if self._clock.now() >= self._config.hard_deadline else ""
 
     def keep_warm(self) -> float:
         """Seconds to stay after the last job."""
-        with self._lock:
-            return self._ledger.fold.keep_warm
+        return self._ledger.fold.keep_warm
 
     def idle(self) -> float:
         """Seconds without work."""
@@ -102,16 +111,13 @@ class Pulse:
 
     def drain(self, reason: str, jobs: int) -> bool:
         """Take no further job; False if one came in meanwhile."""
-        with self._lock:
+        with self._journal_lock:
             return self._ledger.drain(reason, jobs=jobs)
 
     def _run(self) -> None:
         while not self._ended.is_set():
             try:
                 self._once()
-            except Corrupt as error:
-                # Somebody wrote into the VM's journal who must not: nothing of it is obeyed, the lease decides.
-                log.error("event=journal-refused error=%s", error.message)
             except StoreError as error:
                 log.warning("event=heartbeat-failed error=%s", error.message)
             self._wake.wait(self._config.heartbeat)
@@ -121,10 +127,8 @@ class Pulse:
 
     def _once(self) -> None:
         self._renew_lease()
+        self._read_journal()
         with self._lock:
-            fold = self._ledger.refresh()
-            if fold.suspected:
-                self._ledger.alive()
             now = self._clock.monotonic()
             self._beat = dataclasses.replace(
                 self._beat,
@@ -140,9 +144,23 @@ class Pulse:
         assert self._desk.signer is not None
         entry = Entry(beat.counter, "", new_id(self._clock, self._rng), self._clock.now(), beat)
         write_heartbeat(self._desk.store, self._config.vm, entry, self._desk.signer)
+        with self._lock:
+            self._last_heard = self._clock.monotonic()
+
+    def _read_journal(self) -> None:
+        try:
+            with self._journal_lock:
+                if self._ledger.refresh().suspected:
+                    self._ledger.alive()
+        except (Corrupt, SchemaError) as error:
+            # Written by somebody who must not, or by a later vmrun: nothing of it is obeyed, and the work goes on.
+            log.error("event=journal-refused error=%s", error.message)
 
     def _renew_lease(self) -> None:
-        if self._clock.monotonic() - self._last_sign > STUCK_AFTER or self.condemned():
+        with self._lock:
+            now = self._clock.monotonic()
+            stuck = now - self._last_sign > STUCK_AFTER or now - self._last_heard > UNHEARD_AFTER
+        if stuck or self.condemned():
             return
         until = min(self._clock.now() + self._config.lease, self._config.hard_deadline)
         fresh = f"{self._config.lease_file}.new"

@@ -71,6 +71,7 @@ def prepare(shop: Workshop, job: str, spec: JobSpec) -> Prepared:
     if spec.code is not None:
         code = os.path.join(directory, "code")
         unpack(fetch(shop.blobs, spec.code, "source"), code)
+    functions = _functions(shop, spec, code)
     python = _interpreter(shop, spec)
     shop.pulse.sign(doing="starting workers")
     engine_spec = EngineSpec(
@@ -86,12 +87,18 @@ def prepare(shop: Workshop, job: str, spec: JobSpec) -> Prepared:
         user=config.job_user,
     )
     prepared = Prepared(spec, engine_spec, Engine(engine_spec, shop.desk.clock), shop)
-    if spec.function is not None:
-        prepared.define(MAP, _definition(shop, spec, spec.function, MAP, code))
-        if spec.reduce:
-            prepared.define(REDUCE, _definition(shop, spec, spec.function, REDUCE, code))
+    for role, definition in functions.items():
+        prepared.define(role, definition)
     shop.pulse.sign(doing="running")
     return prepared
+
+
+def _functions(shop: Workshop, spec: JobSpec, code: str) -> dict[Role, FunctionDefinition]:
+    """What a job with fixed tasks calls; fetched before there are processes that a failure would leave behind."""
+    if spec.function is None:
+        return {}
+    roles: tuple[Role, ...] = (MAP, REDUCE) if spec.reduce else (MAP,)
+    return {role: _definition(shop, spec, spec.function, role, code) for role in roles}
 
 
 def define_shard(shop: Workshop, prepared: Prepared, plan: ShardPlan) -> str:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
 
 from vmrun.core.blocks import TaskBlock, lengths_of
-from vmrun.core.errors import Corrupt, StoreError, StoreUnavailable, VmrunError
+from vmrun.core.errors import Corrupt, StoreError, StoreUnavailable, UsageError, VmrunError
 from vmrun.core.ledger import JobLedger, ShardLedger
 from vmrun.core.model import ShardPlan
+from vmrun.core.ranges import RangeSet
 from vmrun.core.records import Final
 from vmrun.core.views import OutputChunk
 
-from .commit import Batch, OutputWriter, commit_interval
+from .commit import COMMIT_MIN, Batch, OutputWriter, commit_interval
 from .engine import Engine, Event, Files, LargeResult, Load, Output, Results, RunnerDied
 from .gather import gather_results
 from .inputs import ArgumentReader, clip, decode_tasks, without_arguments
@@ -23,10 +25,14 @@ from .workshop import Workshop
 
 log = logging.getLogger(__name__)
 
-#: Shards that one VM holds at once at most.
-SHARDS_MAX = 64
+#: Shards that one VM holds at once at most, or this many for each worker: calls of an open job are a shard each.
+SHARDS_MAX, SHARDS_PER_WORKER = 64, 2
 #: Times that the runner may die before the job is given up.
 RUNNER_DEATHS_MAX = 3
+#: Claims of a shard in a row that gave no outcome, after which its job is given up: it may be what ends its VMs.
+BARREN_CLAIMS_MAX = 8
+#: Bytes of outcomes that wait for the store before no more tasks are started.
+UNCOMMITTED_MAX = 256 * 1024 * 1024
 #: Seconds between attempts while the store does not answer.
 STORE_PAUSE = 2.0
 
@@ -39,6 +45,8 @@ class HeldShard:
     batch: Batch
     feed: Iterator[tuple[TaskBlock, str]]
     fed: bool = False
+    #: Tasks that the engine has been given.
+    given: RangeSet = field(default_factory=RangeSet)
 
 
 class JobRun:
@@ -50,10 +58,12 @@ class JobRun:
         self._clock = shop.desk.clock
         self._ledger = JobLedger(shop.desk, job)
         self._shards: dict[int, ShardLedger] = {}
-        #: (tasks, failed tasks) of shards that are complete; their journals need not be kept in memory.
-        self._settled: dict[int, tuple[int, int]] = {}
-        #: All shards below this number are complete.
+        #: All shards below this number are complete, and so are those in `_settled`; their journals are let go of.
         self._floor = 0
+        self._settled: set[int] = set()
+        #: Tasks of complete shards, and how many of them failed; the reduce is in neither.
+        self._ended = self._failed = 0
+        self._reduce_failed = 0
         self._held: dict[int, HeldShard] = {}
         self._prepared: Prepared | None = None
         self._arguments: ArgumentReader | None = None
@@ -64,6 +74,10 @@ class JobRun:
         self._poll = shop.config.poll_min
         self._deaths = 0
         self._cancelling = False
+        #: What the engine has told and was not dealt with yet; stays while the store does not answer.
+        self._events: deque[Event] = deque()
+        #: Why the runner is gone, until there is another.
+        self._fallen = ""
 
     def run(self) -> None:
         """Return when the job is final or this VM is to end. Raises VmrunError only when the store is lost."""
@@ -92,6 +106,7 @@ class JobRun:
         if not self._held or self._ledger.fold.final is not None:
             return
         try:
+            self._take(self._engine.poll(0.0))
             self._commit()
             for held in self._held.values():
                 held.batch.ledger.release(self._shop.config.vm, self._shop.pulse.condemned() or "agent stopped")
@@ -109,14 +124,18 @@ class JobRun:
     def _step(self) -> None:
         """One turn: look at the journal when it is time, feed, wait for events, commit when it is due."""
         try:
+            self._take([])
+            if self._fallen:
+                self._restart()
             self._look()
             self._feed()
-            self._take(self._engine.poll(self._poll))
+            self._take(self._engine.poll(0.0 if self._fallen else self._poll))
             self._commit_if_due()
         except StoreUnavailable as error:
-            # Outcomes stay in their batches and the engine goes on with what it has.
+            # Outcomes stay in their batches, events where they are, and the engine goes on with what it has.
             log.warning("event=store-unavailable error=%s", error.message)
-            self._take(self._engine.poll(STORE_PAUSE))
+            self._shop.pulse.sign()
+            self._events.extend(self._engine.poll(STORE_PAUSE))
 
     def _look(self) -> None:
         now = self._clock.monotonic()
@@ -140,38 +159,49 @@ class JobRun:
     def _claim(self) -> bool:
         """Take shards that nobody has; whether any was taken."""
         taken = False
-        while self._floor in self._settled:
-            self._floor += 1
-        for plan in islice(self._ledger.fold.shards(), self._floor, None):
-            if len(self._held) >= SHARDS_MAX:
+        for plan in self._ledger.fold.shards(self._floor):
+            if len(self._held) >= self._held_max:
                 break
             if plan.shard not in self._held and plan.shard not in self._settled and not plan.reduce:
                 taken = self._claim_shard(plan) or taken
         return taken
 
+    @property
+    def _held_max(self) -> int:
+        assert self._prepared is not None
+        return max(SHARDS_MAX, SHARDS_PER_WORKER * self._prepared.engine_spec.workers)
+
     def _claim_shard(self, plan: ShardPlan) -> bool:
-        ledger = self._shards.setdefault(plan.shard, ShardLedger(self._shop.desk, self._job, plan))
-        vm = self._shop.config.vm
-        ledger.refresh()
+        if self._is_settled(plan):
+            return False
+        ledger, vm = self._shards[plan.shard], self._shop.config.vm
         owner = ledger.fold.owner
-        if self._is_settled(plan) or (owner and owner != vm and not self._shop.owners.dead(owner)):
+        if owner and owner != vm and not self._shop.owners.dead(owner):
+            return False
+        if ledger.fold.barren >= BARREN_CLAIMS_MAX:
+            tasks = f"tasks {plan.first}-{plan.end - 1}"
+            self._fail(
+                f"{ledger.fold.barren} times in a row {tasks} were taken and their VM ended before any outcome",
+                "the job may be what ends its machines: look at `vmrun logs`, ask for more --memory",
+            )
             return False
         if not ledger.claim(vm, from_owner=owner or None):
             return False
-        assert self._prepared is not None
-        batch = Batch(self._shop.blobs, self._job, ledger, vm, self._prepared.engine_spec.directory)
-        self._held[plan.shard] = HeldShard(plan, batch, self._feed_of(plan, ledger))
+        batch = Batch(self._shop.blobs, self._job, ledger, vm)
+        self._held[plan.shard] = HeldShard(plan, batch, self._feed_of(plan, ledger, RangeSet()))
         log.info("event=claimed job=%s shard=%d tasks=%d", self._job, plan.shard, plan.count)
         return True
 
-    def _feed_of(self, plan: ShardPlan, ledger: ShardLedger) -> Iterator[tuple[TaskBlock, str]]:
-        """The shard's tasks that have no outcome yet, with the function that each block calls."""
+    def _feed_of(self, plan: ShardPlan, ledger: ShardLedger, given: RangeSet) -> Iterator[tuple[TaskBlock, str]]:
+        """The shard's tasks that have no outcome yet and were not `given`, with the function that each block calls."""
         assert self._prepared is not None
-        remaining = ledger.fold.remaining()
+        known = RangeSet([*ledger.fold.done, *given])
+        remaining = known.missing(plan.first, plan.end)
         function = define_shard(self._shop, self._prepared, plan)
         spec = self._ledger.fold.spec
         if plan.reduce:
-            path = gather_results(self._shop, self._job, list(self._ledger.fold.shards())[:-1])
+            directory = os.path.dirname(self._prepared.engine_spec.directory)
+            path = gather_results(self._shop, self._ledger, directory)
             payload = path.encode()
             block = TaskBlock(plan.first, lengths_of([payload]), payload, "results")
             yield block, function
@@ -187,28 +217,46 @@ class JobRun:
             yield block, function
 
     def _feed(self) -> None:
-        if self._cancelling:
+        if self._cancelling or sum(held.batch.bytes for held in self._held.values()) > UNCOMMITTED_MAX:
             return
         for held in self._held.values():
             while not held.fed and self._engine.wants():
-                fed = next(held.feed, None)
-                if fed is None:
-                    held.fed = True
-                else:
-                    self._engine.feed(*fed)
+                self._feed_next(held)
+
+    def _feed_next(self, held: HeldShard) -> None:
+        try:
+            fed = next(held.feed, None)
+        except StoreUnavailable:
+            # A generator that raised is at its end: the next one begins with what the engine does not have.
+            held.feed = self._feed_of(held.plan, held.batch.ledger, held.given)
+            raise
+        if fed is None:
+            held.fed = True
+            return
+        block, function = fed
+        self._engine.feed(block, function)
+        held.given.add(block.first, block.first + block.count)
 
     def _take(self, events: list[Event]) -> None:
+        """Deal with what the engine told. What the store did not take stays first in line."""
         self._shop.pulse.sign()
-        for event in events:
-            if isinstance(event, Results | LargeResult | Files):
-                self._gather(event)
-            elif isinstance(event, Output):
-                reduce = self._is_reduce(event.task)
-                self._output.add(OutputChunk(event.task, event.attempt, event.stream, event.data, reduce))
-            elif isinstance(event, Load):
-                self._shop.pulse.sign(running=event.running, queued=event.queued, done=event.done)
-            elif isinstance(event, RunnerDied):
-                self._restart(event.reason)
+        self._events.extend(events)
+        while self._events:
+            self._take_one(self._events[0])
+            self._events.popleft()
+
+    def _take_one(self, event: Event) -> None:
+        if isinstance(event, Results | LargeResult | Files):
+            self._gather(event)
+        elif isinstance(event, Output):
+            reduce = self._is_reduce(event.task)
+            self._output.add(OutputChunk(event.task, event.attempt, event.stream, event.data, reduce))
+        elif isinstance(event, Load):
+            self._shop.pulse.sign(running=event.running, queued=event.queued, done=event.done)
+        elif isinstance(event, RunnerDied):
+            self._deaths += 1
+            self._fallen = event.reason
+            log.error("event=runner-died reason=%s deaths=%d", event.reason, self._deaths)
 
     def _gather(self, event: Results | LargeResult | Files) -> None:
         """Put what a task gave into its shard's batch; what belongs to a shard that was taken over is dropped."""
@@ -221,32 +269,41 @@ class JobRun:
         elif isinstance(event, LargeResult):
             held.batch.add_large(task, event.path)
         else:
-            held.batch.add_files(task, event.path)
+            held.batch.add_files(task, event.attempt, event.path)
 
     def _is_reduce(self, task: int) -> bool:
         spec = self._ledger.fold.spec
         return spec.reduce and task == spec.tasks
 
-    def _restart(self, reason: str) -> None:
+    def _restart(self) -> None:
         """A new engine for the tasks that have no outcome yet."""
-        self._deaths += 1
-        log.error("event=runner-died reason=%s deaths=%d", reason, self._deaths)
         self._commit()
         if self._deaths > RUNNER_DEATHS_MAX:
-            self._ledger.finish(Final("failed", 0, 0, f"the runner died {self._deaths} times: {reason}"))
+            self._fail(f"the runner died {self._deaths} times: {self._fallen}")
             return
         assert self._prepared is not None
-        self._prepared.restart()
+        try:
+            self._prepared.restart()
+        except UsageError as error:
+            self._fail(error.message, error.hint)
+            return
+        self._fallen = ""
         for held in self._held.values():
-            held.feed, held.fed = self._feed_of(held.plan, held.batch.ledger), False
+            held.given = RangeSet()
+            held.feed, held.fed = self._feed_of(held.plan, held.batch.ledger, held.given), False
+
+    def _fail(self, message: str, hint: str = "") -> None:
+        self._ledger.finish(Final("failed", self._ended - self._failed, self._failed, message, hint))
 
     def _commit_if_due(self) -> None:
         now = self._clock.monotonic()
-        interval = commit_interval(now - self._started)
+        # Somebody waits for each call of an open job; for a job as a whole, nobody does.
+        interval = COMMIT_MIN if self._ledger.fold.is_open else commit_interval(now - self._started)
         idle = self._engine.idle() and all(held.fed for held in self._held.values())
         if self._output.due(interval) or idle:
             self._output.flush()
-        due = now - self._committed >= interval or idle or any(held.batch.full for held in self._held.values())
+        urgent = any(held.batch.full or held.batch.whole for held in self._held.values())
+        due = now - self._committed >= interval or idle or urgent
         if due and any(held.batch.tasks for held in self._held.values()):
             self._commit()
             if idle:
@@ -264,20 +321,21 @@ class JobRun:
     def _conclude(self) -> bool:
         """With nothing in hand: run the reduce or declare the end, if all else is settled."""
         fold = self._ledger.fold
-        plans = list(fold.shards())
-        tasks = [plan for plan in plans if not plan.reduce]
-        if any(not self._is_settled(plan) for plan in tasks):
-            return False
+        reduce: ShardPlan | None = None
+        for plan in fold.shards(self._floor):
+            if plan.reduce:
+                reduce = plan
+            elif not self._is_settled(plan):
+                return False
         if not fold.complete:
             return self._abandoned()
-        failed = sum(self._settled[plan.shard][1] for plan in tasks)
-        done = sum(plan.count for plan in tasks) - failed
-        reduces = [plan for plan in plans if plan.reduce]
-        if reduces and not failed:
-            if not self._is_settled(reduces[0]):
-                return self._claim_shard(reduces[0])
-            lost = self._settled[reduces[0].shard][1]
-            done, failed = done + 1 - lost, lost
+        failed = self._failed
+        done = self._ended - failed
+        if fold.spec.reduce and fold.spec.tasks and not failed:
+            if reduce is not None and not self._is_settled(reduce):
+                return self._claim_shard(reduce)
+            failed = self._reduce_failed
+            done += 1 - failed
         self._ledger.finish(Final("failed" if failed else "done", done, failed))
         return True
 
@@ -286,23 +344,31 @@ class JobRun:
         idle, limit = self._clock.monotonic() - self._committed, self._ledger.fold.spec.idle_timeout
         if idle < limit:
             return False
-        failed = sum(lost for _, lost in self._settled.values())
-        done = sum(count for count, _ in self._settled.values()) - failed
-        self._ledger.finish(Final("done", done, failed, f"no calls for {limit:.0f} s", "make a new Executor"))
-        return True
+        done = Final(
+            "done", self._ended - self._failed, self._failed, f"no calls for {limit:.0f} s", "make a new Executor"
+        )
+        return self._ledger.finish(done, tasks=self._ended)
 
     def _is_settled(self, plan: ShardPlan) -> bool:
         """Whether every task of the shard has its outcome; its journal is let go of then."""
-        if plan.shard in self._settled:
+        if plan.shard < self._floor or plan.shard in self._settled:
             return True
-        ledger = self._shards.setdefault(plan.shard, ShardLedger(self._shop.desk, self._job, plan))
-        if not ledger.fold.complete:
-            ledger.refresh()
-        if ledger.fold.complete:
-            self._settled[plan.shard] = (plan.count, len(ledger.fold.failed))
-            del self._shards[plan.shard]
-            return True
-        return False
+        ledger = self._shards.get(plan.shard)
+        if ledger is None:
+            ledger = self._shards[plan.shard] = self._ledger.shard(plan)
+        if not ledger.fold.complete and not ledger.catch_up().complete:
+            return False
+        self._settled.add(plan.shard)
+        del self._shards[plan.shard]
+        if plan.reduce:
+            self._reduce_failed = len(ledger.fold.failed)
+        else:
+            self._ended += plan.count
+            self._failed += len(ledger.fold.failed)
+        while self._floor in self._settled:
+            self._settled.remove(self._floor)
+            self._floor += 1
+        return True
 
     def _cancel(self) -> None:
         """Stop what runs, commit what finished, declare the job cancelled."""
@@ -316,6 +382,6 @@ class JobRun:
             held.batch.ledger.release(self._shop.config.vm, "cancelled")
         self._held.clear()
         folds = [ledger.fold for ledger in self._shards.values()]
-        failed = sum(len(fold.failed) for fold in folds) + sum(lost for _, lost in self._settled.values())
-        ended = sum(len(fold.done) for fold in folds) + sum(count for count, _ in self._settled.values())
+        failed = self._failed + sum(len(fold.failed) for fold in folds)
+        ended = self._ended + sum(len(fold.done) for fold in folds)
         self._ledger.finish(Final("cancelled", ended - failed, failed))

@@ -12,6 +12,9 @@ from vmrun.core.storage import BlobStore
 from .config import AgentConfig
 from .pulse import Pulse
 
+#: Seconds for which what was read of another VM holds: many shards may be one VM's.
+LOOK_EVERY = 1.0
+
 
 class Owners:
     """Judges whether the VM that holds a shard is dead: by its journal, or by a heartbeat that stands still.
@@ -23,16 +26,22 @@ class Owners:
         self._desk = desk
         self._clock: Clock = desk.clock
         self._dead_after = dead_after
+        self._ledgers: dict[str, VmLedger] = {}
         self._seen: dict[str, tuple[int, float]] = {}
+        #: When each heartbeat was last read.
+        self._read: dict[str, float] = {}
 
     def dead(self, vm: str) -> bool:
         """Whether work of `vm` may be taken over."""
-        ledger = VmLedger(self._desk, vm)
+        now = self._clock.monotonic()
+        if vm in self._read and now - self._read[vm] < LOOK_EVERY:
+            return self._ledgers[vm].fold.ended or now - self._seen[vm][1] > self._dead_after
+        ledger = self._ledgers.setdefault(vm, VmLedger(self._desk, vm))
         if ledger.refresh().ended:
             return True
         beat = read_heartbeat(self._desk.store, vm, self._desk.keyring)
         counter = -1 if beat is None else beat.counter
-        now = self._clock.monotonic()
+        self._read[vm] = now
         before, since = self._seen.get(vm, (None, now))
         if before != counter:
             self._seen[vm] = (counter, now)

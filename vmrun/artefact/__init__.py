@@ -1,8 +1,5 @@
-"""What a VM is given to run: the agent with all that it needs, in one file, and nothing of the machine's own."""
+"""What a VM is given to run: the agent with all that it needs, in one file, and nothing of the machine's own.
 
-from vmrun.environment.target import Target
-
-from .app import app_directory
-from .build import Artefact, build_artefact, build_uv
-
-__all__ = ["Artefact", "Target", "app_directory", "build_artefact", "build_uv"]
+`build` makes the file, for another machine; `app` is what this machine needs of it. Nothing is imported here: jobs on
+this machine need no build.
+"""

@@ -5,6 +5,7 @@ The agent's artefact carries them; a job's interpreter on this machine gets them
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -47,9 +48,19 @@ def content_key(items: Iterable[Item], *further: str) -> str:
 
 
 def app_directory(cache: Path, package: Path = PACKAGE) -> Path:
-    """A directory that holds vmrun and cloudpickle only, for a job's interpreter; made once per content."""
-    items = app_items(package)
-    directory = cache / "app" / content_key(items)[:32]
+    """A directory that holds vmrun and cloudpickle only, for a job's interpreter; made once per content.
+
+    The files are read once per process, whose own code does not change either.
+    """
+    directory = cache / "app" / _name(package)
     if not directory.is_dir():
-        unpack(pack(items).data, directory)
+        # Made of the files as they are by now, and named for what it is made of.
+        _name.cache_clear()
+        directory = cache / "app" / _name(package)
+        unpack(pack(app_items(package)).data, directory)
     return directory
+
+
+@functools.cache
+def _name(package: Path) -> str:
+    return content_key(app_items(package))[:32]

@@ -74,7 +74,7 @@ def left_out(view: JobView, results: JobResults, *, shown: int) -> str:
     more = len(results.values) - shown
     if results.has_reduced or not shown or more <= 0 or all(value is None for value in results.values):
         return ""
-    return f"... and {count(more, 'value')} more: `vmrun result {view.id} -o results.pkl` saves all"
+    return f"... and {count(more, 'more value')}: `vmrun result {view.id} -o results.pkl` saves all"
 
 
 # --- files ---

@@ -34,8 +34,8 @@ def command(
 ) -> int:
     """Show what JOB's tasks wrote, to stdout and stderr as they did. It is in the store, and outlives the VM.
 
-    Lines of many tasks have the task's number before them; a script's, a program's and a single task's output is
-    passed on byte by byte.
+    Lines of many tasks have the task's number before them, and from the second attempt on the attempt's; a script's,
+    a program's and a single task's output is passed on byte by byte.
 
     With --json one document with all pieces; with --follow as well, one document per piece.
     """

@@ -94,9 +94,8 @@ def _save(session: Session, handle: JobHandle, view: JobView, path: str) -> int:
     handle.save(path)
     error = finish.error_of(view, None)
     if session.as_json:
-        fields = {"job": documents.job(view), "saved": path}
-        document = documents.document(**fields) if error is None else documents.failure(error, **fields)
-        session.screen.document(document)
+        # As below: what was asked for was done.
+        session.screen.document(documents.document(job=documents.job(view), saved=path))
     else:
         session.screen.note(f"saved the values to {visible(path)}")
         if error is not None:

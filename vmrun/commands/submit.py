@@ -27,7 +27,7 @@ EXAMPLES = (
     ("vmrun submit job.py", "a script, or the one `@vmrun.job` in it"),
     ("vmrun submit job.py::simulate --cpus 64", "one of several jobs in a file"),
     ("vmrun submit --on docker job.py -- --seed 7", "the script's own arguments"),
-    ("vmrun submit --memory 500GB -- ./simulate -x", "a program that is on the machine"),
+    ("vmrun submit --memory 500GB -- ./simulate -x", "a program of yours; it comes along"),
     ("vmrun submit --detach job.py", "return at once; prints the job's id"),
 )
 _MACHINE, _CODE, _LIMITS = "Machine", "Code", "Limits"
@@ -93,6 +93,9 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
     Stays attached until the job has ended: progress and the output of tasks on stderr; the output of a script, a
     program or a reduce where they write it; the reduced value, or the first of the tasks' values, on stdout. Files
     that the job writes under $VMRUN_OUTPUT come home, below vmrun-output/ unless -o says otherwise.
+
+    With a script go the local modules that it imports, and the files that `include` in its [tool.vmrun] header names;
+    a program that is given by a relative path goes along too.
 
     Ctrl-C detaches; the job goes on. Exits with 0 when done, 6 when the job failed, 8 when it was cancelled.
     """

@@ -6,7 +6,7 @@ come back, whatever late writers append.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from .model import JobSpec, ShardPlan, plan_shards
@@ -73,7 +73,10 @@ class JobFold:
     def _add(self, n: int, body: Tasks) -> None:
         # Numbers must follow on from what is there: a second client of the same open job loses its range.
         if self.is_open and not self.closed and body.first == self.tasks and body.count > 0:
-            plan = ShardPlan(len(self.added), body.first, body.count, function=body.function, entry=n)
+            function = body.function
+            if self.added and self.added[-1].function == function:
+                function = self.added[-1].function  # one object for the many calls of one function
+            plan = ShardPlan(len(self.added), body.first, body.count, function=function, entry=n)
             self.added.append(plan)
             self.tasks += body.count
 
@@ -93,11 +96,11 @@ class JobFold:
         """Whether all tasks that there will ever be are known."""
         return self.submit is not None and (not self.is_open or self.closed)
 
-    def shards(self) -> Iterator[ShardPlan]:
-        """All shards known so far, the reduce last."""
+    def shards(self, start: int = 0) -> Iterator[ShardPlan]:
+        """The shards known so far, from number `start` on, the reduce last."""
         if self.submit is None:
             return iter(())
-        return iter(self.added) if self.is_open else plan_shards(self.spec)
+        return iter(self.added[start:]) if self.is_open else plan_shards(self.spec, start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,8 @@ class ShardFold:
     owner: str = ""
     #: Number of the CLAIM under which it does.
     epoch: int = -1
+    #: Claims since an outcome was last settled, those that were given back not counted.
+    barren: int = 0
     #: Every VM that ever claimed the shard.
     claimants: set[str] = field(default_factory=set)
     done: RangeSet = field(default_factory=RangeSet)
@@ -137,10 +142,11 @@ class ShardFold:
             return []
         if isinstance(body, Claim):
             self.owner, self.epoch = body.vm, entry.n
+            self.barren += 1
             self.claimants.add(body.vm)
         elif isinstance(body, Release):
             if self.owner == body.vm:
-                self.owner = ""
+                self.owner, self.barren = "", max(0, self.barren - 1)
         elif isinstance(body, Results):
             return self._settle(entry.n, body)
         return []
@@ -156,6 +162,8 @@ class ShardFold:
                 for low, high in failed:
                     self.failed.add(low, high)
                 settled.append(Extent(first, stop, n, block, failed))
+        if settled:
+            self.barren = 0
         self.extents.extend(settled)
         # Files count with the outcome that they came with.
         self.files.extend(
@@ -167,6 +175,10 @@ class ShardFold:
     def complete(self) -> bool:
         """Whether every task of the shard has its outcome."""
         return len(self.done) == self.plan.count
+
+    def knows(self, blocks: Iterable[BlockRef]) -> bool:
+        """Whether every task in `blocks` has its outcome."""
+        return all(self.done.covered(block.first, block.first + block.count) == block.count for block in blocks)
 
     def remaining(self) -> list[Range]:
         """Tasks without an outcome."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import keys
-from .errors import Corrupt, KeyNotFound
+from .errors import Corrupt, KeyNotFound, SchemaError
 from .records import Entry, Heartbeat, seal, unseal
 from .signing import Signer, Verifier
 from .storage import Store
@@ -20,6 +20,6 @@ def read_heartbeat(store: Store, vm: str, verifier: Verifier) -> Heartbeat | Non
     key = keys.heartbeat(vm)
     try:
         entry = unseal(key, None, store.get(key), verifier)
-    except (KeyNotFound, Corrupt):
+    except (KeyNotFound, Corrupt, SchemaError):
         return None
     return entry.body if isinstance(entry.body, Heartbeat) and entry.writer == f"vm:{vm}" else None

@@ -6,14 +6,12 @@ Every move says whether it holds. None rests on a lease or a clock: the journal'
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from . import keys
-from .clock import Clock, Rng
+from .desk import Desk
 from .errors import Corrupt, StoreError
 from .folds import Extent, JobFold, ShardFold, VmFold
 from .ids import is_id
-from .journal import Journal
 from .model import FunctionSpec, ShardPlan
 from .records import (
     Alive,
@@ -39,33 +37,12 @@ from .records import (
     Suspect,
     Tasks,
 )
-from .signing import Keyring, Signer, Verifier
-from .storage import Store
+from .signing import OwnCheck
+
+__all__ = ["MOVES_MAX", "Desk", "JobLedger", "OwnCheck", "ShardLedger", "VmLedger", "WriterCheck"]
 
 #: Attempts at one move before giving up; each lost attempt means that somebody else's move succeeded.
 MOVES_MAX = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What everybody who reads or writes journals works with."""
-
-    store: Store
-    clock: Clock
-    rng: Rng
-    keyring: Keyring
-    signer: Signer | None = None
-
-    def journal(self, prefix: str, verifier: Verifier | None = None) -> Journal:
-        """The journal under `prefix`, nothing read yet."""
-        return Journal(
-            self.store,
-            prefix,
-            clock=self.clock,
-            rng=self.rng,
-            verifier=verifier or self.keyring,
-            signer=self.signer,
-        )
 
 
 class JobLedger:
@@ -78,15 +55,33 @@ class JobLedger:
         #: Number that a TASKS entry was sent for, until it is known what became of it; -1 for none.
         self._adding = -1
         # Agents may declare a job final: their keys are learnt from the VMs' own journals.
-        self._journal = desk.journal(keys.job_journal(job), WriterCheck(desk, job))
+        self._check = WriterCheck(desk, job)
+        self._journal = desk.journal(keys.job_journal(job), self._check)
+
+    def shard(self, plan: ShardPlan) -> ShardLedger:
+        """A shard of this job; who may write to it is found out once for all shards. Not for another thread."""
+        return ShardLedger(self._desk, self.job, plan, self._check)
+
+    def read_submission(self) -> Submit | None:
+        """The job's submission, None when there is none; of what follows it nothing is read."""
+        if self.fold.submit is None:
+            for entry in self._journal.read():
+                self.fold.apply(entry)
+                break
+        return self._checked().submit
 
     def refresh(self) -> JobFold:
         """Read what is new."""
         for entry in self._journal.read():
             self.fold.apply(entry)
+        return self._checked()
+
+    def _checked(self) -> JobFold:
         submit = self.fold.submit
-        if submit is not None and submit.job != self.job:
-            raise Corrupt(f"the journal of job {self.job} holds another job's submission")
+        if submit is not None:
+            self._desk.check_deployment(submit.deployment, f"job {self.job}")
+            if submit.job != self.job:
+                raise Corrupt(f"the journal of job {self.job} holds another job's submission")
         return self.fold
 
     def submit(self, body: Submit) -> bool:
@@ -138,9 +133,9 @@ class JobLedger:
         """Ask for the end; False if the job already ended or was cancelled."""
         return self._move(Cancel(by), lambda fold: fold.final is None and not fold.cancelled_by)
 
-    def finish(self, body: Final) -> bool:
-        """Declare the end; False if it was declared before."""
-        return self._move(body, lambda fold: fold.final is None)
+    def finish(self, body: Final, *, tasks: int | None = None) -> bool:
+        """Declare the end; False if it was declared before, or if there are more than `tasks` tasks by now."""
+        return self._move(body, lambda fold: fold.final is None and tasks in (None, fold.tasks))
 
     def _move(self, body: Record, allowed: Callable[[JobFold], bool]) -> bool:
         for _ in range(MOVES_MAX):
@@ -160,7 +155,7 @@ class JobLedger:
 
     def attachment(self, n: int) -> bytes:
         """The attachment of entry `n`, verified again as it is read."""
-        journal = self._desk.journal(keys.job_journal(self.job), WriterCheck(self._desk, self.job))
+        journal = self._desk.journal(keys.job_journal(self.job), self._check)
         journal.next = n
         for entry in journal.read():
             return entry.attachment
@@ -170,11 +165,11 @@ class JobLedger:
 class ShardLedger:
     """A shard's journal and what it means."""
 
-    def __init__(self, desk: Desk, job: str, plan: ShardPlan) -> None:
+    def __init__(self, desk: Desk, job: str, plan: ShardPlan, check: WriterCheck | None = None) -> None:
         self.fold = ShardFold(plan)
         self.plan = plan
         self.prefix = keys.shard_journal(job, plan.shard)
-        self._journal = desk.journal(self.prefix, WriterCheck(desk, job))
+        self._journal = desk.journal(self.prefix, check or WriterCheck(desk, job))
         self._fresh: list[tuple[Entry, list[Extent]]] = []
 
     def refresh(self) -> list[tuple[Entry, list[Extent]]]:
@@ -186,6 +181,12 @@ class ShardLedger:
             self._fresh.append((entry, self.fold.apply(entry)))
         fresh, self._fresh = self._fresh, []
         return fresh
+
+    def catch_up(self) -> ShardFold:
+        """Read what is new and keep only what it means: of a long journal, no more than one entry is in memory."""
+        for entry in self._journal.read():
+            self.fold.apply(entry)
+        return self.fold
 
     def claim(self, vm: str, *, from_owner: str | None = None) -> bool:
         """Take the shard for `vm` if nobody has it, or if `from_owner` (judged dead by the caller) still does.
@@ -207,12 +208,13 @@ class ShardLedger:
     def commit(self, vm: str, epoch: int, blocks: Sequence[BlockRef], files: Sequence[FileRef], inline: bytes) -> bool:
         """Append outcomes; False when, after it, the shard is no longer this VM's.
 
-        They are appended even then: first occurrence counts, so finished work is never thrown away.
+        They are appended even then: first occurrence counts, so finished work is never thrown away. What is settled
+        already, by an earlier call that ended in doubt or by another VM, is not appended again.
         """
         body = Results(vm, epoch, tuple(blocks), tuple(files))
         for _ in range(MOVES_MAX):
             self.refresh()
-            if self._append(body, inline):
+            if (blocks and self.fold.knows(blocks)) or self._append(body, inline):
                 return self.fold.owner == vm and self.fold.epoch == epoch
         raise _contended(self.prefix)
 
@@ -239,6 +241,7 @@ class VmLedger:
     def __init__(self, desk: Desk, vm: str) -> None:
         self.vm = vm
         self.fold = VmFold()
+        self._desk = desk
         self._keyring = desk.keyring
         self._journal = desk.journal(keys.vm_journal(vm), OwnCheck(desk.keyring, vm))
 
@@ -251,7 +254,12 @@ class VmLedger:
         """Read what is new."""
         for entry in self._journal.read():
             self._take(entry)
+        self._check_intent()
         return self.fold
+
+    def _check_intent(self) -> None:
+        if self.fold.intent is not None:
+            self._desk.check_deployment(self.fold.intent.deployment, f"VM {self.vm}")
 
     def has(self, job: str) -> bool:
         """Whether the VM was made ready and given `job` at any time. Reads no further than it must.
@@ -266,16 +274,15 @@ class VmLedger:
         return self._has(job)
 
     def _has(self, job: str) -> bool:
+        self._check_intent()
         return self.fold.ready is not None and job in self.fold.jobs
 
     def _take(self, entry: Entry) -> None:
         self.fold.apply(entry)
+        self._check_intent()
         ready = self.fold.ready
         if ready is not None and entry.body is ready:
-            try:
-                self._keyring.add(f"vm:{self.vm}", bytes.fromhex(ready.agent_key))
-            except ValueError as error:
-                raise Corrupt(f"the key of VM {self.vm} is not hexadecimal") from error
+            self._keyring.add(f"vm:{self.vm}", _public_key(self.vm, ready))
 
     def intend(self, body: Intent) -> bool:
         """Fix what may be created; nothing may be created before, nor when this is False."""
@@ -297,7 +304,8 @@ class VmLedger:
         return self._move(Failed(fault, message[:2000]), lambda fold: not fold.cloud_id and not fold.ended)
 
     def ready(self, body: Ready) -> bool:
-        """Let the agent work."""
+        """Let the agent work. Raises Corrupt, with nothing written, for a key that is none."""
+        _public_key(self.vm, body)
         return self._move(body, lambda fold: fold.ready is None and not fold.ended)
 
     def assign(self, job: str, keep_warm: float) -> bool:
@@ -318,14 +326,16 @@ class VmLedger:
         self._move(Drain(reason), lambda fold: fold.drain is None and not fold.ended and len(fold.jobs) == jobs)
         return self.fold.drain is not None and not self.fold.ended and len(self.fold.jobs) == jobs
 
-    def delete(self, why: str, by: str, *, seen: int | None = None) -> bool:
-        """Condemn it; with `seen`, only if nothing was appended since that many entries.
+    def delete(self, why: str, by: str, *, seen: int | None = None, jobs: int | None = None) -> bool:
+        """Condemn it; False if that is so already, if there are more entries than `seen`, or other than `jobs` jobs.
 
         A refused creation too: the refusal may have been wrong. Without any entry, it burns the id.
         """
         for _ in range(MOVES_MAX):
             fold = self.refresh()
             if fold.delete is not None or fold.gone is not None or seen not in (None, self.seen):
+                return False
+            if jobs not in (None, len(fold.jobs)):
                 return False
             if self._append(Delete(why, by)):
                 return True
@@ -352,20 +362,6 @@ class VmLedger:
         return entry is not None
 
 
-class OwnCheck:
-    """Trusts, in a VM's journal, the client and that VM."""
-
-    def __init__(self, keyring: Keyring, vm: str) -> None:
-        self._keyring = keyring
-        self._vm = vm
-
-    def verify(self, writer: str, message: bytes, signature: bytes) -> bool:
-        # Another VM's entry is refused by everybody, not only by those who have not met that VM yet.
-        if writer.startswith("vm:") and writer != f"vm:{self._vm}":
-            return False
-        return self._keyring.verify(writer, message, signature)
-
-
 class WriterCheck:
     """Trusts the client, and of the VMs only those to which the client gave this very job."""
 
@@ -387,6 +383,13 @@ class WriterCheck:
         if ledger is None:
             ledger = self._ledgers[vm] = VmLedger(self._desk, vm)
         return ledger.has(self._job)
+
+
+def _public_key(vm: str, ready: Ready) -> bytes:
+    try:
+        return bytes.fromhex(ready.agent_key)
+    except ValueError as error:
+        raise Corrupt(f"the key of VM {vm} is not hexadecimal") from error
 
 
 def _contended(prefix: str) -> StoreError:

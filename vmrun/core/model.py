@@ -128,10 +128,10 @@ class ShardPlan:
         return self.first + self.count
 
 
-def plan_shards(spec: JobSpec) -> Iterator[ShardPlan]:
-    """The shards of a job whose tasks are fixed, the reduce last."""
-    for shard in range(spec.shards):
+def plan_shards(spec: JobSpec, start: int = 0) -> Iterator[ShardPlan]:
+    """The shards, from number `start` on, of a job whose tasks are fixed, the reduce last."""
+    for shard in range(start, spec.shards):
         first = shard * spec.shard_size
         yield ShardPlan(shard, first, min(spec.shard_size, spec.tasks - first))
-    if spec.reduce and spec.tasks:
+    if spec.reduce and spec.tasks and start <= spec.shards:
         yield ShardPlan(spec.shards, spec.tasks, 1, reduce=True)

@@ -208,6 +208,10 @@ class Ready(Record):
     port: int = 0
     user: str = ""
     workers: int = 0
+    #: Python `major.minor` that it has by itself.
+    python: str = ""
+    #: Whether it can install packages, and other Pythons.
+    uv: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,13 +393,3 @@ def _check_attachment(where: str, declared: object, attachment: bytes) -> None:
         return
     if not isinstance(declared, dict) or declared.get("sha256") != codec.sha256(attachment):
         raise Corrupt(f"{where}: the attachment is not the one that was signed")
-
-
-def describe(body: Record) -> str:
-    """The entry in one line, for people: `CLAIM vm=01h…`."""
-    values = " ".join(
-        f"{field.name}={value}"
-        for field in dataclasses.fields(body)  # type: ignore[arg-type]
-        if isinstance(value := getattr(body, field.name), str | int | float) and value != ""
-    )
-    return f"{body.TYPE} {values}".strip()

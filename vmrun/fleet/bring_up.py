@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vmrun.core import codec, keys
 from vmrun.core.clouds import (
@@ -20,7 +21,7 @@ from vmrun.core.clouds import (
     Provisioner,
     instance_name,
 )
-from vmrun.core.errors import CapacityError, Denied, KeyExists, UsageError, VmrunError
+from vmrun.core.errors import CapacityError, Denied, KeyExists, Unreachable, UsageError, VmrunError
 from vmrun.core.ids import new_id
 from vmrun.core.ledger import VmLedger
 from vmrun.core.records import Intent
@@ -30,8 +31,10 @@ from .deck import Deck, OnStage
 from .order import Order
 from .process import ProcessBringUp
 from .retire import retire
-from .ssh import SshBringUp
 from .warm import take_warm
+
+if TYPE_CHECKING:
+    from .ssh import SshBringUp
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +89,7 @@ def _rent(deck: Deck, order: Order, provisioner: Provisioner, offer: Offer, on_s
     vm = new_id(desk.clock, desk.rng)
     name = instance_name(deck.deployment, vm)
     hard_deadline = float(int(desk.clock.now() + order.max_lifetime))
-    kinds: dict[str, Callable[..., ProcessBringUp | SshBringUp]] = {"process": ProcessBringUp, "ssh": SshBringUp}
-    machine = kinds[provisioner.capabilities.transport](deck, order, vm, on_stage)
+    machine = _way_in(provisioner.capabilities.transport)(deck, order, vm, on_stage)
     user_data = machine.user_data(hard_deadline)
     access = deck.store_access(order.on)
     spec = InstanceSpec(
@@ -107,7 +109,8 @@ def _rent(deck: Deck, order: Order, provisioner: Provisioner, offer: Offer, on_s
         desk.store.create(keys.vm_index(vm), b"")
     except KeyExists:
         raise AssertionError("a fresh id was used before") from None
-    ledger.intend(_intent(deck, order, spec))
+    if not ledger.intend(_intent(deck, order, spec)):
+        raise Unreachable(f"{name} was given up before it was created", hint="run the command again")
     on_stage(f"creating {offer.instance_type} on {order.on}")
     try:
         instance = _create(ledger, provisioner, spec)
@@ -122,6 +125,15 @@ def _rent(deck: Deck, order: Order, provisioner: Provisioner, offer: Offer, on_s
         retire(deck, vm, "could not be made ready", on_stage)
         raise
     return vm
+
+
+def _way_in(transport: str) -> type[ProcessBringUp | SshBringUp]:
+    if transport == "process":
+        return ProcessBringUp
+    # A job on this machine needs neither SSH nor a built agent, and should not wait for their import.
+    from .ssh import SshBringUp
+
+    return SshBringUp
 
 
 def _intent(deck: Deck, order: Order, spec: InstanceSpec) -> Intent:

@@ -41,7 +41,7 @@ class Order:
     job: str
     on: str
     need: Need
-    #: Python `major.minor` of the job.
+    #: Python `major.minor` of the job; "" if it needs none.
     python: str
     keep_warm: float = 0.0
     max_lifetime: float = 86400.0

@@ -10,6 +10,7 @@ from pathlib import Path
 from vmrun.agent.config import AgentConfig
 from vmrun.artefact.app import app_directory
 from vmrun.core import codec
+from vmrun.core.blocks import PYTHON
 from vmrun.core.clouds import Instance, Provisioner
 from vmrun.core.errors import Unreachable, VmrunError
 from vmrun.core.ledger import VmLedger
@@ -84,7 +85,8 @@ class ProcessBringUp:
             host.put(str(secrets_file), [access.secrets.encode()])
         host.put(str(config_file), [codec.canonical(codec.to_data(config))])
         key = ensure_private_key(Path(config.key_file))
-        ready = Ready(agent_key=public_hex(key), boot_id="", workers=len(os.sched_getaffinity(0)))
+        workers = len(os.sched_getaffinity(0))
+        ready = Ready(public_hex(key), boot_id="", workers=workers, python=PYTHON, uv=bool(config.uv))
         if not ledger.ready(ready):
             raise Unreachable(f"{instance.name} was given back before it was ready")
         argv = [sys.executable, "-P", "-m", "vmrun.agent", "run", str(config_file)]

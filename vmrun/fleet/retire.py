@@ -19,16 +19,19 @@ WATCH = 120.0
 PAUSE = 0.2
 
 
-def retire(deck: Deck, vm: str, why: str, on_stage: OnStage, *, seen: int | None = None) -> bool:
-    """Delete the VM; whether it was seen to be gone. With `seen`, only if its journal has no more entries than that.
+def retire(
+    deck: Deck, vm: str, why: str, on_stage: OnStage, *, seen: int | None = None, jobs: int | None = None
+) -> bool:
+    """Delete the VM; whether it was seen to be gone.
 
+    Not if its journal has more entries than `seen`, or gives it other than `jobs` jobs: somebody took it meanwhile.
     Safe to call again and from several clients. Never raises for what the reaper will finish.
     """
     ledger = VmLedger(deck.desk, vm)
     try:
         fold = ledger.refresh()
         if fold.gone is None and fold.intent is not None:
-            if not ledger.delete(why, "client", seen=seen) and not ledger.fold.ended:
+            if not ledger.delete(why, "client", seen=seen, jobs=jobs) and not ledger.fold.ended:
                 return False  # somebody took it meanwhile
             provisioner = deck.provisioner(fold.intent.on)
             on_stage(f"giving back {fold.intent.name}")

@@ -7,13 +7,14 @@ import logging
 from pathlib import Path
 
 from vmrun.agent.config import AgentConfig
-from vmrun.artefact import Artefact, Target, build_artefact, build_uv
+from vmrun.artefact.build import Artefact, build_artefact, build_uv
 from vmrun.core import codec
 from vmrun.core.clouds import Address, CloudError, Instance, InstanceState, Provisioner
 from vmrun.core.errors import Unreachable, VmrunError
 from vmrun.core.hosts import Host
 from vmrun.core.ledger import VmLedger
 from vmrun.core.records import Ready
+from vmrun.environment.target import Target
 from vmrun.machine import commands, layout, units
 from vmrun.machine.user_data import Seed, user_data
 from vmrun.store.files import FilePieces
@@ -92,6 +93,8 @@ class SshBringUp:
                 port=address.port,
                 user=address.user,
                 workers=facts.cpus,
+                python=_minor(facts),
+                uv=bool(uv),
             )
             if not ledger.ready(ready):
                 raise Unreachable(f"{instance.name} was given back before it was ready")
@@ -142,8 +145,7 @@ class SshBringUp:
         return pinned
 
     def _push_agent(self, host: Host, facts: commands.Facts) -> Artefact:
-        minor = ".".join(facts.python.split(".")[:2])
-        artefact = build_artefact(Target(minor, facts.arch), self._deck.cache_dir, self._on_stage)
+        artefact = build_artefact(Target(_minor(facts), facts.arch), self._deck.cache_dir, self._on_stage)
         if host.run(commands.has_agent(artefact.sha256)).exit_code != 0:
             self._on_stage(f"pushing the agent ({artefact.size / 1e6:.1f} MB)")
             host.put(layout.agent_archive(artefact.sha256), FilePieces(artefact.path))
@@ -153,10 +155,9 @@ class SshBringUp:
 
     def _push_uv(self, host: Host, facts: commands.Facts) -> str:
         """Path of uv on the VM, pushed if the job needs it; "" if it does not."""
-        if not self._order.needs_packages:
+        if not self._order.needs_packages and self._order.python in ("", _minor(facts)):
             return ""
-        minor = ".".join(facts.python.split(".")[:2])
-        program = build_uv(Target(minor, facts.arch), self._deck.cache_dir, self._on_stage)
+        program = build_uv(Target(_minor(facts), facts.arch), self._deck.cache_dir, self._on_stage)
         if host.run(commands.has_uv(program.sha256)).exit_code != 0:
             self._on_stage(f"pushing uv ({program.size / 1e6:.1f} MB)")
             host.put(layout.uv_incoming(program.sha256), FilePieces(program.path))
@@ -205,3 +206,7 @@ class SshBringUp:
         except VmrunError as error:
             return error.message
         return json.dumps(tail.decode("utf-8", "replace")[-4000:])
+
+
+def _minor(facts: commands.Facts) -> str:
+    return ".".join(facts.python.split(".")[:2])

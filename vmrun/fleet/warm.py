@@ -11,6 +11,7 @@ from vmrun.core.folds import VmFold
 from vmrun.core.heartbeats import read_heartbeat
 from vmrun.core.ids import is_id
 from vmrun.core.ledger import VmLedger
+from vmrun.core.records import Ready
 
 from .deck import Deck
 from .order import Order
@@ -49,12 +50,22 @@ def fits(fold: VmFold, order: Order, now: float) -> bool:
         and fold.keep_warm > 0
         and intent.on == order.on
         and now + MARGIN < intent.hard_deadline
+        and fold.ready is not None
+        and _can_run(fold.ready, order)
         and _big_enough(order.need, intent.vcpus, intent.memory)
         and order.need.arch in ("", intent.arch)
         and order.need.instance_type in ("", intent.instance_type)
         and order.need.region in ("", intent.region)
         and order.need.zone in ("", intent.zone)
     )
+
+
+def _can_run(ready: Ready, order: Order) -> bool:
+    """Whether the machine, as its first job had it made ready, has what this job's environment takes."""
+    if order.needs_packages:
+        return ready.uv
+    # A machine that is a process on this one runs a job without packages by its own interpreter, and by no other.
+    return order.python in ("", ready.python) or (ready.uv and bool(ready.host))
 
 
 def _big_enough(need: Need, vcpus: int, memory: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from vmrun.core.clouds import TAG_DEADLINE, TAG_OWNER, TAG_VM, Instance, InstanceState, instance_name
@@ -14,6 +14,8 @@ from vmrun.core.units import format_duration
 DEADLINE_MARGIN = 5.0
 #: Seconds that an instance without any journal may exist: its client may be between two writes.
 ORPHAN_GRACE = 600.0
+#: VMs that may look dead at once even if they are most of those there are.
+DEAD_AT_ONCE = 3
 #: Seconds beyond the boot grace: the VM's own timer comes first.
 BOOT_MARGIN = 5.0
 
@@ -40,6 +42,8 @@ class Observed:
     dead_after: float = 120.0
     #: Whether the SUSPECT in its journal has stood long enough unanswered.
     contested: bool = False
+    #: Whether there may be a journal that could not be read, or not be trusted: then nothing counts but the deadline.
+    unreadable: bool = False
 
 
 Policy = Callable[[Observed], str | None]
@@ -94,7 +98,7 @@ def dead(facts: Observed) -> str | None:
 
 def orphan(facts: Observed) -> str | None:
     """In the cloud under this deployment's name, and unknown to the store."""
-    if facts.instance is None or facts.fold is not None or not facts.instance.created_at:
+    if facts.instance is None or facts.fold is not None or facts.unreadable or not facts.instance.created_at:
         return None
     age = facts.now - facts.instance.created_at
     return f"nothing in the store knows it after {format_duration(age)}" if age > ORPHAN_GRACE else None
@@ -124,6 +128,13 @@ def vanished(facts: Observed) -> str | None:
     if fold.cloud_id and age > fold.intent.boot_grace:
         return "not in the cloud's listing any more"
     return "never created" if age > fold.intent.boot_grace + ORPHAN_GRACE else None
+
+
+def doubtful(facts: Iterable[Observed]) -> bool:
+    """Whether so many VMs look dead at once that it is rather the observer, or the store, that is not well."""
+    working = [each for each in facts if each.instance is not None and each.fold is not None and each.fold.ready]
+    silent = [each for each in working if each.silent is not None and each.silent >= each.dead_after]
+    return len(silent) > DEAD_AT_ONCE and len(silent) > len(working) / 2
 
 
 def ours(instance: Instance, deployment: str) -> str:

@@ -7,17 +7,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from vmrun.core import keys
-from vmrun.core.clouds import Instance
-from vmrun.core.errors import Corrupt, VmrunError
-from vmrun.core.folds import VmFold
+from vmrun.core.clouds import Instance, InstanceNotFound, InstanceState
+from vmrun.core.errors import StoreError, VmrunError
 from vmrun.core.heartbeats import read_heartbeat
-from vmrun.core.ids import is_id
+from vmrun.core.ids import born, is_id
 from vmrun.core.ledger import VmLedger
 from vmrun.core.views import Verdict
-from vmrun.fleet.deck import Deck, OnStage
+from vmrun.fleet.deck import Deck, OnStage, Session
 from vmrun.fleet.retire import retire
 
-from .policies import Observed, judge, ours, vanished
+from .policies import ORPHAN_GRACE, Observed, doubtful, judge, ours, vanished
 
 log = logging.getLogger(__name__)
 
@@ -60,16 +59,28 @@ class Reaper:
             listed.append(on)
             seen.update({vm: (on, each) for each in found if (vm := ours(each, self._deck.deployment))})
         facts = [self._observe(vm, on, instance) for vm, (on, instance) in sorted(seen.items())]
-        facts += self._unseen(set(seen), listed)
+        try:
+            facts += self._unseen(set(seen), listed, dry_run=dry_run)
+        except StoreError as error:
+            on_stage(f"VMs that no cloud shows were not judged: {error.message}")
+        self._sightings = {vm: sighting for vm, sighting in self._sightings.items() if vm in seen}
         return self._act(facts, dry_run=dry_run, everything=everything, on_stage=on_stage)
 
     def _observe(self, vm: str, on: str, instance: Instance | None) -> Observed:
         desk = self._deck.desk
-        fold, seen = self._fold(vm)
-        facts = Observed(vm, on, instance, fold, desk.clock.now(), seen, dead_after=self._dead_after)
-        if fold is None or fold.ready is None or instance is None:
+        facts = Observed(vm, on, instance, None, desk.clock.now(), dead_after=self._dead_after)
+        ledger = VmLedger(desk, vm)
+        try:
+            fold = ledger.refresh()
+            beat = read_heartbeat(desk.store, vm, desk.keyring) if fold.ready is not None else None
+        except StoreError as error:
+            log.error("event=journal-not-read vm=%s error=%s", vm, error.message)
+            return replace(facts, unreadable=True)
+        if fold.intent is None:
             return facts
-        beat = read_heartbeat(desk.store, vm, desk.keyring)
+        facts = replace(facts, fold=fold, seen=ledger.seen)
+        if fold.ready is None or instance is None:
+            return facts
         counter, now = (-1 if beat is None else beat.counter), desk.clock.monotonic()
         before = self._sightings.get(vm)
         if before is None or before.counter != counter:
@@ -80,61 +91,66 @@ class Reaper:
         busy = beat.busy if beat is not None else ""
         return replace(facts, silent=now - before.since, contested=contested, busy=busy)
 
-    def _fold(self, vm: str) -> tuple[VmFold | None, int]:
-        """What the VM's journal says, and how many entries it has; None if there is none that can be trusted."""
-        ledger = VmLedger(self._deck.desk, vm)
-        try:
-            fold = ledger.refresh()
-        except Corrupt as error:
-            log.error("event=journal-refused vm=%s error=%s", vm, error.message)
-            return None, 0
-        return (fold if fold.intent is not None else None), ledger.seen
-
-    def _unseen(self, seen: set[str], listed: list[str]) -> list[Observed]:
+    def _unseen(self, seen: set[str], listed: list[str], *, dry_run: bool) -> list[Observed]:
         """VMs that the store knows and the clouds do not show."""
         facts = []
         for entry in self._deck.desk.store.list(keys.VMS_INDEX):
             vm = entry.key[len(keys.VMS_INDEX) :]
             if vm in seen or not is_id(vm):
                 continue
-            fold, _ = self._fold(vm)
-            if fold is not None and fold.intent is not None and fold.intent.on in listed:
-                facts.append(self._observe(vm, fold.intent.on, None))
+            found = self._observe(vm, "", None)
+            if found.fold is not None and found.fold.intent is not None and found.fold.intent.on in listed:
+                facts.append(replace(found, on=found.fold.intent.on))
+            elif found.fold is None and not found.unreadable and found.now - born(vm) > ORPHAN_GRACE and not dry_run:
+                # Its client died before it intended anything; should it still try, it finds the id burnt.
+                self._forget(vm, "never intended")
         return facts
 
     def _act(self, facts: list[Observed], *, dry_run: bool, everything: bool, on_stage: OnStage) -> list[Verdict]:
         verdicts: list[Verdict] = []
         alive = [each for each in facts if each.instance is not None]
         left = len(alive) if everything else max(CAP, int(len(alive) * CAP_SHARE))
+        unsure = doubtful(facts)
+        if unsure:
+            on_stage("most VMs look dead: rather this computer or the store is not well, so none is taken for dead")
         for each in facts:
-            if (reason := vanished(each)) is not None:
-                verdicts.append(Verdict(each.vm, each.on, "vanished", delete=False, reason=reason))
+            verdict = self._verdict(replace(each, contested=False) if unsure else each, everything=everything)
+            if verdict.delete and left <= 0:
+                reason = f"{verdict.reason}; left for the next pass, because this one deleted its share"
+                verdict = replace(verdict, delete=False, reason=reason)
+            left -= verdict.delete
+            verdicts.append(verdict)
+            try:
                 if not dry_run:
-                    self._close(each.vm, reason)
-                continue
-            judged = ("all", "asked for") if everything and each.instance is not None else judge(each)
-            if judged is None:
-                verdicts.append(
-                    Verdict(each.vm, each.on, "keep", delete=False, reason=self._reason(each, dry_run=dry_run))
-                )
-                continue
-            policy, reason = judged
-            if left <= 0:
-                reason = f"{reason}; left for the next pass, because this one deleted its share"
-                verdicts.append(Verdict(each.vm, each.on, policy, delete=False, reason=reason))
-                continue
-            left -= 1
-            verdicts.append(Verdict(each.vm, each.on, policy, delete=True, reason=reason))
-            if not dry_run:
-                self._delete(each, f"{policy}: {reason}", on_stage)
+                    self._carry_out(each, verdict, on_stage)
+            except VmrunError as error:
+                on_stage(f"{each.vm}: {verdict.policy} could not be carried out: {error.message}")
         return verdicts
 
-    def _reason(self, facts: Observed, *, dry_run: bool) -> str:
-        """Why it is kept; a VM that is silent for too long is suspected here, so that its agent can answer."""
-        if facts.silent is not None and facts.silent >= facts.dead_after:
-            if not dry_run and facts.fold is not None and not facts.fold.suspected:
-                VmLedger(self._deck.desk, facts.vm).suspect("reaper")
+    def _verdict(self, facts: Observed, *, everything: bool) -> Verdict:
+        if (reason := vanished(facts)) is not None:
+            return Verdict(facts.vm, facts.on, "vanished", delete=False, reason=reason)
+        judged = ("all", "asked for") if everything and facts.instance is not None else judge(facts)
+        if judged is None:
+            return Verdict(facts.vm, facts.on, "keep", delete=False, reason=self._reason(facts))
+        policy, reason = judged
+        return Verdict(facts.vm, facts.on, policy, delete=True, reason=reason)
+
+    def _carry_out(self, facts: Observed, verdict: Verdict, on_stage: OnStage) -> None:
+        if verdict.policy == "vanished":
+            self._close(facts, verdict.reason)
+        elif verdict.delete:
+            self._delete(facts, f"{verdict.policy}: {verdict.reason}", on_stage)
+        elif _silent(facts) and facts.fold is not None and not facts.fold.suspected:
+            # Said aloud, so that its agent can answer.
+            VmLedger(self._deck.desk, facts.vm).suspect("reaper")
+
+    def _reason(self, facts: Observed) -> str:
+        """Why it is kept."""
+        if _silent(facts):
             return f"suspected: no sign of life for {facts.silent:.0f} s; its agent may still answer"
+        if facts.unreadable:
+            return "its journal cannot be read or trusted, so nothing counts but its maximum lifetime"
         if facts.fold is None:
             return "unknown to the store, and still young"
         if facts.fold.ready is None:
@@ -148,13 +164,26 @@ class Reaper:
             retire(self._deck, facts.vm, why, on_stage, seen=seen)
             return
         assert facts.instance is not None
-        try:
-            self._deck.provisioner(facts.on).delete(facts.instance.id)
-        except VmrunError as error:
-            on_stage(f"{facts.instance.name} could not be deleted: {error.message}")
+        self._deck.provisioner(facts.on).delete(facts.instance.id)
 
-    def _close(self, vm: str, evidence: str) -> None:
+    def _close(self, facts: Observed, evidence: str) -> None:
+        """Note that a VM is gone, once its cloud says so when asked for this very one too: a listing may lag."""
+        assert facts.fold is not None
+        assert facts.fold.intent is not None
+        try:
+            found = self._deck.provisioner(facts.on).get(facts.fold.cloud_id or facts.fold.intent.name)
+        except InstanceNotFound:
+            found = None
+        if found is None or found.state is InstanceState.gone:
+            self._forget(facts.vm, evidence)
+
+    def _forget(self, vm: str, evidence: str) -> None:
         ledger = VmLedger(self._deck.desk, vm)
         ledger.delete(evidence, "reaper")
         ledger.gone(evidence)
         self._deck.desk.store.delete(keys.vm_index(vm))
+        Session.of(self._deck, vm).remove()
+
+
+def _silent(facts: Observed) -> bool:
+    return facts.silent is not None and facts.silent >= facts.dead_after

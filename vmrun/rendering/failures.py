@@ -13,6 +13,7 @@ from .text import count, paragraphs, visible
 SHOWN_MAX = 3
 #: Lines of one traceback; the middle of a longer one is left out.
 TRACEBACK_LINES_MAX = 40
+_WHICH_PROGRAMS = "name one that is on the machine, or the path of one of yours: `vmrun submit -- ./program`"
 _WORDS = {
     "timeout": "took longer than its limit",
     "oom": "ran out of memory",
@@ -30,7 +31,10 @@ def what_happened(failed: TaskFailure) -> str:
     if failed.kind == "exited" and failed.exit is not None:
         return f"exited with code {failed.exit}"
     if failed.kind == "signalled" and failed.exit is not None:
-        return f"was killed by {signal_name(failed.exit)}"
+        name = signal_name(failed.exit)
+        # The message says more than that where there is more to say.
+        said = detail if detail.startswith(f"killed by {name}") else f"killed by {name}"
+        return f"was {said}"
     words = _WORDS.get(failed.kind, f"failed ({visible(failed.kind)})")
     return f"{words}: {detail}" if detail and detail not in words else words
 
@@ -41,6 +45,11 @@ def signal_name(number: int) -> str:
         return signal.Signals(abs(number)).name
     except ValueError:
         return f"signal {abs(number)}"
+
+
+def _never_ran(view: JobView, failed: TaskFailure) -> bool:
+    """Whether a program could not even be started: what then raised is nobody's own code."""
+    return view.kind == "command" and failed.kind == "raised"
 
 
 def who(view: JobView, task: int) -> str:
@@ -60,11 +69,11 @@ def details(view: JobView, failures: Sequence[TaskFailure]) -> Iterator[str]:
     for failed in failures[:SHOWN_MAX]:
         if len(failures) > 1 or view.error:
             yield f"{who(view, failed.task)} {what_happened(failed)}"
-        if failed.traceback.strip():
+        if failed.traceback.strip() and not _never_ran(view, failed):
             yield from (f"  {line}" for line in _excerpt(paragraphs(failed.traceback).rstrip().split("\n")))
     more = len(failures) - SHOWN_MAX
     if more > 0:
-        yield f"... and {count(more, 'task')} more: `vmrun result {view.id} --json` lists all"
+        yield f"... and {count(more, 'more task')}: `vmrun result {view.id} --json` lists all"
 
 
 def _excerpt(lines: list[str]) -> list[str]:
@@ -82,6 +91,8 @@ def summary(view: JobView, failures: Sequence[TaskFailure]) -> tuple[str, str]:
     if not failures:
         return f"job {view.id} failed", f"`vmrun status {view.id}` tells more"
     first = failures[0]
+    if _never_ran(view, first):
+        return f"the program cannot be started: {visible(first.message)}", _WHICH_PROGRAMS
     if view.kind in ("script", "command"):
         return f"{who(view, first.task)} {what_happened(first)}", f"`vmrun logs {view.id}` shows its output again"
     if len(failures) == 1:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from vmrun.core.views import OutputChunk
 
-#: (task, attempt, stream, whether it is the reduce): what one line belongs to.
+#: (task, attempt from 0 on, stream, whether it is the reduce): what one line belongs to.
 Source = tuple[int, int, str, bool]
 #: A line longer than this many bytes is shown in parts.
 LONGEST_LINE = 64 * 1024
@@ -21,7 +21,10 @@ def source_of(chunk: OutputChunk) -> Source:
 
 
 class LinePrefixer:
-    """Turns chunks of many tasks into whole lines, each with its task: `[17] text`. Memory is bounded."""
+    """Turns chunks of many tasks into whole lines, each with its task: `[17] text`, `[17, attempt 2] text`.
+
+    Memory is bounded.
+    """
 
     def __init__(self) -> None:
         self._unfinished: dict[Source, bytes] = {}
@@ -51,6 +54,8 @@ class LinePrefixer:
 
 def _prefixed(source: Source, line: bytes) -> bytes:
     name = "reduce" if source[3] else str(source[0])
+    if source[1]:
+        name += f", attempt {source[1] + 1}"
     return b"[%s] %s\n" % (name.encode(), line.rstrip(b"\r"))
 
 

@@ -8,7 +8,7 @@ from vmrun.core.units import format_duration
 from vmrun.core.views import JobView, Snapshot, VmView
 
 from .pace import Pace
-from .text import Style, count, shorten, visible
+from .text import Style, count, shorten, visible, width_of
 
 #: Seconds between plain lines while only numbers change, and at least between any two.
 EVERY, APART = 5.0, 0.5
@@ -18,6 +18,8 @@ QUIET_MAX = 60.0
 VMS_MAX = 4
 #: Columns; a terminal that claims to have fewer is drawn on as if it had these.
 NARROWEST = 20
+#: Columns of the bar: as many of these as the line has room for.
+BAR_LEAST, BAR_MOST = 10, 24
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _ASCII_SPINNER = "|/-\\"
 
@@ -64,12 +66,16 @@ class Progress:
         """A few lines that fit the terminal: they are drawn over the ones before."""
         spinner = _SPINNER if style.unicode else _ASCII_SPINNER
         turn = spinner[int((now - self._started) * 8) % len(spinner)]
-        head = style.dot.join([f"{turn} {visible(self._stage) or 'working'}", format_duration(now - self._started)])
+        width = max(style.width - 1, NARROWEST)
+        # The time first: what is long may be cut.
+        head = style.dot.join([f"{turn} {format_duration(now - self._started)}", visible(self._stage) or "working"])
         lines = [head, *self._vm_lines(style)]
         tasks = self._tasks()
         if tasks:
-            lines.append(f"{self._bar(style)} {style.dot.join(tasks)}")
-        return [shorten(line, max(style.width - 1, NARROWEST), style) for line in lines]
+            room = width - width_of(style.dot.join(tasks)) - 1
+            bar = self._bar(style, min(max(room, BAR_LEAST), BAR_MOST))
+            lines += _filled([f"{bar} {tasks[0]}", *tasks[1:]], width, style)
+        return [shorten(line, width, style) for line in lines]
 
     def _parts(self) -> Iterator[str]:
         if self._stage:
@@ -84,7 +90,7 @@ class Progress:
     def _vm_lines(self, style: Style) -> Iterator[str]:
         vms = self._job.vms if self._job is not None else ()
         for vm in vms[:VMS_MAX]:
-            yield f"  {style.dot.join(_vm_parts(vm))}"
+            yield f"  {style.dot.join(_vm_parts(vm, self._stage))}"
         if len(vms) > VMS_MAX:
             yield f"  and {len(vms) - VMS_MAX} more VMs"
 
@@ -101,22 +107,35 @@ class Progress:
             parts += [f"{format_duration(left)} left"] if left else []
         return parts
 
-    def _bar(self, style: Style) -> str:
+    def _bar(self, style: Style, width: int) -> str:
         assert self._job is not None
-        tasks, width = self._job.tasks, 24 if style.width >= 70 else 10
+        tasks = self._job.tasks
         full = min(width * (tasks.done + tasks.failed) // tasks.total, width)
         done, left = ("█", "░") if style.unicode else ("#", ".")
         return f"{done * full}{left * (width - full)}"
 
 
-def _vm_parts(vm: VmView) -> Iterator[str]:
-    yield visible(vm.id)
-    kind = " ".join(part for part in (visible(vm.on), visible(vm.instance_type)) if part)
-    yield f"{kind} {vm.state}".strip()
+def _vm_parts(vm: VmView, stage: str) -> Iterator[str]:
+    """What is known of a VM, the most telling first; what it does, unless the stage says that already."""
+    kinds = dict.fromkeys(part for part in (visible(vm.on), visible(vm.instance_type)) if part)
+    yield " ".join([*kinds, vm.state])
     if vm.vcpus:
         yield count(vm.vcpus, "vCPU")
-    if vm.doing:
+    if vm.doing and vm.doing != stage:
         yield visible(vm.doing)
+    yield visible(vm.id)
+
+
+def _filled(parts: list[str], width: int, style: Style) -> Iterator[str]:
+    """The parts on as few lines as they fit on, in order."""
+    line = parts[0]
+    for part in parts[1:]:
+        longer = f"{line}{style.dot}{part}"
+        if width_of(longer) > width:
+            yield line
+            longer = f"  {part}"
+        line = longer
+    yield line
 
 
 class LinePacer:

@@ -13,6 +13,8 @@ from .text import Style, ago, count, ends, money, short_duration, shorten, visib
 #: A column is not made narrower than this to fit a terminal.
 NARROWEST = 8
 _GAP = "  "
+#: States of VMs that are no more, or about to be.
+_ENDED, _ENDING = ("gone", "failed"), ("draining", "deleting")
 _STATE_COLORS = {
     "running": "blue",
     "ready": "green",
@@ -137,12 +139,20 @@ def vms(views: Sequence[VmView], now: float, style: Style) -> list[str]:
             visible(view.region),
             view.state,
             visible(view.busy_because),
-            ends(view.ends_at, visible(view.ends_because), now),
+            _ends(view, now),
             money(view.usd_per_hour, digits=4) if view.usd_per_hour != 0 else "free",
         )
         for view in views
     ]
     return table(_VMS, rows, style) if rows else []
+
+
+def _ends(view: VmView, now: float) -> str:
+    if view.state in _ENDED:
+        return ""
+    if view.state in _ENDING:
+        return "now"
+    return ends(view.ends_at, visible(view.ends_because), now)
 
 
 def status(job_views: Sequence[JobView], vm_views: Sequence[VmView], now: float, style: Style) -> list[str]:
@@ -197,11 +207,12 @@ def _offer(offer: dict[str, object]) -> tuple[str, ...]:
 def verdicts(judged: Sequence[Verdict], style: Style, *, dry_run: bool) -> list[str]:
     """What the reaper thinks of each VM, and why."""
     delete = "would delete" if dry_run else "deleted"
+    kept = {"vanished": "gone"}
     rows = [
         (
             visible(each.vm),
             visible(each.on),
-            delete if each.delete else "keep",
+            delete if each.delete else kept.get(each.policy, "keep"),
             visible(each.policy),
             visible(each.reason),
         )

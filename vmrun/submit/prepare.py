@@ -16,6 +16,7 @@ from vmrun.bundle.arguments import PackedArguments, pack_arguments, unpicklable
 from vmrun.bundle.inspector import Inspection, JobInterpreter, inspect_job
 from vmrun.bundle.modules import local_files, read_files
 from vmrun.bundle.pack import Packed, pack
+from vmrun.bundle.program import own_program
 from vmrun.bundle.script import Script, parse_target, read_script
 from vmrun.core import codec
 from vmrun.core.blocks import PYTHON
@@ -103,8 +104,14 @@ class Preparer:
     def _command(self, request: SubmitRequest) -> Submission:
         name = os.path.basename(request.argv[0])
         options = decide(request, _NO_HEADER, {}, self._settings, name)
+        program = own_program(request.argv[0])
         submission = self._submission(request, options, (), "command", request.python or PYTHON)
-        submission.spec = replace(submission.spec, function=FunctionSpec("command", argv=request.argv))
+        argv = request.argv
+        if program is not None:
+            code = submission.add(pack(read_files([program])).data)
+            argv = (f"{{code}}/{program.path}", *argv[1:])
+            submission.spec = replace(submission.spec, code=code)
+        submission.spec = replace(submission.spec, function=FunctionSpec("command", argv=argv))
         return _one_task(submission)
 
     def _script(self, request: SubmitRequest, text: str) -> Submission:

@@ -14,32 +14,37 @@ from vmrun.core.storage import BlobStore
 from vmrun.store.files import FilePieces
 
 
-def has_payload(blobs: BlobStore, sha256: str) -> bool:
-    """Whether these bytes are in the store already."""
-    key = keys.payload(sha256)
-    found = next(iter(blobs.list(key)), None)
-    return found is not None and found.key == key
-
-
 def put_payload(blobs: BlobStore, data: bytes) -> Payload:
     """Bytes as a payload, written unless they are there."""
     payload = Payload(codec.sha256(data), len(data))
-    if not has_payload(blobs, payload.sha256):
+    key, size = keys.payload(payload.sha256), _stored_size(blobs, payload)
+    if size is None:
         # Whoever wrote them meanwhile wrote the same bytes; in doubt about one's own write, it is looked at again.
         with contextlib.suppress(KeyExists):
             try:
-                blobs.create(keys.payload(payload.sha256), data)
+                blobs.create(key, data)
             except StoreUnavailable:
-                if not has_payload(blobs, payload.sha256):
+                if _stored_size(blobs, payload) is None:
                     raise
+    elif size != payload.size:
+        # Damaged: these bytes are the only ones that may be under their hash.
+        blobs.replace(key, data)
     return payload
 
 
 def put_payload_file(blobs: BlobStore, path: Path, sha256: str, size: int) -> Payload:
     """A file of any size as a payload, written unless it is there."""
-    if not has_payload(blobs, sha256):
+    payload = Payload(sha256, size)
+    if _stored_size(blobs, payload) != size:
         blobs.write(keys.payload(sha256), FilePieces(path))
-    return Payload(sha256, size)
+    return payload
+
+
+def _stored_size(blobs: BlobStore, payload: Payload) -> int | None:
+    """Bytes of the object that is stored for the payload; None if there is none."""
+    key = keys.payload(payload.sha256)
+    found = next(iter(blobs.list(key)), None)
+    return found.size if found is not None and found.key == key else None
 
 
 def publish(desk: Desk, deployment: str, job: str, spec: JobSpec, idempotency_key: str = "") -> bool:

@@ -13,7 +13,7 @@ from vmrun.core.heartbeats import read_heartbeat
 from vmrun.core.ids import is_id
 from vmrun.core.ledger import Desk, JobLedger, ShardLedger, VmLedger
 from vmrun.core.model import JobState
-from vmrun.core.records import Heartbeat
+from vmrun.core.records import Heartbeat, Submit
 from vmrun.core.views import JobView, TaskCounts, VmView
 
 log = logging.getLogger(__name__)
@@ -48,16 +48,21 @@ def find_job(desk: Desk, text: str) -> str:
     if len(near) == 1:
         return near[0]
     if near:
-        raise UsageError(f"{text[:80]!r} means {len(near)} jobs", hint="give more of the id: " + ", ".join(near[:5]))
+        raise UsageError(f"{text[:80]!r} means {len(near)} jobs", hint="say which, newest first: " + ", ".join(near[:5]))
     raise UsageError(f"there is no job {text[:80]!r} in this store", hint="`vmrun status` lists the jobs")
 
 
 def _name(desk: Desk, job: str) -> str:
-    try:
-        submit = JobLedger(desk, job).refresh().submit
-    except (Corrupt, SchemaError):
-        return ""
+    submit = submission_of(desk, job)
     return submit.spec.name if submit is not None else ""
+
+
+def submission_of(desk: Desk, job: str) -> Submit | None:
+    """What was submitted; None if there is nothing that can be trusted. One request, however long the journal."""
+    try:
+        return JobLedger(desk, job).read_submission()
+    except (Corrupt, SchemaError):
+        return None
 
 
 class JobObserver:
@@ -100,9 +105,9 @@ class JobObserver:
         for plan in fold.shards():
             ledger = self.shards.get(plan.shard)
             if ledger is None:
-                ledger = self.shards[plan.shard] = ShardLedger(self._desk, self.job, plan)
+                ledger = self.shards[plan.shard] = self.ledger.shard(plan)
             if not ledger.fold.complete:
-                ledger.refresh()
+                ledger.catch_up()
 
     def _look_at_vms(self, fold: JobFold) -> Iterator[tuple[VmView, Heartbeat | None]]:
         wanted = set(self.expected)

@@ -10,7 +10,7 @@ from typing import Any
 
 from vmrun.core.blocks import PYTHON, Status, read_failure
 from vmrun.core.errors import JobFailed, UsageError, VmrunError
-from vmrun.core.ledger import Desk, JobLedger, ShardLedger
+from vmrun.core.ledger import Desk, JobLedger
 from vmrun.core.model import ShardPlan
 from vmrun.core.outcomes import Outcome, OutcomeReader, in_order
 from vmrun.core.records import FileRef
@@ -57,8 +57,8 @@ class ResultReader:
                 yield from self._shard(plan)
 
     def _shard(self, plan: ShardPlan) -> Iterator[Outcome]:
-        ledger = ShardLedger(self._desk, self.job, plan)
-        ledger.refresh()
+        ledger = self._ledger.shard(plan)
+        ledger.catch_up()
         reader = OutcomeReader(self._desk.store, self.job, ledger.prefix)
         for extent in in_order(ledger.fold):
             yield from reader.outcomes(extent)
@@ -67,9 +67,7 @@ class ResultReader:
         """Files that tasks wrote, in order of tasks."""
         found: list[FileRef] = []
         for plan in self.refresh().fold.shards():
-            ledger = ShardLedger(self._desk, self.job, plan)
-            ledger.refresh()
-            found.extend(ledger.fold.files)
+            found.extend(self._ledger.shard(plan).catch_up().files)
         return sorted(found, key=lambda file: (file.task, file.path))
 
 

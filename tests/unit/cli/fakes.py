@@ -88,7 +88,7 @@ def failure(task: int = 1, **changes: Any) -> TaskFailure:
 
 
 def wrote(text: str, task: int = 0, stream: str = "stdout", *, reduce: bool = False) -> OutputChunk:
-    return OutputChunk(task, 1, stream, text.encode(), reduce)
+    return OutputChunk(task, 0, stream, text.encode(), reduce)
 
 
 @dataclass

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.cli.fakes import NOW, failure, job_view, vm_view, wrote
-from vmrun.core.views import OutputChunk, Snapshot, TaskCounts
+from tests.unit.cli.fakes import NOW, VM, failure, job_view, vm_view, wrote
+from vmrun.core.views import OutputChunk, Snapshot, TaskCounts, Verdict
 from vmrun.rendering import failures, tables
 from vmrun.rendering.output import LONGEST_LINE, UNFINISHED_MAX, LinePrefixer, TextDecoder
 from vmrun.rendering.pace import Pace
@@ -101,6 +101,22 @@ def test_columns_that_are_empty_are_left_out() -> None:
     assert "BUSY" not in header
 
 
+@pytest.mark.parametrize(("state", "when"), [("draining", "now"), ("deleting", "now"), ("ready", "overdue")])
+def test_a_vm_that_is_leaving_is_not_overdue(state: str, when: str) -> None:
+    header, row = tables.vms([vm_view(state=state, region="", ends_at=NOW - 60, busy_because="")], NOW, Style())
+    assert row[header.index("ENDS") :].startswith(when)
+
+
+@pytest.mark.parametrize("state", ["gone", "failed"])
+def test_a_vm_that_is_no_more_does_not_end(state: str) -> None:
+    assert "ENDS" not in tables.vms([vm_view(state=state)], NOW, Style())[0]
+
+
+def test_a_vm_that_had_vanished_is_neither_kept_nor_deleted() -> None:
+    judged = [Verdict(VM, "docker", "vanished", delete=False, reason="not in the cloud's listing")]
+    assert tables.verdicts(judged, Style(), dry_run=False)[1].split()[:4] == [VM, "docker", "gone", "vanished"]
+
+
 def test_ascii_ellipsis() -> None:
     assert tables.jobs([job_view(name="n" * 120)], NOW, Style(unicode=False, width=100))[1].isascii()
 
@@ -116,6 +132,10 @@ def test_ascii_ellipsis() -> None:
         ({"kind": "exited", "exit": 3}, "exited with code 3"),
         ({"kind": "signalled", "exit": 11}, "was killed by SIGSEGV"),
         ({"kind": "signalled", "exit": 250}, "was killed by signal 250"),
+        (
+            {"kind": "signalled", "exit": 9, "message": "killed by SIGKILL (from outside); its memory peaked at 2 GB"},
+            "was killed by SIGKILL (from outside); its memory peaked at 2 GB",
+        ),
         ({"kind": "timeout", "message": "5m"}, "took longer than its limit: 5m"),
         ({"kind": "unpicklable", "message": "a lock"}, "gave a result that cannot be pickled: a lock"),
         ({"kind": "lost", "message": ""}, "was lost with its machine"),
@@ -133,6 +153,15 @@ def test_a_long_traceback_keeps_its_beginning_and_its_end() -> None:
     assert "  line 0" in lines
     assert "  line 999" in lines
     assert "  ... 960 lines left out ..." in lines
+
+
+def test_a_program_that_cannot_be_started_shows_no_traceback_of_ours() -> None:
+    view = job_view("failed", kind="command", tasks=TaskCounts(1, 0, 1))
+    failed = failure(0, type="FileNotFoundError", message="[Errno 2] No such file or directory: 'simulate'")
+    assert list(failures.details(view, [failed])) == []
+    message, hint = failures.summary(view, [failed])
+    assert message == "the program cannot be started: [Errno 2] No such file or directory: 'simulate'"
+    assert "./program" in hint
 
 
 def test_the_reduce_is_called_so() -> None:
@@ -183,7 +212,8 @@ def test_live_lines_fit(style: Style) -> None:
     progress.see(Snapshot(job_view("running", vms=views, tasks=TaskCounts(200, 100, 3, 8)), "tasks"), 12.0)
     lines = progress.lines(13.0, style)
     assert all(width_of(line) < max(style.width, 21) for line in lines)
-    assert len(lines) == 7
+    # The stage, four VMs and how many more, and the tasks on as many lines as they need.
+    assert (len(lines) == 7) is (style.width >= 80)
     assert style.unicode or "".join(lines).isascii()
 
 
@@ -194,6 +224,17 @@ def test_live_lines_say_all_that_was_promised() -> None:
     text = shown(progress, 13.0, Style(width=200))
     for part in ("tasks", "13s", "ready", "100/200 tasks done", "3 failed", "8 running", "5/s", "19s left", "█"):
         assert part in text
+
+
+def test_a_narrow_terminal_loses_neither_counts_nor_the_vms_state() -> None:
+    progress, style = Progress(0.0), Style(width=40)
+    views = (vm_view(on="local", instance_type="local", doing="running"),)
+    progress.see(Snapshot(job_view("running", vms=views, tasks=TaskCounts(200, 50, 3, 8)), "running"), 2.0)
+    progress.see(Snapshot(job_view("running", vms=views, tasks=TaskCounts(200, 100, 3, 8)), "running"), 12.0)
+    head, machine, *tasks = progress.lines(13.0, style)
+    assert head.endswith(" 13s · running")
+    assert machine.startswith("  local ready · 2 vCPUs · 01hzy"), "said once, and first what matters"
+    assert tasks == ["█████░░░░░ 100/200 tasks done", "  3 failed · 8 running · 5/s · 19s left"]
 
 
 def test_a_hostile_name_of_a_stage_is_escaped() -> None:
@@ -234,7 +275,7 @@ def test_prefixed_lines_are_the_tasks_lines(pieces: list[tuple[int, str, bytes]]
     prefixer = LinePrefixer()
     out = {"stdout": b"", "stderr": b""}
     for task, stream, data in pieces:
-        out[stream] += prefixer.feed(OutputChunk(task, 1, stream, data))
+        out[stream] += prefixer.feed(OutputChunk(task, 0, stream, data))
     for stream, line in prefixer.flush():
         out[stream] += line
     for stream, text in out.items():
@@ -245,6 +286,12 @@ def test_prefixed_lines_are_the_tasks_lines(pieces: list[tuple[int, str, bytes]]
             expected = written.split(b"\n")
             assert lines == (expected[:-1] if expected[-1] == b"" else expected)
     assert list(prefixer.flush()) == []
+
+
+def test_lines_of_a_further_attempt_say_so() -> None:
+    prefixer = LinePrefixer()
+    assert prefixer.feed(OutputChunk(4, 0, "stdout", b"begun\n")) == b"[4] begun\n"
+    assert prefixer.feed(OutputChunk(4, 1, "stdout", b"begun\n")) == b"[4, attempt 2] begun\n"
 
 
 def test_prefixer_holds_little() -> None:

@@ -45,7 +45,7 @@ def test_many_values_are_abridged_with_a_way_to_all_of_them(vmrun, client) -> No
     client.job.given = JobResults(list(range(1000)), [])
     done = vmrun("submit", "job.py")
     assert done.out.splitlines() == [str(number) for number in range(20)]
-    assert f"... and 980 values more: `vmrun result {JOB} -o results.pkl` saves all" in done.err
+    assert f"... and 980 more values: `vmrun result {JOB} -o results.pkl` saves all" in done.err
 
 
 def test_values_that_are_all_none_are_not_shown(vmrun, client) -> None:
@@ -124,7 +124,7 @@ def test_failed_tasks_are_told_with_their_traceback_and_exit_6(vmrun, client) ->
     assert done.code == 6
     assert done.out == ""
     assert done.err.count("  ValueError: bad seed\n") == 3
-    assert f"... and 7 tasks more: `vmrun result {JOB} --json` lists all" in done.err
+    assert f"... and 7 more tasks: `vmrun result {JOB} --json` lists all" in done.err
     assert "error: 10 of 100 tasks failed\n" in done.err
     assert f"`vmrun logs {JOB} --task 90` shows its output; `vmrun result {JOB}` has the others' results" in done.err
 

@@ -137,5 +137,5 @@ class JournalMachine(RuleBasedStateMachine):
         assert all(writer.journal.next == len(writer.read) for writer in self.writers)
 
 
-JournalMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30)
+JournalMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30)
 TestJournalMachine = JournalMachine.TestCase

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from tests.sim.keys import FakeSigner, fake_key
@@ -484,12 +486,14 @@ def test_a_vm_is_made_ready_once() -> None:
     assert bench.vm().refresh().cloud_id == f"i-{VM[:3]}"
 
 
-def test_a_key_that_is_none_is_corrupt() -> None:
+def test_a_key_that_is_none_is_refused_before_it_is_written() -> None:
     bench = Bench()
     ledger = bench.vm()
     ledger.intend(intent())
     with pytest.raises(Corrupt):
         ledger.ready(Ready(agent_key="no key", boot_id="b"))
+    assert bench.vm().refresh().ready is None
+    assert ledger.ready(ready())
 
 
 def test_readys_key_replaces_what_was_believed_before() -> None:
@@ -707,3 +711,87 @@ def test_endless_contention_ends_with_a_message(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(StoreError, match="overtaken") as caught:
         ledger.drain("x", jobs=1)
     assert caught.value.hint
+
+
+# --- the rest of what ledgers are asked ---
+
+
+def test_what_is_settled_already_is_not_appended_again(bench: Bench) -> None:
+    one, two = agents(bench)
+    one.claim(VM)
+    commit(one, VM, 0, b"a", b"b")
+    two.claim(OTHER_VM, from_owner=VM)
+    before = set(bench.store.objects)
+
+    assert not commit(one, VM, 0, b"x", b"y")
+    assert set(bench.store.objects) == before
+    # In part is not wholly: the task without an outcome gets its one.
+    assert not commit(one, VM, 1, b"y", b"z")
+    assert outcomes(bench) == {0: b"a", 1: b"b", 2: b"z"}
+
+
+def test_shards_of_one_job_find_out_once_who_may_write(bench: Bench) -> None:
+    plans = [ShardPlan(shard, shard * 4, 4) for shard in range(3)]
+    for plan in plans:
+        ledger = bench.shard(plan, writer=AGENT)
+        ledger.claim(VM)
+    asked: list[str] = []
+    real = bench.store.get
+
+    def get(key: str, start: int = 0, end: int | None = None) -> bytes:
+        asked.append(key)
+        return real(key, start, end)
+
+    bench.store.get = get  # type: ignore[method-assign]
+    reader = JobLedger(bench.reader(), JOB)
+    reader.refresh()
+    assert [reader.shard(plan).catch_up().owner for plan in plans] == [VM] * 3
+    assert len([key for key in asked if key.startswith(keys.vm_journal(VM))]) == 3
+
+
+def test_the_submission_alone_can_be_read(bench: Bench) -> None:
+    assert bench.job(OTHER_JOB).read_submission() is None
+    bench.store.objects[keys.entry(keys.job_journal(JOB), 1)] = b"garbage"
+
+    ledger = bench.job()
+    submission = ledger.read_submission()
+    assert submission is not None
+    assert submission.job == JOB
+    assert ledger.read_submission() == submission
+
+
+def test_the_end_is_not_declared_over_tasks_that_came_in(bench: Bench) -> None:
+    ledger = open_job(bench)
+    ledger.add(2, FUNCTION, block)
+
+    assert not bench.job(OTHER_JOB).finish(Final("done", 0, 0), tasks=0)
+    assert bench.job(OTHER_JOB).finish(Final("done", 2, 0), tasks=2)
+
+
+def test_a_vm_is_not_condemned_over_a_job_that_came_in() -> None:
+    bench = Bench()
+    bench.ready_vm()
+    assert bench.vm().assign(OTHER_JOB, 9.0)
+
+    assert not bench.vm().delete("done", "client", jobs=1)
+    assert bench.vm().delete("done", "client", jobs=2)
+
+
+def test_jobs_and_vms_of_another_deployment_are_refused() -> None:
+    bench = Bench()
+    bench.submitted()
+    bench.ready_vm()
+    own = dataclasses.replace(bench.desk(), deployment=DEPLOYMENT)
+    other = dataclasses.replace(bench.desk(), deployment="1" * 26)
+
+    assert JobLedger(own, JOB).refresh().submit is not None
+    assert VmLedger(own, VM).has(JOB)
+    for _ in range(2):
+        with pytest.raises(Corrupt, match="another deployment"):
+            JobLedger(other, JOB).refresh()
+    ledger = VmLedger(other, VM)
+    for _ in range(2):
+        with pytest.raises(Corrupt, match="another deployment"):
+            ledger.refresh()
+        with pytest.raises(Corrupt, match="another deployment"):
+            ledger.delete("idle", "reaper")

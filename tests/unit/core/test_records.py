@@ -11,7 +11,7 @@ from tests.unit.core.world import OTHER_VM, VM
 from vmrun.core import codec, records
 from vmrun.core.errors import Corrupt, SchemaError, StoreError
 from vmrun.core.heartbeats import read_heartbeat, write_heartbeat
-from vmrun.core.records import Claim, Entry, Heartbeat, Record, Release, describe, seal, unseal
+from vmrun.core.records import Claim, Entry, Heartbeat, Record, Release, seal, unseal
 from vmrun.core.signing import Signer
 
 from .world import ScriptedStore
@@ -186,12 +186,6 @@ def _sealable(entry: Entry) -> bool:
     except StoreError:
         return False
     return True
-
-
-def test_an_entry_in_one_line_for_people() -> None:
-    assert describe(Release(VM, "preempted")) == f"RELEASE vm={VM} reason=preempted"
-    assert describe(Release(VM, "")) == f"RELEASE vm={VM}"
-    assert describe(records.Close()) == "CLOSE"
 
 
 def test_all_types_have_a_word_of_their_own() -> None:

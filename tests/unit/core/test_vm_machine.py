@@ -176,5 +176,5 @@ class VmMachine(RuleBasedStateMachine):
         assert self.fold().jobs == jobs
 
 
-VmMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=25)
+VmMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
 TestVmMachine = VmMachine.TestCase

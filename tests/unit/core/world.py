@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 
 from tests.sim.keys import FakeSigner, fake_key, fake_keyring
 from vmrun.core.blocks import ResultBlock, lengths_of
+from vmrun.core.desk import Desk
 from vmrun.core.errors import KeyExists, KeyNotFound, StoreUnavailable
-from vmrun.core.folds import VmFold
-from vmrun.core.ledger import Desk, JobLedger, ShardLedger, VmLedger
+from vmrun.core.ledger import JobLedger, ShardLedger, VmLedger
 from vmrun.core.model import FunctionSpec, JobSpec, ShardPlan
 from vmrun.core.outcomes import pack
 from vmrun.core.records import BlockRef, Intent, Ready, Submit
@@ -219,7 +219,3 @@ def results(first: int, *payloads: bytes, status: bytes | None = None) -> tuple[
 def commit(ledger: ShardLedger, vm: str, first: int, *payloads: bytes, status: bytes | None = None) -> bool:
     refs, inline = results(first, *payloads, status=status)
     return ledger.commit(vm, ledger.fold.epoch, refs, (), inline)
-
-
-def phases(fold: VmFold) -> str:
-    return fold.phase

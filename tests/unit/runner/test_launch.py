@@ -105,7 +105,7 @@ def test_processes_are_found_by_their_mark() -> None:
         (Death(3, 0, out_of_memory=False), True, Status.exited, "exit code 3"),
         (Death(0, 0, out_of_memory=False), True, Status.exited, "exit code 0"),
         (Death(-signal.SIGSEGV, 0, out_of_memory=True), True, Status.signalled, "SIGSEGV"),
-        (Death(-signal.SIGKILL, 3 << 29, out_of_memory=True), True, Status.oom, "peaked at 1.50 GiB"),
+        (Death(-signal.SIGKILL, 3 << 29, out_of_memory=True), True, Status.oom, "peaked at 1.61 GB"),
         (Death(-signal.SIGKILL, 0, out_of_memory=False), True, Status.signalled, "out of memory, or from outside"),
         (Death(120, 0, out_of_memory=False), False, Status.lost, "exit code 120"),
         (Death(-signal.SIGBUS, 0, out_of_memory=False), False, Status.lost, "SIGBUS"),

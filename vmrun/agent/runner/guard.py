@@ -84,7 +84,6 @@ class Guard:
         self._home = raise_and_close(os.open(place.code_path or place.directory, os.O_RDONLY | os.O_DIRECTORY))
         self._mask = os.umask(0o022)
         os.umask(self._mask)
-        self._files = os.path.join(place.directory, "files")
         self._fresh()
         self._references = raise_and_close(_open_references())
         self._environ = os.environ
@@ -177,7 +176,7 @@ class Guard:
 
     def take_files(self, task: int, attempt: int) -> str:
         """Move the output directory away if it holds anything; where to, or "". The next task has an empty one."""
-        path = move_files(self._place, self._files, task, attempt)
+        path = move_files(self._place, task, attempt)
         self._fresh()
         return path
 
@@ -187,13 +186,16 @@ class Guard:
         os.utime(self._place.output, (0, 0))
 
 
-def move_files(place: Place, files: str, task: int, attempt: int) -> str:
-    """Move the output directory of `place` below `files` if it holds anything; where to, or ""."""
-    target = os.path.join(files, f"{task}-{attempt}")
+def files_of(place: Place, task: int, attempt: int) -> str:
+    """Where the files go that a task left."""
+    return os.path.join(place.directory, "files", f"{task}-{attempt}-{place.serial}")
+
+
+def move_files(place: Place, task: int, attempt: int) -> str:
+    """Move the output directory of `place` away if it holds anything; where to, or ""."""
+    target = files_of(place, task, attempt)
     with contextlib.suppress(OSError):
         if os.listdir(place.output):
-            if os.path.exists(target):
-                target = f"{target}-{place.serial}"
             os.rename(place.output, target)
             return target
     return ""

@@ -67,9 +67,13 @@ def take(directory: str, part: str, path: str, number: int) -> str:
 
     The runner is the job's user and not trusted: neither the path nor what is there. Raises OSError, ValueError.
     """
-    source = os.path.join(directory, RUN, part, os.path.basename(path))
     target = os.path.join(directory, TAKEN, str(number))
-    os.rename(source, target)
+    # Not by its path: the user may have put a link to some other directory in the place of `part`.
+    folder = os.open(os.path.join(directory, RUN, part), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.rename(os.path.basename(path), target, src_dir_fd=folder)
+    finally:
+        os.close(folder)
     state = os.lstat(target)
     wanted = stat.S_ISDIR if part == "files" else stat.S_ISREG
     if not wanted(state.st_mode) or (part != "files" and state.st_nlink != 1):

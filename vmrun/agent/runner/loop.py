@@ -172,7 +172,7 @@ class Runner:
                 elif frame.kind is Kind.large:
                     self._outcomes.large(slot, frame)
                 elif frame.kind is Kind.files:
-                    self._outcomes.files(frame)
+                    self._outcomes.files(slot, frame)
         except (FrameError, ValueError, LookupError, TypeError):
             # User code wrote into the socket; whatever else comes from there is not to be believed.
             sys.stderr.write(traceback.format_exc())

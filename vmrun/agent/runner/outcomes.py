@@ -20,7 +20,7 @@ from vmrun.core.blocks import ResultBlock, Status, TaskBlock, failure
 from . import failures
 from .chunks import Sizer, Work, WorkQueue
 from .frames import Buffer, Frame, FrameWriter, Kind
-from .guard import move_files
+from .guard import files_of, move_files
 from .shared import BEGUN, CHUNK, MOVE, Shared
 from .slots import Chunk, RunnerConfig, Slot
 
@@ -31,7 +31,6 @@ LOSSES_MAX = 2
 OUTPUT_BATCH = 1024 * 1024
 #: Tasks in one block of failures that need no telling apart.
 _SAME_MAX = 4096
-_GIB = 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +99,9 @@ class Outcomes:
         self.flush_output()
         self._agent.push(Kind.large, {**_where(head), "freed": chunk.work.size(task, 1)})
 
-    def files(self, frame: Frame) -> None:
+    def files(self, slot: Slot, frame: Frame) -> None:
         """Files that a task left."""
+        slot.left = frame.head["path"]
         self._agent.push(Kind.files, frame.head)
 
     def _chunk(self, slot: Slot, number: int) -> Chunk | None:
@@ -267,7 +267,10 @@ class Outcomes:
     def _last_works(self, slot: Slot, task: int, attempt: int) -> str:
         """Pass on what a dead worker's last task wrote and left; the end of its stderr."""
         last = slot.outputs.finish((task, attempt), self._sink)
-        path = move_files(slot.place, os.path.join(slot.place.directory, "files"), task, attempt)
+        path = move_files(slot.place, task, attempt)
+        if not path and slot.left != (target := files_of(slot.place, task, attempt)) and os.path.isdir(target):
+            # It had moved them itself, and did not get to say so.
+            path = target
         if path:
             self._agent.push(Kind.files, {"task": task, "attempt": attempt, "path": path})
         return last
@@ -303,11 +306,15 @@ def _verdict(death: Death, last: str, *, began: bool) -> tuple[Status, bytes]:
     number = -death.code
     if number != signal.SIGKILL:
         return Status.signalled, failures.by_signal(number, last=last)
-    peak = f"its memory peaked at {death.peak_bytes / _GIB:.2f} GiB"
+    peak = f"its memory peaked at {_size(death.peak_bytes)}"
     if death.out_of_memory:
         message = f"killed by the system, which was out of memory; {peak}"
         return Status.oom, failure(Status.oom, message, traceback=last, code=number)
     return Status.signalled, failures.by_signal(number, why=f" (out of memory, or from outside); {peak}", last=last)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
 
 
 def _where(head: dict[str, Any]) -> dict[str, Any]:

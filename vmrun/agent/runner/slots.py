@@ -106,6 +106,8 @@ class Slot:
     seen: tuple[int, int, int] = (-1, 0, 0)
     #: At the last look it was in the same task as at the look before.
     steady: bool = False
+    #: The directory of files that it told of last.
+    left: str = ""
     #: SIGKILL was sent by the runner itself.
     killed: bool = False
 

@@ -1,0 +1,48 @@
+"""What a submission would do and cost, told without doing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from vmrun.core.clouds import Offer
+from vmrun.core.views import Plan
+from vmrun.fleet.order import Timings
+from vmrun.watch.observe import cost_at_most
+
+from .prepare import Submission
+
+
+def make_plan(submission: Submission, offers: Iterable[Offer], timings: Timings) -> Plan:
+    """The plan of a submission that could have `offers`, in any order."""
+    options = submission.options
+    ranked = sorted(offers, key=lambda offer: (offer.usd_per_hour is None, offer.usd_per_hour or 0.0))
+    first = ranked[0] if ranked else None
+    deadlines = [("boot grace", timings.boot_grace), ("lease", timings.lease)]
+    deadlines += [("maximum lifetime", options.max_lifetime)]
+    deadlines += [("keep-warm window", options.keep_warm)] if options.keep_warm else []
+    deadlines += [("task timeout", options.task_timeout)] if options.task_timeout else []
+    return Plan(
+        tasks=submission.spec.total,
+        on=options.on,
+        offers=[_data(offer) for offer in ranked],
+        usd_per_hour=first.usd_per_hour if first else None,
+        usd_at_most=cost_at_most(first, options.max_lifetime) if first else None,
+        deadlines=tuple(deadlines),
+        workers=options.workers or (first.vcpus if first else 0),
+    )
+
+
+def _data(offer: Offer) -> dict[str, Any]:
+    return {
+        "on": offer.on,
+        "instance_type": offer.instance_type,
+        "region": offer.region,
+        "arch": offer.arch,
+        "vcpus": offer.vcpus,
+        "cores": offer.cores,
+        "memory_gib": round(offer.memory / 2**30, 2),
+        "usd_per_hour": offer.usd_per_hour,
+        "spot": offer.spot,
+        "priced_at": offer.priced_at,
+    }
