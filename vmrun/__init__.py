@@ -37,7 +37,7 @@ __all__ = ["Client", "Executor", "Job", "JobHandle", "SubmitRequest", "TaskError
 
 
 class _Door(types.ModuleType):
-    """This package as a module whose public names stay what they are.
+    """The package as a module whose public names stay what they are.
 
     Importing the submodules `vmrun.job` and `vmrun.submit` would otherwise put them in the place of the function and
     the decorator of the same names.

@@ -7,7 +7,7 @@ from typing import Any
 
 from .client import Client
 from .handle import JobHandle
-from .job import check_options
+from .submit.checked import checked_request
 from .submit.request import SubmitRequest
 
 
@@ -26,11 +26,6 @@ def submit(
     `python`, `with_packages`, `requirements`, `idempotency_key`, `argv`. Raises UsageError for what cannot be
     submitted as it is, and what getting a machine raises.
     """
-    own = {name: options.pop(name) for name in _REQUEST_ONLY if name in options}
-    checked = check_options(options, "vmrun.submit")
-    request = SubmitRequest(target=target, over=over, reducer=reducer, **checked, **own)
+    checked = checked_request(options, "vmrun.submit")
+    request = SubmitRequest(target=target, over=over, reducer=reducer, **checked)
     return (client or Client()).submit(request, detach=detach)
-
-
-#: Options that a submission takes and a decorator does not.
-_REQUEST_ONLY = ("python", "with_packages", "requirements", "idempotency_key", "argv")

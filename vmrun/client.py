@@ -32,6 +32,7 @@ from .fleet.retire import close_if_gone, retire
 from .handle import JobHandle
 from .registry import provisioner_names
 from .settings import Settings, load_settings
+from .submit.checked import checked_request
 from .submit.plan import make_plan
 from .submit.prepare import Preparer, Submission, package_variables
 from .submit.publish import publish, put_payload, put_payload_file
@@ -53,6 +54,8 @@ REVIVE_AFTER = 5.0
 FINISH_PATIENCE = 60.0
 #: Files kept of what background processes said.
 BACKGROUND_LOGS_MAX = 50
+#: Options of an executor beside those of `@vmrun.job`.
+_OPEN_OPTIONS = ("python", "with_packages", "requirements")
 #: Clouds that are looked at without being told: those that cost no request elsewhere.
 NEAR = ("local", "docker")
 
@@ -169,9 +172,11 @@ class Client:
         return job
 
     def submit_open(self, **options: Any) -> str:
-        """Write an open job for an executor; its id. `options` are fields of SubmitRequest."""
+        """Write an open job for an executor; its id. `options` are those of `vmrun.submit`. Raises UsageError."""
+        request = SubmitRequest(**checked_request(options, "vmrun.Executor", _OPEN_OPTIONS))
         with tempfile.TemporaryDirectory(prefix="vmrun-") as folder:
-            submission = self._preparer(Path(folder), _silent).prepare_open(SubmitRequest(**options))
+            submission = self._preparer(Path(folder), _silent).prepare_open(request)
+            self._check_machine(submission)
             return self._write(submission, _silent)
 
     def put_payload(self, data: bytes) -> Payload:

@@ -112,10 +112,11 @@ class Executor(FuturesExecutor):
         self._broken: BaseException | None = None
         self._fleet = threading.Thread(target=self._bring_up, name="vmrun-fleet", daemon=True)
         self._pump = threading.Thread(target=self._run, name="vmrun-executor", daemon=True)
-        self._fleet.start()
-        self._pump.start()
         self._abandon = weakref.WeakMethod(self._at_exit)
         atexit.register(_call_weakly, self._abandon)
+        # Last: both may end, and look back on all of the above, before anything else is done here.
+        self._fleet.start()
+        self._pump.start()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule `fn(*args, **kwargs)`. The arguments are pickled before this returns."""

@@ -45,6 +45,8 @@ def test_the_tutorial_does_what_it_says(isolated: Path) -> None:
         jobs = json.loads(shell("vmrun status --json").stdout)["jobs"]
         return str(max(jobs, key=lambda job: job["created"])["id"])
 
+    # Who follows it is in a clone of the repository.
+    (isolated / "examples").symlink_to(ROOT / "examples")
     printed = []
     for kind, text in steps(TUTORIAL.read_text(encoding="utf-8")):
         if kind == "python":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from tests.sim.keys import fake_key
 from tests.sim.tools import DEPLOYMENT, Scene, insist
@@ -11,7 +12,7 @@ from vmrun.core import keys
 from vmrun.core.blocks import TaskBlock, lengths_of
 from vmrun.core.clouds import CloudError
 from vmrun.core.errors import Corrupt, KeyExists, StoreUnavailable
-from vmrun.core.folds import Extent, JobFold, VmFold
+from vmrun.core.folds import Extent, JobFold
 from vmrun.core.heartbeats import read_heartbeat
 from vmrun.core.ids import new_id
 from vmrun.core.ledger import Desk, JobLedger, ShardLedger, VmLedger
@@ -19,6 +20,7 @@ from vmrun.core.model import FunctionSpec, JobSpec, ShardPlan
 from vmrun.core.outcomes import OutcomeReader, in_order
 from vmrun.core.records import Entry, Final, Intent, Ready, Submit
 
+T = TypeVar("T")
 FUNCTION = FunctionSpec("source", path="job.py", name="simulate")
 #: Seconds between looks.
 POLL = 15.0
@@ -77,6 +79,7 @@ class Client:
             self.scene.oracle.require(
                 bool(self.scene.oracle.quarantined), "a client met an entry that it could not trust"
             )
+            self.scene.feeding.discard(self.job)
         self.scene.waiting -= 1
 
     def submission(self) -> Submit:
@@ -226,25 +229,26 @@ class Fleet:
             ledger = self.ledgers.setdefault(vm, VmLedger(self.desk, vm))
             if ledger.fold.gone is not None:
                 continue
-            fold = self.look(ledger)
+            fold = self.trusting(ledger.refresh)
             if fold is None or fold.ended or fold.drain is not None or fold.suspected:
                 continue
             if self.job in fold.jobs:
                 serving += 1
                 if fold.ready is None:
-                    self.make_ready(ledger)
+                    self.trusting(lambda ledger=ledger: self.make_ready(ledger))
             elif fold.assignable and fold.keep_warm > 0:
                 warm.append(ledger)
         for ledger in warm:
-            if serving < wanted and self.take(ledger):
+            if serving < wanted and self.trusting(lambda ledger=ledger: self.take(ledger)):
                 serving += 1
         while serving < wanted:
             self.rent()
             serving += 1
 
-    def look(self, ledger: VmLedger) -> VmFold | None:
+    def trusting(self, act: Callable[[], T]) -> T | None:
+        """What `act` gives; None when it meets an entry that cannot be trusted: one VM's journal says no more."""
         try:
-            return ledger.refresh()
+            return act()
         except Corrupt:
             self.scene.world.note("journal refused")
             return None

@@ -142,6 +142,10 @@ def _serve(shop: Workshop) -> None:
             # A job that was interrupted by it is taken up again; what it had committed stays.
             log.warning("event=store-unavailable error=%s", error.message)
             pause = STORE_PAUSE
+        except (Corrupt, SchemaError) as error:
+            # Nothing that stands there is obeyed, and no further job can come: the VM is of no use to anybody.
+            log.error("event=journal-refused error=%s", error.message)
+            return
         clock.sleep(pause)
         pause = min(shop.config.poll_max, pause * 1.5)
     log.info("event=condemned why=%s", shop.pulse.condemned())

@@ -86,6 +86,15 @@ class Corrupt(StoreError):
 
     code = "store-corrupt"
 
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint or _CORRUPT)
+
+
+_CORRUPT = (
+    "somebody without this deployment's keys wrote to the store, or an object was damaged: "
+    "what it is about cannot be trusted any more, run it again"
+)
+
 
 class SchemaError(StoreError):
     """Written by a version of vmrun whose format this one does not know."""

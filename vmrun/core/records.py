@@ -7,11 +7,10 @@ signature, so an entry can neither be moved to another slot nor be given other b
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from . import codec
+from . import codec, keys
 from .errors import Corrupt, SchemaError, StoreError
 from .model import FunctionSpec, JobSpec
 from .ranges import Range
@@ -346,25 +345,24 @@ def unseal(journal: str, n: int | None, data: bytes, verifier: Verifier) -> Entr
 
     Raises Corrupt when place, hash or signature is wrong, SchemaError when written in a newer format.
     """
-    line, signature, attachment = _split(data)
-    head = codec.parse(line)
+    where = journal if n is None else keys.entry(journal, n)
+    try:
+        line, signature, attachment = _split(data)
+        head = codec.parse(line)
+    except Corrupt as error:
+        raise Corrupt(f"{where}: {error.message}") from error
     if not isinstance(head, dict):
-        raise Corrupt(f"{journal}{n}: not an entry")
+        raise Corrupt(f"{where}: not an entry")
     writer = str(head.get("writer", ""))
     if not verifier.verify(writer, line, signature):
-        raise Corrupt(
-            f"{journal}{n}: the signature is not {writer or 'anybody'}'s; nothing of it was used",
-            hint="somebody without this deployment's keys wrote to the store, or an object was damaged",
-        )
+        raise Corrupt(f"{where}: the signature is not {writer[:40] or 'anybody'}'s; nothing of it was used")
     # Only now: what nobody signed must not pass for the work of a newer version.
     if isinstance(schema := head.get("schema"), int) and schema > SCHEMA:
-        raise SchemaError(
-            f"{journal}{n} was written in format {schema}; this vmrun knows {SCHEMA}", hint="upgrade vmrun"
-        )
+        raise SchemaError(f"{where} was written in format {schema}; this vmrun knows {SCHEMA}", hint="upgrade vmrun")
     found = head.get("n")
     if head.get("journal") != journal or not isinstance(found, int) or n not in (None, found):
-        raise Corrupt(f"{journal}{n}: the entry belongs to {head.get('journal')}{found}")
-    _check_attachment(f"{journal}{n}", head.get("attachment"), attachment)
+        raise Corrupt(f"{where}: the entry belongs to {head.get('journal')}, number {found}")
+    _check_attachment(where, head.get("attachment"), attachment)
     kind = _TYPES.get(str(head.get("type")))
     body = None if kind is None else codec.from_data(kind, head.get("data"))
     at = codec.from_data(float, head.get("at", 0.0))

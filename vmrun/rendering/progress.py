@@ -42,7 +42,11 @@ class Progress:
         """The job as it is at `now`."""
         self._job = snapshot.job
         self._stage = snapshot.waiting_for
-        self._pace.see(snapshot.job.tasks.done + snapshot.job.tasks.failed, now)
+        tasks = snapshot.job.tasks
+        finished = tasks.done + tasks.failed
+        # The time in which the machine came up says nothing of how fast tasks are.
+        if finished or tasks.running:
+            self._pace.see(finished, now)
 
     @property
     def state(self) -> tuple[object, ...]:

@@ -9,7 +9,6 @@ from vmrun.core.errors import StoreError
 from vmrun.core.storage import Store
 from vmrun.core.views import OutputChunk
 
-
 #: Bytes of output that a watcher takes at once.
 SOME = 16 * 1024 * 1024
 

@@ -48,7 +48,8 @@ def find_job(desk: Desk, text: str) -> str:
     if len(near) == 1:
         return near[0]
     if near:
-        raise UsageError(f"{text[:80]!r} means {len(near)} jobs", hint="say which, newest first: " + ", ".join(near[:5]))
+        which = "say which, newest first: " + ", ".join(near[:5])
+        raise UsageError(f"{text[:80]!r} means {len(near)} jobs", hint=which)
     raise UsageError(f"there is no job {text[:80]!r} in this store", hint="`vmrun status` lists the jobs")
 
 

@@ -226,6 +226,13 @@ def test_live_lines_say_all_that_was_promised() -> None:
         assert part in text
 
 
+def test_the_time_before_tasks_ran_does_not_slow_the_forecast() -> None:
+    progress = Progress(0.0)
+    for now, tasks in ((0.0, TaskCounts(100)), (60.0, TaskCounts(100, 0, 0, 2)), (70.0, TaskCounts(100, 20, 0, 2))):
+        progress.see(Snapshot(job_view("running", tasks=tasks), "running"), now)
+    assert "2/s · 40s left" in progress.line(70.0, Style())
+
+
 def test_a_narrow_terminal_loses_neither_counts_nor_the_vms_state() -> None:
     progress, style = Progress(0.0), Style(width=40)
     views = (vm_view(on="local", instance_type="local", doing="running"),)

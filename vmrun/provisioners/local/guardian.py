@@ -26,7 +26,7 @@ from . import config, layout, processes, rules, service
 #: Exit codes: another guardian has the machine; the machine cannot be guarded.
 BUSY, UNUSABLE = 75, 78
 #: Seconds between two looks at the directory until the agent was started: what a client waits for.
-_START_POLL = 0.05
+_START_POLL = 0.02
 #: Seconds beyond the agent's own grace that its watcher gets to end.
 _WATCHER_GRACE = service.KILL_SECONDS + 2.0
 

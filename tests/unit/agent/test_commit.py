@@ -1,0 +1,136 @@
+"""Batches: what goes into one entry, and what a failed commit leaves."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.agent.bench import Bench, Switch, files_of, outcome
+from tests.unit.core.world import JOB, VM
+from vmrun.agent import commit
+from vmrun.agent.commit import Batch, OutputWriter, commit_interval
+from vmrun.core import keys
+from vmrun.core.errors import StoreUnavailable
+from vmrun.core.ledger import JobLedger
+from vmrun.core.views import OutputChunk
+from vmrun.store.faulty import Fault, FaultsAt, FaultyStore, When
+from vmrun.watch.logs import OutputReader
+
+
+def a_batch(bench: Bench, tasks: int = 10) -> Batch:
+    bench.submit(tasks, tasks)
+    bench.vm()
+    job = JobLedger(bench.desk(f"vm:{VM}", bench.blobs), JOB)
+    ledger = job.shard(next(job.refresh().shards()))
+    assert ledger.claim(VM)
+    return Batch(bench.blobs, JOB, ledger, VM)
+
+
+def entries(bench: Bench) -> list[int]:
+    return [extent.entry for shard in bench.shards() for extent in shard.fold.extents]
+
+
+def test_a_commit_that_fails_keeps_everything_for_the_next(bench: Bench, switch: Switch) -> None:
+    batch = a_batch(bench)
+    for task in range(4):
+        batch.add(outcome(task))
+    files = files_of(bench, 2, "x")
+    batch.add_files(2, 1, files.path)
+    switch.down = True
+    with pytest.raises(StoreUnavailable):
+        batch.commit()
+    switch.down = False
+    batch.add(outcome(4))
+    assert batch.tasks == 5
+    assert batch.commit()
+    assert (batch.tasks, batch.bytes) == (0, 0)
+    assert bench.values() == list(range(5))
+    assert [file.task for file in bench.files()] == [2]
+
+
+def test_a_commit_whose_reply_was_lost_is_not_written_twice(bench: Bench) -> None:
+    batch = a_batch(bench)
+    for task in range(4):
+        batch.add(outcome(task))
+    # The entry is written and nobody says so, for longer than one append is patient
+    assert isinstance(bench.blobs, FaultyStore)
+
+    class Mute:
+        def fault(self, request: object, rng: object) -> Fault | None:
+            return Fault(When.AFTER) if getattr(request, "key", "").endswith("/000001") else None
+
+    inner = FaultyStore(bench.memory, Mute(), bench.rng)
+    batch.ledger._journal._store = inner
+    with pytest.raises(StoreUnavailable):
+        batch.commit()
+    batch.ledger._journal._store = bench.memory
+    assert batch.commit()
+    assert bench.values() == [0, 1, 2, 3]
+    assert [listed.key for listed in bench.memory.list(batch.ledger.prefix)] == [
+        keys.entry(batch.ledger.prefix, 0),
+        keys.entry(batch.ledger.prefix, 1),
+    ]
+
+
+def test_files_that_fail_half_way_are_there_once(bench: Bench) -> None:
+    batch = a_batch(bench)
+    files = files_of(bench, 0, "one")
+    with open(f"{files.path}/two.txt", "w") as file:
+        file.write("two")
+    batch._blobs = FaultyStore(bench.memory, FaultsAt({1: Fault(When.BEFORE)}), bench.rng)
+    with pytest.raises(StoreUnavailable):
+        batch.add_files(0, 1, files.path)
+    batch.add_files(0, 1, files.path)
+    batch.add(outcome(0))
+    batch.commit()
+    assert sorted(file.path for file in bench.files()) == ["out.txt", "two.txt"]
+
+
+@pytest.mark.parametrize(("limit", "value"), [("COMMIT_BLOCKS", 3), ("ENTRY_BYTES", 100), ("FILES_MAX", 2)])
+def test_what_gathered_in_an_outage_goes_in_entries_of_bounded_size(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
+    batch = a_batch(bench)
+    for task in range(10):
+        batch.add_files(task, 1, files_of(bench, task, "x").path)
+        batch.add(outcome(task))
+    monkeypatch.setattr(commit, limit, value)
+    assert batch.commit()
+    assert bench.values() == list(range(10))
+    assert sorted(file.task for file in bench.files()) == list(range(10))
+    assert 3 <= len(set(entries(bench))) <= 5
+
+
+def test_a_batch_is_whole_when_nothing_of_its_shard_is_missing(bench: Bench) -> None:
+    batch = a_batch(bench, 3)
+    assert not batch.whole
+    batch.add(outcome(0))
+    batch.commit()
+    batch.add(outcome(1))
+    assert not batch.whole
+    batch.add(outcome(2))
+    assert batch.whole
+
+
+@pytest.mark.parametrize(("age", "seconds"), [(0, 1.0), (99, 1.0), (500, 5.0), (100_000, 30.0)])
+def test_commits_are_seldom_in_old_jobs(age: float, seconds: float) -> None:
+    assert commit_interval(age) == seconds
+
+
+def test_output_is_written_in_order_whatever_fails(bench: Bench) -> None:
+    for number in range(12):
+        for when in (When.BEFORE, When.AFTER, When.LATE):
+            blobs = FaultyStore(bench.memory, FaultsAt({number: Fault(when), number + 1: Fault(when)}), bench.rng)
+            stream = f"s{number}{when.value}"
+            writer = OutputWriter(blobs, JOB, stream, bench.clock)
+            for at in range(8):
+                writer.add(OutputChunk(0, 1, "stdout", f"{stream} {at}\n".encode()))
+                writer.flush()
+            for _ in range(4):
+                writer.flush()
+            blobs.deliver()
+    written: dict[str, list[int]] = {}
+    for chunk in OutputReader(bench.memory, JOB).read():
+        stream, at = chunk.data.decode().split()
+        written.setdefault(stream, []).append(int(at))
+    assert len(written) == 36
+    assert all(numbers == list(range(8)) for numbers in written.values())

@@ -1,0 +1,181 @@
+"""Signs of life, and how long a VM lives on without being heard or without working."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.unit.agent.bench import Bench, FakeEngine, Switch
+from tests.unit.core.world import JOB, OTHER_JOB, VM
+from vmrun.agent import daemon, pulse
+from vmrun.core import keys
+from vmrun.core.errors import StoreUnavailable
+from vmrun.core.heartbeats import read_heartbeat
+from vmrun.core.ledger import VmLedger
+
+
+def lease(folder: Path) -> int:
+    return int((folder / "lease").read_text())
+
+
+def test_the_lease_goes_with_the_work_and_with_being_heard(bench: Bench, switch: Switch) -> None:
+    bench.vm()
+    shop = bench.shop(lease=1800.0)
+    shop.pulse._once()
+    first = lease(bench.folder)
+    assert first == int(bench.clock.now()) + 1800
+    # Without a sign from the work it is not renewed
+    bench.clock.sleep(pulse.STUCK_AFTER + 1)
+    shop.pulse._once()
+    assert lease(bench.folder) == first
+    shop.pulse.sign()
+    shop.pulse._once()
+    second = lease(bench.folder)
+    assert second > first
+    # An outage does not end it at once
+    switch.down = True
+    bench.clock.sleep(600)
+    shop.pulse.sign()
+    with pytest.raises(StoreUnavailable):
+        shop.pulse._once()
+    third = lease(bench.folder)
+    assert third > second
+    # But nobody hears it for too long
+    bench.clock.sleep(400)
+    shop.pulse.sign()
+    with pytest.raises(StoreUnavailable):
+        shop.pulse._once()
+    assert lease(bench.folder) == third
+    switch.down = False
+    shop.pulse._once()
+    shop.pulse._once()
+    assert lease(bench.folder) > third
+
+
+def test_a_damaged_journal_does_not_silence_the_agent(bench: Bench) -> None:
+    bench.vm()
+    shop = bench.shop()
+    shop.pulse._once()
+    bench.memory.create(keys.entry(keys.vm_journal(VM), 3), b"rubbish")
+    shop.pulse._once()
+    desk = bench.desk()
+    VmLedger(desk, VM).has(JOB)
+    beat = read_heartbeat(bench.memory, VM, desk.keyring)
+    assert beat is not None
+    assert beat.counter == 2
+    assert not shop.pulse.condemned()
+
+
+def test_a_suspicion_is_refuted(bench: Bench) -> None:
+    bench.vm()
+    shop = bench.shop()
+    VmLedger(bench.desk(), VM).suspect("reaper")
+    shop.pulse._once()
+    assert not VmLedger(bench.desk(), VM).refresh().suspected
+
+
+def test_the_work_does_not_wait_for_a_store_that_is_slow_to_answer_the_pulse(bench: Bench) -> None:
+    bench.vm()
+    shop = bench.shop()
+    inside, answer = threading.Event(), threading.Event()
+    refresh = shop.pulse._ledger.refresh
+
+    def slow() -> object:
+        inside.set()
+        assert answer.wait(30)
+        return refresh()
+
+    shop.pulse._ledger.refresh = slow  # type: ignore[method-assign,assignment]
+    beating = threading.Thread(target=shop.pulse._once)
+    beating.start()
+    assert inside.wait(30)
+    shop.pulse.sign(running=3)
+    assert shop.pulse.condemned() == ""
+    assert shop.pulse.idle() == 0.0
+    answer.set()
+    beating.join(30)
+    beat = read_heartbeat(bench.memory, VM, shop.desk.keyring)
+    assert beat is not None
+    assert beat.running == 3
+
+
+# --- what the agent does between jobs ---
+
+
+def test_a_warm_vm_takes_a_second_job_and_drains_after_its_window(bench: Bench, engine: type[FakeEngine]) -> None:
+    bench.submit(2, 2)
+    bench.submit(3, 3, job=OTHER_JOB)
+    bench.vm()
+    shop = bench.shop()
+    sleep, given = bench.clock.sleep, []
+
+    def sleeping(seconds: float) -> None:
+        sleep(seconds)
+        if not given and bench.job().final is not None:
+            given.append(VmLedger(bench.desk(), VM).assign(OTHER_JOB, 5.0))
+
+    bench.clock.sleep = sleeping  # type: ignore[method-assign]
+    daemon._serve(shop)
+    assert given == [True]
+    assert bench.values(OTHER_JOB) == [0, 1, 2]
+    fold = VmLedger(bench.desk(), VM).refresh()
+    assert fold.drain is not None
+    assert not VmLedger(bench.desk(), VM).assign(JOB, 5.0)
+
+
+def test_a_drain_loses_against_a_job_that_came_first(bench: Bench, engine: type[FakeEngine]) -> None:
+    bench.submit(2, 2)
+    bench.submit(3, 3, job=OTHER_JOB)
+    bench.vm()
+    shop = bench.shop()
+    drain, tried = shop.pulse.drain, []
+
+    def drain_late(reason: str, jobs: int) -> bool:
+        if not tried:
+            assert VmLedger(bench.desk(), VM).assign(OTHER_JOB, 0.0)
+        tried.append(jobs)
+        return drain(reason, jobs)
+
+    shop.pulse.drain = drain_late  # type: ignore[method-assign]
+    daemon._serve(shop)
+    assert tried == [1, 2]
+    assert bench.job(OTHER_JOB).final is not None
+
+
+def test_a_store_that_is_away_for_a_while_ends_no_agent(bench: Bench, switch: Switch, engine: type[FakeEngine]) -> None:
+    bench.submit(4, 2)
+    bench.vm()
+    shop = bench.shop()
+    sleep, began = bench.clock.sleep, bench.clock.now()
+
+    def sleeping(seconds: float) -> None:
+        sleep(seconds)
+        passed = bench.clock.now() - began
+        switch.down = passed < 300 or 320 < passed < 700
+
+    switch.down = True
+    bench.clock.sleep = sleeping  # type: ignore[method-assign]
+    daemon._wait_until_ready(shop)
+    daemon._serve(shop)
+    assert bench.values() == [0, 1, 2, 3]
+    assert VmLedger(bench.desk(), VM).refresh().drain is not None
+
+
+def test_a_condemned_vm_stops_between_two_turns(bench: Bench, engine: type[FakeEngine]) -> None:
+    bench.submit(4, 2)
+    bench.vm()
+    shop = bench.shop()
+    engine.stuck = {3}
+
+    def script(made: FakeEngine) -> None:
+        if made.polls == 3:
+            VmLedger(bench.desk(), VM).delete("asked for", "client")
+            shop.pulse._once()
+
+    engine.script = staticmethod(script)
+    daemon._serve(shop)
+    assert shop.pulse.condemned() == "asked for"
+    assert bench.values() == [0, 1, 2]
+    assert engine.made[0].closed

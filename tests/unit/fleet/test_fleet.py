@@ -1,0 +1,192 @@
+"""Machines taken, made and given back, over a cloud and a store in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.core.world import DEPLOYMENT, JOB, OTHER_JOB, VM, intent, ready
+from tests.unit.fleet.world import Fleet
+from vmrun.core.clouds import CloudError, Fault, Need
+from vmrun.core.errors import CapacityError, Denied
+from vmrun.core.folds import VmFold
+from vmrun.core.records import Delete, Drain
+from vmrun.fleet import bring_up as module
+from vmrun.fleet.bring_up import bring_up
+from vmrun.fleet.order import Order
+from vmrun.fleet.retire import close_if_gone, retire
+from vmrun.fleet.warm import MARGIN, fits, take_warm
+
+NOW = 1_700_000_000.0
+ORDER = Order(job=OTHER_JOB, on="fake", need=Need(), python="3.11")
+
+
+def fold(*, python: str = "3.11", uv: bool = False, host: str = "10.0.0.1", **changes: Any) -> VmFold:
+    known = {key: changes.pop(key) for key in tuple(changes) if key in ("hard_deadline", "on")}
+    wanted = dataclasses.replace(intent(VM), **{"on": "fake", "hard_deadline": NOW + 3600, **known})
+    let_in = dataclasses.replace(ready(VM), python=python, uv=uv, host=host)
+    return dataclasses.replace(VmFold(intent=wanted, ready=let_in, jobs=[JOB], keep_warm=60.0), **changes)
+
+
+CASES: list[tuple[str, VmFold, dict[str, Any], bool]] = [
+    ("warm", fold(), {}, True),
+    ("not asked to stay", fold(keep_warm=0.0), {}, False),
+    ("not let in", fold(ready=None), {}, False),
+    ("draining", fold(drain=Drain("no work")), {}, False),
+    ("condemned", fold(delete=Delete("why", "client")), {}, False),
+    ("suspected", fold(suspected=True), {}, False),
+    ("another cloud", fold(on="ec2"), {}, False),
+    ("at its end", fold(hard_deadline=NOW + MARGIN), {}, False),
+    ("too small", fold(), {"need": Need(cpus=129)}, False),
+    ("too little memory", fold(), {"need": Need(memory=10**13)}, False),
+    ("another arch", fold(), {"need": Need(arch="arm64")}, False),
+    ("another type", fold(), {"need": Need(instance_type="small")}, False),
+    ("another region", fold(), {"need": Need(region="there")}, False),
+    ("the same zone", fold(), {"need": Need(region="here", zone="here-1")}, True),
+    ("packages, without uv", fold(), {"needs_packages": True}, False),
+    ("packages, with uv", fold(uv=True), {"needs_packages": True}, True),
+    ("another Python, without uv", fold(), {"python": "3.13"}, False),
+    ("another Python, with uv", fold(uv=True), {"python": "3.13"}, True),
+    ("another Python, here", fold(uv=True, host=""), {"python": "3.13"}, False),
+    ("no Python", fold(), {"python": ""}, True),
+]
+
+
+@pytest.mark.parametrize(("vm", "changes", "taken"), [pytest.param(*case, id=name) for name, *case in CASES])
+def test_a_warm_vm_fits_or_does_not(vm: VmFold, changes: dict[str, Any], taken: bool) -> None:
+    assert fits(vm, dataclasses.replace(ORDER, **changes), NOW) is taken
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    return Fleet(tmp_path)
+
+
+def test_of_two_orders_one_takes_the_warm_vm_and_a_busy_one_is_left_alone(fleet: Fleet) -> None:
+    busy, warm = fleet.vm(JOB, keep_warm=60.0), fleet.vm(JOB, keep_warm=60.0)
+    fleet.beat(busy, 2, busy="job")
+    assert take_warm(fleet.deck, ORDER) == warm
+    fleet.beat(warm, 3, busy="job")
+    assert take_warm(fleet.deck, dataclasses.replace(ORDER, job=JOB)) is None
+    assert fleet.ledger(warm).fold.jobs == [JOB, OTHER_JOB]
+
+
+def test_a_vm_that_was_given_another_job_is_not_retired_with_the_first(fleet: Fleet) -> None:
+    vm = fleet.vm(JOB, keep_warm=60.0)
+    assert fleet.ledger(vm).assign(OTHER_JOB, 0.0)
+    assert not retire(fleet.deck, vm, "job ended", lambda _: None, jobs=1)
+    assert fleet.running == {vm}
+    assert fleet.ledger(vm).fold.delete is None
+    assert retire(fleet.deck, vm, "job ended", lambda _: None, jobs=2)
+    assert fleet.running == fleet.indexed == set()
+
+
+def test_its_own_leave_does_not_keep_a_vm_from_being_retired(fleet: Fleet) -> None:
+    vm = fleet.vm(JOB)
+    assert fleet.ledger(vm).drain("no work", jobs=1)
+    assert retire(fleet.deck, vm, "job ended", lambda _: None, jobs=1)
+    assert fleet.indexed == set()
+
+
+def test_retiring_survives_a_cloud_that_fails(fleet: Fleet) -> None:
+    vm = fleet.vm(JOB)
+    said: list[str] = []
+    fleet.cloud.fail("delete", Fault.unavailable)
+    assert not retire(fleet.deck, vm, "job ended", said.append)
+    assert "vmrun reap" in said[-1]
+    assert retire(fleet.deck, vm, "job ended", said.append)
+    assert retire(fleet.deck, vm, "job ended", said.append)
+    assert fleet.ledger(vm).fold.gone is not None
+
+
+def test_a_vm_is_closed_only_when_its_cloud_does_not_have_it(fleet: Fleet) -> None:
+    vm = fleet.vm(JOB)
+    assert not close_if_gone(fleet.deck, vm)
+    (machine,) = fleet.cloud.alive()
+    fleet.cloud.take_away(machine.id)
+    fleet.clock.sleep(3600)
+    assert close_if_gone(fleet.deck, vm)
+    assert fleet.ledger(vm).fold.gone is not None
+    assert fleet.indexed == set()
+
+
+class ReadyAtOnce:
+    """A way in that needs no machine."""
+
+    host_key = ""
+    error: Exception | None = None
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def user_data(self, hard_deadline: float) -> str:
+        return f"until {hard_deadline}"
+
+    def make_ready(self, *_: object) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def way_in(monkeypatch: pytest.MonkeyPatch) -> type[ReadyAtOnce]:
+    class Own(ReadyAtOnce):
+        pass
+
+    monkeypatch.setattr(module, "_way_in", lambda transport: Own)
+    return Own
+
+
+def test_the_next_offer_is_tried_when_one_is_not_to_be_had(fleet: Fleet, way_in: type[ReadyAtOnce]) -> None:
+    fleet.cloud.fail("create", Fault.stockout, times=2)
+    vm = bring_up(fleet.deck, ORDER, lambda _: None)
+    assert fleet.running == {vm}
+    # Each attempt was a VM of its own, intended before it was tried, and none but the last one is left
+    assert vm in fleet.indexed
+    fates = [fleet.ledger(each).fold for each in sorted(fleet.indexed)]
+    assert [fold.failed is not None for fold in fates] == [True, True, False]
+    assert all(fold.intent is not None for fold in fates)
+
+
+def test_when_nothing_is_to_be_had_the_error_says_what_was_tried(fleet: Fleet, way_in: type[ReadyAtOnce]) -> None:
+    fleet.cloud.fail("create", Fault.quota, times=100)
+    with pytest.raises(CapacityError) as caught:
+        bring_up(fleet.deck, ORDER, lambda _: None)
+    assert "small in east-1: quota" in caught.value.message
+    assert fleet.running == set()
+    fleet.cloud.fail("create", Fault.permission)
+
+
+def test_what_no_other_offer_would_help_is_tried_once(fleet: Fleet, way_in: type[ReadyAtOnce]) -> None:
+    fleet.cloud.fail("create", Fault.permission, times=100)
+    with pytest.raises(Denied):
+        bring_up(fleet.deck, ORDER, lambda _: None)
+    assert len(fleet.indexed) == 1
+
+
+def test_an_instance_that_came_of_a_lost_answer_is_given_back(fleet: Fleet, way_in: type[ReadyAtOnce]) -> None:
+    fleet.cloud.fail("create", Fault.unavailable, after=True)
+    vm = bring_up(fleet.deck, ORDER, lambda _: None)
+    assert fleet.running == {vm}
+
+
+@pytest.mark.parametrize("error", [CloudError("no"), KeyboardInterrupt(), RuntimeError("a defect")])
+def test_a_machine_that_cannot_be_made_ready_is_given_back(
+    fleet: Fleet, way_in: type[ReadyAtOnce], error: Exception
+) -> None:
+    way_in.error = error
+    with pytest.raises((CapacityError, KeyboardInterrupt, RuntimeError)):
+        bring_up(fleet.deck, ORDER, lambda _: None)
+    assert fleet.running == fleet.indexed == set()
+
+
+def test_an_order_belongs_to_its_deployment(fleet: Fleet, way_in: type[ReadyAtOnce]) -> None:
+    vm = bring_up(fleet.deck, ORDER, lambda _: None)
+    (machine,) = fleet.cloud.alive()
+    assert machine.name == f"vmrun-{DEPLOYMENT}-{vm}"
+    fold = fleet.ledger(vm).fold
+    assert fold.intent is not None
+    assert fold.jobs == [OTHER_JOB]
+    assert fold.cloud_id == machine.id

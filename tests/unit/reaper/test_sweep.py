@@ -1,0 +1,196 @@
+"""One pass after the other over a cloud and a store in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.agent.bench import Switch
+from tests.unit.core.world import JOB
+from tests.unit.fleet.world import Fleet
+from vmrun.core import codec, keys
+from vmrun.core.clouds import Fault, InstanceNotFound
+from vmrun.core.ids import new_id
+from vmrun.core.ledger import VmLedger
+from vmrun.core.views import Verdict
+from vmrun.fleet.deck import Session
+from vmrun.reaper.policies import ORPHAN_GRACE
+from vmrun.reaper.sweep import CONTEST, Reaper
+from vmrun.store.faulty import FaultyStore
+
+DEAD_AFTER = 120.0
+
+
+class Passes:
+    """A reaper that stays, and what it said."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.reaper = Reaper(fleet.deck, DEAD_AFTER)
+        self.said: list[str] = []
+
+    def __call__(self, *, dry_run: bool = False, everything: bool = False) -> dict[str, Verdict]:
+        found = self.reaper.sweep(["fake"], dry_run=dry_run, everything=everything, on_stage=self.said.append)
+        return {verdict.vm: verdict for verdict in found}
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    return Fleet(tmp_path)
+
+
+@pytest.fixture
+def sweep(fleet: Fleet) -> Passes:
+    return Passes(fleet)
+
+
+def test_a_pass_keeps_what_works_and_deletes_what_is_over(fleet: Fleet, sweep: Passes) -> None:
+    works, over, booting = fleet.vm(JOB), fleet.vm(JOB, lifetime=100.0), fleet.vm(JOB, ready=False)
+    fleet.clock.sleep(200)
+    verdicts = sweep()
+    assert {vm: verdict.policy for vm, verdict in verdicts.items()} == {works: "keep", over: "expired", booting: "keep"}
+    assert fleet.running == fleet.indexed == {works, booting}
+    assert fleet.ledger(over).fold.gone is not None
+
+
+def test_a_dry_run_changes_nothing(fleet: Fleet, sweep: Passes) -> None:
+    fleet.vm(JOB, lifetime=100.0)
+    fleet.clock.sleep(86400 * 2)
+    before = {listed.key for listed in fleet.memory.list("")}
+    (verdict,) = sweep(dry_run=True).values()
+    assert verdict.delete
+    assert {listed.key for listed in fleet.memory.list("")} == before
+    assert len(fleet.running) == 1
+
+
+@pytest.mark.parametrize("entry", [b"rubbish", b"newer"])
+def test_a_vm_whose_journal_cannot_be_trusted_lives_until_its_deadline(
+    fleet: Fleet, sweep: Passes, entry: bytes
+) -> None:
+    damaged, over = fleet.vm(JOB), fleet.vm(JOB, lifetime=100.0)
+    if entry == b"newer":
+        entry = codec.canonical({"schema": 1_000_000}) + b"\n00\n"
+    fleet.memory.create(keys.entry(keys.vm_journal(damaged), 3), entry)
+    fleet.clock.sleep(ORPHAN_GRACE * 10)
+    verdicts = sweep()
+    # It is no orphan, and it keeps nobody else from being judged
+    assert not verdicts[damaged].delete
+    assert "cannot be read" in verdicts[damaged].reason
+    assert fleet.running == {damaged}
+    assert verdicts[over].policy == "expired"
+    fleet.clock.sleep(86400)
+    assert sweep()[damaged].policy == "expired"
+    assert fleet.running == set()
+
+
+def test_without_the_store_what_is_past_its_deadline_goes_and_nothing_else(tmp_path: Path) -> None:
+    switch = Switch()
+    fleet = Fleet(tmp_path)
+    fleet.store = FaultyStore(fleet.memory, switch, fleet.rng)
+    over, works = fleet.vm(JOB, lifetime=100.0), fleet.vm(JOB)
+    object.__setattr__(fleet.deck, "desk", fleet.desk())
+    fleet.clock.sleep(ORPHAN_GRACE * 10)
+    switch.down = True
+    verdicts = Passes(fleet)()
+    assert verdicts[over].policy == "expired"
+    assert fleet.running == {works}
+
+
+def test_a_cloud_that_cannot_be_listed_is_not_judged(fleet: Fleet, sweep: Passes) -> None:
+    vm = fleet.vm(JOB, lifetime=10.0)
+    fleet.clock.sleep(86400)
+    fleet.cloud.fail("instances", Fault.unavailable)
+    assert sweep() == {}
+    assert "could not be listed" in sweep.said[0]
+    assert fleet.running == {vm}
+
+
+def test_a_silent_vm_is_suspected_and_only_then_dead(fleet: Fleet, sweep: Passes) -> None:
+    vm = fleet.vm(JOB)
+    assert sweep()[vm].policy == "keep"
+    fleet.clock.sleep(DEAD_AFTER + 1)
+    assert "suspected" in sweep()[vm].reason
+    assert fleet.ledger(vm).fold.suspected
+    fleet.clock.sleep(CONTEST - 1)
+    assert not sweep()[vm].delete
+    fleet.clock.sleep(CONTEST + 1)
+    assert sweep()[vm].policy == "dead"
+    assert fleet.running == set()
+
+
+def test_one_that_answers_lives(fleet: Fleet, sweep: Passes) -> None:
+    vm = fleet.vm(JOB)
+    sweep()
+    fleet.clock.sleep(DEAD_AFTER + 1)
+    sweep()
+    VmLedger(fleet.desk(f"vm:{vm}"), vm).alive()
+    fleet.beat(vm, 2, busy="job")
+    for _ in range(5):
+        fleet.clock.sleep(CONTEST)
+        fleet.beat(vm, fleet.rng.getrandbits(30))
+        assert not sweep()[vm].delete
+    assert fleet.running == {vm}
+
+
+def test_when_all_look_dead_at_once_none_is(fleet: Fleet, sweep: Passes) -> None:
+    vms = {fleet.vm(JOB) for _ in range(5)}
+    for _ in range(6):
+        assert not any(verdict.delete for verdict in sweep().values())
+        fleet.clock.sleep(DEAD_AFTER)
+    assert fleet.running == vms
+    assert any("most VMs look dead" in said for said in sweep.said)
+
+
+def test_one_pass_deletes_no_more_than_its_share(fleet: Fleet, sweep: Passes) -> None:
+    for _ in range(10):
+        fleet.vm(JOB, lifetime=10.0)
+    fleet.clock.sleep(1000)
+    sweep()
+    assert len(fleet.running) == 7
+    assert sum(verdict.delete for verdict in sweep(everything=True).values()) == 7
+    assert fleet.running == set()
+
+
+def test_what_a_cloud_does_not_list_but_still_has_is_not_called_gone(
+    fleet: Fleet, sweep: Passes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm = fleet.vm(JOB)
+    fleet.clock.sleep(1000)
+    monkeypatch.setattr(fleet.cloud, "instances", lambda owner: iter(()))
+    assert sweep()[vm].policy == "vanished"
+    assert fleet.ledger(vm).fold.gone is None
+    assert fleet.indexed == {vm}
+
+    def get(name: str) -> None:
+        raise InstanceNotFound(name)
+
+    monkeypatch.setattr(fleet.cloud, "get", get)
+    sweep()
+    assert fleet.ledger(vm).fold.gone is not None
+    assert fleet.indexed == set()
+
+
+def test_what_a_dead_client_left_is_tidied(fleet: Fleet, sweep: Passes) -> None:
+    # Given an entry in the index whose client died before the intent, and one that is just about to write it
+    left = new_id(fleet.clock, fleet.rng)
+    fleet.memory.create(keys.vm_index(left), b"")
+    Session.of(fleet.deck, left).save("key", "host", 22, "pin")
+    fleet.clock.sleep(ORPHAN_GRACE + 1)
+    young = new_id(fleet.clock, fleet.rng)
+    fleet.memory.create(keys.vm_index(young), b"")
+    sweep()
+    assert fleet.indexed == {young}
+    assert not Session.of(fleet.deck, left).exists()
+    # Should the first client still come, it creates nothing
+    (vm,) = [fleet.ledger(left)]
+    assert vm.fold.ended
+
+
+def test_nothing_is_remembered_of_vms_that_are_gone(fleet: Fleet, sweep: Passes) -> None:
+    fleet.vm(JOB, lifetime=100.0)
+    sweep()
+    assert len(sweep.reaper._sightings) == 1
+    fleet.clock.sleep(200)
+    sweep()
+    sweep()
+    assert not sweep.reaper._sightings
