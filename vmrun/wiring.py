@@ -101,6 +101,9 @@ class Wiring:
         """The driver of that name, opened once."""
         return self._provisioner(name)
 
+    def _progress(self, text: str) -> None:
+        self.on_stage(text)
+
     def _open_provisioner(self, name: str) -> Provisioner:
         context = ProvisionerContext(
             state_dir=self.settings.state_dir,
@@ -108,7 +111,7 @@ class Wiring:
             clock=self.clock,
             rng=self.rng,
             settings=self.settings.driver_table(name),
-            progress=lambda text: self.on_stage(text),
+            progress=self._progress,
         )
         return load_provisioner(name, context)
 

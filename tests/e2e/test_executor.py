@@ -36,7 +36,7 @@ def test_calls_maps_and_failures(isolated: object) -> None:
         assert caught.value.args == (7,)
         assert isinstance(caught.value.__cause__, RemoteTraceback)
         assert "raise KeyError(x)" in str(caught.value.__cause__)
-        with pytest.raises(vmrun.TaskError, match="SIGKILL|killed"):
+        with pytest.raises(vmrun.TaskError, match=r"SIGKILL|killed"):
             pool.submit(os.kill, 0, 9).result(60)
         with pytest.raises(TypeError):
             pool.submit(double, threading.Lock()).result(60)
@@ -56,5 +56,5 @@ def test_as_completed_and_cancel(isolated: object) -> None:
 def test_a_timeout_of_map_is_raised(isolated: object) -> None:
     pool = vmrun.Executor(workers=1)
     with pytest.raises(TimeoutError):
-        list(pool.map(time.sleep, [2], timeout=0.2))
+        list(pool.map(time.sleep, [2], timeout=0.2))  # noqa: TID251 - it is the task that sleeps
     pool.shutdown()

@@ -143,7 +143,14 @@ def test_a_job_over_nothing_is_done_at_once_without_a_machine(shell: Shell) -> N
 def test_cancel_ends_a_running_job_and_its_machine(shell: Shell) -> None:
     shell.write(
         "slow.py",
-        "import time, vmrun\n\n@vmrun.job(over=range(4))\ndef f(x):\n    print('up', flush=True)\n    time.sleep(600)\n",
+        """
+        import time
+        import vmrun
+
+        @vmrun.job(over=range(4))
+        def f(x):
+            time.sleep(600)
+        """,
     )
     job = shell.submit("slow.py")
     shell.run("logs", job, exit_code=None)

@@ -87,7 +87,7 @@ class Batch:
         os.unlink(path)
 
     def add_files(self, task: int, attempt: int, directory: str) -> None:
-        """Upload the plain files that an attempt wrote, and remove them; those of the attempts before it are dropped."""
+        """Upload the plain files that an attempt wrote, and remove them; those of earlier attempts are dropped."""
         found: list[FileRef] = []
         for path, relative, mode in _walk(directory):
             digest, size = hash_file(path)

@@ -35,7 +35,7 @@ class Journal:
     for as long as their outcome is unknown, number n is resolved before n + 1, and nothing is ever overwritten.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what time, chance, keys and patience are is the caller's
         self,
         store: Store,
         prefix: str,

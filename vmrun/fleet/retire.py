@@ -35,7 +35,7 @@ def retire(
                 return False  # somebody took it meanwhile
             provisioner = deck.provisioner(fold.intent.on)
             on_stage(f"giving back {fold.intent.name}")
-            identifier = fold.cloud_id or fold.intent.name
+            identifier = _identifier(deck, provisioner, fold.cloud_id, fold.intent.name)
             provisioner.delete(identifier)
             if not _gone(deck, provisioner, identifier):
                 on_stage(f"{fold.intent.name} is still there; `vmrun reap` will finish it")
@@ -60,8 +60,9 @@ def close_if_gone(deck: Deck, vm: str) -> bool:
     if fold.intent is None or fold.gone is not None:
         return True
     provisioner = deck.provisioner(fold.intent.on)
+    identifier = _identifier(deck, provisioner, fold.cloud_id, fold.intent.name)
     try:
-        there = provisioner.get(fold.cloud_id or fold.intent.name).state is not InstanceState.gone
+        there = provisioner.get(identifier).state is not InstanceState.gone
     except InstanceNotFound:
         there = False
     young = not fold.cloud_id and deck.desk.clock.now() < fold.intended_at + fold.intent.boot_grace
@@ -72,6 +73,13 @@ def close_if_gone(deck: Deck, vm: str) -> bool:
     deck.desk.store.delete(keys.vm_index(vm))
     Session.of(deck, vm).remove()
     return True
+
+
+def _identifier(deck: Deck, provisioner: Provisioner, cloud_id: str, name: str) -> str:
+    """What the cloud calls the VM. If its creation was never answered, its name is looked for in the cloud's listing."""
+    if cloud_id:
+        return cloud_id
+    return next((each.id for each in provisioner.instances(deck.deployment) if each.name == name), name)
 
 
 def _gone(deck: Deck, provisioner: Provisioner, identifier: str) -> bool:

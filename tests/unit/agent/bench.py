@@ -7,6 +7,7 @@ import random
 from array import array
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -248,9 +249,9 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> type[FakeEngine]:
     """The engine that the agent starts: a class of this test's own."""
 
     class Own(FakeEngine):
-        made: list[FakeEngine] = []
+        made: ClassVar[list[FakeEngine]] = []
         script = staticmethod(lambda engine: None)
-        stuck: set[int] = set()
+        stuck: ClassVar[set[int]] = set()
         before = staticmethod(lambda engine, task: [])
 
     monkeypatch.setattr(setup, "Engine", Own)

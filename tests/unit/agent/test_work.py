@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -354,7 +355,7 @@ def test_the_thousandth_call_costs_what_the_tenth_did(bench: Bench, engine: Engi
 
     engine.script = staticmethod(script)
     run.run()
-    each = [after - before for before, after in zip(costs, costs[1:], strict=False)]
+    each = [after - before for before, after in itertools.pairwise(costs)]
     assert max(each[500:]) <= max(each[10:50]) <= 14
     # Nothing is kept of calls that are over.
     assert not run._settled
