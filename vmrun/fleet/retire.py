@@ -76,7 +76,7 @@ def close_if_gone(deck: Deck, vm: str) -> bool:
 
 
 def _identifier(deck: Deck, provisioner: Provisioner, cloud_id: str, name: str) -> str:
-    """What the cloud calls the VM. If its creation was never answered, its name is looked for in the cloud's listing."""
+    """What the cloud calls the VM. If its creation was never answered, it is looked for by its name in the listing."""
     if cloud_id:
         return cloud_id
     return next((each.id for each in provisioner.instances(deck.deployment) if each.name == name), name)

@@ -1,0 +1,137 @@
+"""What a client does for a job's machine after it was got: keep it, replace it, give it back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.unit.core.world import JOB, OTHER_JOB, DEPLOYMENT, job_spec
+from tests.unit.fleet.world import Fleet
+from vmrun.client import REVIVE_AFTER, Client
+from vmrun.core.clouds import Fault
+from vmrun.core.ledger import JobLedger
+from vmrun.core.records import Final, Submit
+from vmrun.fleet.order import Timings
+
+
+class OwnClient(Client):
+    """A client of a fleet in memory; what it would rent it only notes."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        wiring: Any = SimpleNamespace(desk=fleet.deck.desk, deck=fleet.deck, timings=lambda on: Timings(poll_max=1.0))
+        self._wiring = wiring
+        self._brought: dict[str, str] = {}
+        self._reaper = None
+        self.rented: list[str] = []
+
+    def bring_up(self, job: str, on_stage: object = None) -> str:
+        self.rented.append(job)
+        return ""
+
+    def brought(self, job: str, vm: str) -> None:
+        self._brought[job] = vm
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    return Fleet(tmp_path)
+
+
+@pytest.fixture
+def client(fleet: Fleet) -> OwnClient:
+    return OwnClient(fleet)
+
+
+@pytest.fixture
+def job(fleet: Fleet) -> JobLedger:
+    ledger = JobLedger(fleet.desk(), JOB)
+    assert ledger.submit(Submit(JOB, job_spec(tasks=4), DEPLOYMENT))
+    fleet.clock.sleep(REVIVE_AFTER + 1)
+    return ledger
+
+
+def lose(fleet: Fleet) -> None:
+    for machine in fleet.cloud.alive():
+        fleet.cloud.take_away(machine.id)
+    fleet.clock.sleep(3600)
+
+
+def test_a_machine_is_given_back_with_its_job(fleet: Fleet, client: OwnClient, job: JobLedger) -> None:
+    client.brought(JOB, fleet.vm(JOB))
+    client.settle(JOB)
+    assert fleet.running == fleet.indexed == set()
+    client.settle(JOB)
+
+
+def test_a_machine_that_is_to_stay_warm_stays(fleet: Fleet, client: OwnClient, job: JobLedger) -> None:
+    vm = fleet.vm(JOB, keep_warm=60.0)
+    client.brought(JOB, vm)
+    client.settle(JOB)
+    assert fleet.running == {vm}
+
+
+def test_a_machine_that_works_for_another_job_already_is_left_to_it(
+    fleet: Fleet, client: OwnClient, job: JobLedger
+) -> None:
+    vm = fleet.vm(JOB, keep_warm=60.0)
+    client.brought(JOB, vm)
+    # The other one does not want it warm afterwards
+    assert fleet.ledger(vm).assign(OTHER_JOB, 0.0)
+    client.settle(JOB)
+    assert fleet.running == {vm}
+
+
+def test_a_job_gets_another_machine_only_when_its_own_is_gone(fleet: Fleet, client: OwnClient, job: JobLedger) -> None:
+    fleet.vm(JOB)
+    client.revive(JOB)
+    assert client.rented == []
+    lose(fleet)
+    # A cloud that does not answer has not said that the machine is gone
+    fleet.cloud.fail("get", Fault.unavailable)
+    client.revive(JOB)
+    assert client.rented == []
+    client.revive(JOB)
+    assert client.rented == [JOB]
+
+
+def test_no_machine_is_rented_to_say_that_a_job_was_cancelled(fleet: Fleet, client: OwnClient, job: JobLedger) -> None:
+    fleet.vm(JOB)
+    job.cancel("user")
+    lose(fleet)
+    client.revive(JOB)
+    assert client.rented == []
+    final = job.refresh().final
+    assert final is not None
+    assert final.outcome == "cancelled"
+
+
+def test_a_job_that_ended_is_not_revived(client: OwnClient, job: JobLedger) -> None:
+    job.finish(Final("done", 4, 0))
+    client.revive(JOB)
+    assert client.rented == []
+
+
+def test_an_executors_lost_machine_is_replaced(fleet: Fleet, client: OwnClient, job: JobLedger) -> None:
+    client.replace_lost(JOB)
+    client.brought(JOB, fleet.vm(JOB))
+    client.replace_lost(JOB)
+    assert client.rented == []
+    lose(fleet)
+    client.replace_lost(JOB)
+    assert client.rented == [JOB]
+
+
+def test_an_executor_ends_although_its_machine_says_nothing(fleet: Fleet, client: OwnClient, job: JobLedger) -> None:
+    client.brought(JOB, fleet.vm(JOB))
+    before = fleet.clock.now()
+    client.finish(JOB)
+    assert fleet.clock.now() - before < 300
+    assert fleet.running == set()
+
+
+def test_an_executor_that_never_got_a_machine_cancels_its_job(client: OwnClient, job: JobLedger) -> None:
+    client.finish(JOB)
+    assert job.refresh().cancelled_by == "executor"

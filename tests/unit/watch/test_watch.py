@@ -1,0 +1,131 @@
+"""What a watcher reads of jobs, VMs and output, and how much of it at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.agent.bench import Bench, FakeEngine, Switch, engine, outcome
+from tests.unit.core.world import JOB, OTHER_JOB, VM, an_id
+from vmrun.agent.commit import OutputWriter
+from vmrun.core import keys, output
+from vmrun.core.errors import StoreUnavailable, UsageError
+from vmrun.core.ledger import JobLedger, VmLedger
+from vmrun.core.model import JobState
+from vmrun.core.records import Final
+from vmrun.core.views import OutputChunk
+from vmrun.store.counting import CountingStore
+from vmrun.store.faulty import Fault, FaultsAt, FaultyStore, When
+from vmrun.watch.logs import OutputReader
+from vmrun.watch.observe import JobObserver, find_job, submission_of
+from vmrun.watch.results import ResultReader, value_of
+
+__all__ = ["engine"]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path, Switch())
+
+
+def write(bench: Bench, stream: str, *texts: str) -> None:
+    writer = OutputWriter(bench.memory, JOB, stream, bench.clock)
+    for text in texts:
+        writer.add(OutputChunk(0, 1, "stdout", text.encode()))
+        writer.flush()
+
+
+def test_output_is_taken_in_pieces_that_fit_into_memory(bench: Bench) -> None:
+    write(bench, "a", *("x" * 100 for _ in range(10)))
+    write(bench, "b", *("y" * 100 for _ in range(10)))
+    reader = OutputReader(bench.memory, JOB)
+    sizes = []
+    while chunks := reader.read_some(250):
+        sizes.append(sum(len(chunk.data) for chunk in chunks))
+    assert sum(sizes) == 2000
+    assert max(sizes) <= 350
+    write(bench, "c", "late")
+    assert [chunk.data for chunk in reader.read_some()] == [b"late"]
+    assert reader.read_some() == []
+
+
+def test_output_that_was_read_before_a_failure_is_not_lost(bench: Bench) -> None:
+    write(bench, "a", *(f"{at} " for at in range(6)))
+    for number in range(20):
+        blobs = FaultyStore(bench.memory, FaultsAt({number: Fault(When.BEFORE)}), bench.rng)
+        reader, found = OutputReader(blobs, JOB), b""
+        for _ in range(5):
+            try:
+                found += b"".join(chunk.data for chunk in reader.read_some())
+            except StoreUnavailable:
+                continue
+        assert found == b"0 1 2 3 4 5 ", number
+
+
+def test_a_look_at_a_running_job_costs_little_however_long_it_has_run(bench: Bench, engine: type[FakeEngine]) -> None:
+    bench.submit(60, 60)
+    bench.vm()
+    engine.stuck = {59}
+    looks: list[int] = []
+    store = CountingStore(bench.memory)
+    observer = JobObserver(bench.desk(blobs=store), JOB)
+
+    def script(made: FakeEngine) -> None:
+        engine.stuck = set(range(made.polls // 4, 60)) if made.polls < 400 else set()
+        before = store.total
+        observer.look()
+        looks.append(store.total - before)
+
+    engine.script = staticmethod(script)
+    bench.run()
+    assert observer.look().state is JobState.done
+    assert max(looks[10:]) <= 6
+    assert [value_of(each) for each in ResultReader(bench.desk(), JOB).outcomes()] == list(range(60))
+
+
+def test_a_name_is_found_without_reading_whole_journals(bench: Bench) -> None:
+    ledger, function = bench.open_job()
+    for _ in range(30):
+        assert ledger.add(1, function, lambda first: b"block") is not None
+    bench.memory.create(keys.job_index(JOB), b"")
+    store = CountingStore(bench.memory)
+    assert find_job(bench.desk(blobs=store), "a job") == JOB
+    assert store.total <= 3
+    with pytest.raises(UsageError):
+        find_job(bench.desk(), "another")
+
+
+def test_what_cannot_be_trusted_has_no_submission(bench: Bench) -> None:
+    assert submission_of(bench.desk(), OTHER_JOB) is None
+    bench.memory.create(keys.entry(keys.job_journal(OTHER_JOB), 0), b"rubbish")
+    assert submission_of(bench.desk(), OTHER_JOB) is None
+
+
+def test_a_jobs_state_goes_with_its_vms(bench: Bench) -> None:
+    bench.submit(4, 4)
+    observer = JobObserver(bench.desk(), JOB)
+    assert observer.look().state is JobState.pending
+    bench.memory.create(keys.vm_index(VM), b"")
+    bench.vm()
+    assert observer.look().state is JobState.running
+    agent = JobLedger(bench.desk(f"vm:{VM}"), JOB)
+    shard = agent.shard(next(agent.refresh().shards()))
+    assert shard.claim(VM)
+    assert observer.look().state is JobState.running
+    VmLedger(bench.desk(), VM).delete("lost", "client")
+    assert observer.look().state is JobState.pending
+    assert agent.finish(Final("failed", 3, 1))
+    assert observer.look().state is JobState.failed
+    assert outcome(0).count == 1
+
+
+def test_a_job_that_is_not_there_is_a_usage_error(bench: Bench) -> None:
+    with pytest.raises(UsageError, match="there is no job"):
+        JobObserver(bench.desk(), an_id("z")).look()
+
+
+def test_an_output_object_is_bounded(bench: Bench) -> None:
+    write(bench, "a", "x" * (output.OBJECT_MAX * 2 + 5))
+    assert max(listed.size for listed in bench.memory.list(keys.task_output(JOB))) <= output.OBJECT_MAX
+    assert sum(len(chunk.data) for chunk in OutputReader(bench.memory, JOB).read()) == output.OBJECT_MAX * 2 + 5
