@@ -24,7 +24,7 @@ from .core.model import JobState, Payload
 from .core.records import Final
 from .core.storage import BlobStore
 from .core.views import JobView, Plan, Verdict, VmView
-from .environment.uv import index_variables
+from .environment.uv import index_variables, private_index_variables
 from .fleet.bring_up import bring_up, nothing_fits
 from .fleet.deck import Session
 from .fleet.order import Order
@@ -199,7 +199,7 @@ class Client:
         if fold.submit is None:
             raise UsageError(f"there is no job {job} in this store", hint="`vmrun status` lists the jobs")
         spec = fold.spec
-        variables = index_variables(package_variables(self.settings, os.environ))
+        variables = package_variables(self.settings, os.environ)
         order = Order(
             job=job,
             on=spec.on,
@@ -209,7 +209,8 @@ class Client:
             max_lifetime=spec.max_lifetime,
             timings=self._wiring.timings(spec.on),
             needs_packages=spec.environment is not None,
-            index={"variables": variables},
+            index={"variables": index_variables(variables)},
+            private_index=private_index_variables(variables),
             ca_file=self.settings.environment.ca_file or os.environ.get("SSL_CERT_FILE", ""),
         )
         self._wiring.on_stage = on_stage or _silent

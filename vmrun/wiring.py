@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable
 from functools import cache, cached_property
@@ -127,7 +126,7 @@ class Wiring:
             # The machine has no credentials of its own yet: it is given those that this process works with.
             secrets, found = _ambient_s3(os.environ)
             options.update(found)
-        return StoreAccess(url, options, json.dumps(secrets) if secrets else "")
+        return StoreAccess(url, options, secrets)
 
     def timings(self, on: str) -> Timings:
         """The bounds of a machine's life with that driver."""

@@ -88,6 +88,10 @@ def test_flights_runs_on_a_machine_that_boots_and_nothing_is_left(shell: Shell) 
 def test_user_data_ran_and_a_warm_machine_is_taken_at_once(shell: Shell) -> None:
     shell.write("quick.py", "import vmrun\n\n@vmrun.job(over=range(4))\ndef f(x):\n    return x\n")
     shell.run("submit", "--on", "docker", "--keep-warm", "5m", "quick.py", timeout=200)
+    # A script runs as a user without privileges, in a directory that it may write to.
+    shell.write("who.py", "import getpass\nopen('here', 'w').close()\nprint(getpass.getuser())\n")
+    done = shell.run("submit", "--on", "docker", "--keep-warm", "5m", "who.py", timeout=60)
+    assert done.stdout == "vmjob\n"
     (name,) = containers(shell)
     assert inside(name, "ps", "-p", "1", "-o", "comm=").strip() == "systemd"
     assert "done" in inside(name, "cloud-init", "status")

@@ -539,11 +539,12 @@ def test_a_payload_that_was_cut_is_mended_by_the_next_submission(submitted: Plac
 # --- while a job runs ---
 
 
-def running(place: Place) -> tuple[str, str]:
-    """The only job that runs, and its VM."""
-    (job,) = [each for each in place.shell.ask("status")["jobs"] if each["state"] == "running"]
-    (vm,) = job["vms"]
-    return str(job["id"]), str(vm["id"])
+def three_are_committed(shell: Shell, job: str) -> str:
+    """Wait for it; the job's VM."""
+    handle = client_of(shell).handle(job)
+    until(lambda: handle.status().tasks.done == 3, 60, "three tasks are committed")
+    (vm,) = handle.status().vms
+    return vm.id
 
 
 @pytest.fixture
@@ -578,7 +579,7 @@ def test_a_reduce_does_not_open_what_was_forged_meanwhile(live: Place, size: str
     value = '"x"' if size == "inline" else '"x" * 200_000'
     shell.write("job.py", REDUCING.format(flag=str(flag), value=value))
     job = live.jobs["job"] = shell.submit("job.py")
-    until(lambda: shell.ask("status", job)["job"]["tasks"]["done"] == 3, 60, "three tasks are committed")
+    three_are_committed(shell, job)
     # When they are replaced, and the last task ends
     if size == "inline":
         path = live.entry(live.shard("job"), "RESULTS")
@@ -633,7 +634,7 @@ def test_a_forged_end_of_a_job_is_refused(live: Place) -> None:
     shell, flag = live.shell, live.shell.home / "flag"
     shell.write("job.py", REDUCING.format(flag=str(flag), value="x"))
     job = live.jobs["job"] = shell.submit("job.py")
-    until(lambda: shell.ask("status", job)["job"]["tasks"]["done"] == 3, 60, "three tasks are committed")
+    three_are_committed(shell, job)
     live.seal(live.journal("job"), 1, Final("done", 4, 0))
     for verb in ("status", "wait", "result"):
         assert "signature" in refused(live, verb, job)
@@ -646,8 +647,7 @@ def test_a_vm_does_not_obey_what_others_write_into_its_journal(live: Place, entr
     shell, flag = live.shell, live.shell.home / "flag"
     shell.write("job.py", REDUCING.format(flag=str(flag), value="x"))
     job = live.jobs["job"] = shell.submit("--keep-warm", "5m", "job.py")
-    until(lambda: shell.ask("status", job)["job"]["tasks"]["done"] == 3, 60, "three tasks are committed")
-    _, vm = running(live)
+    vm = three_are_committed(shell, job)
     # When a stranger gives it a job of his, or condemns it
     evil = new_id(client_of(shell).desk.clock, random.Random(1))
     if entry == "ASSIGN":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -75,8 +76,10 @@ def _end_machine(config: AgentConfig) -> None:
 def open_workshop(config: AgentConfig) -> Workshop:
     """The agent's tools, from its configuration."""
     clock, rng = SystemClock(), system_rng()
-    secrets = json.loads(Path(config.secrets_file).read_bytes()) if config.secrets_file else None
-    options = StoreOptions.from_data(config.store_options, secrets)
+    secrets = json.loads(Path(config.secrets_file).read_bytes()) if config.secrets_file else {}
+    options = StoreOptions.from_data(config.store_options, secrets.get("store"))
+    variables = {**config.index.get("variables", {}), **secrets.get("index", {})}
+    config = dataclasses.replace(config, index={**config.index, "variables": variables})
     blobs: BlobStore = RetryingStore(open_store(config.store_url, options), clock, rng, STORE_BUDGET)
     keyring = Keyring(Ed25519Scheme(), {"client": bytes.fromhex(config.client_key)})
     signer = Ed25519Signer(f"vm:{config.vm}", load_private_key(Path(config.key_file)))
@@ -132,6 +135,7 @@ def _serve(shop: Workshop) -> None:
             if served < len(jobs):
                 _run_job(shop, jobs[served])
                 served += 1
+                shop.pulse.finished(served)
                 pause = shop.config.poll_min
                 continue
             shop.pulse.sign(job="", busy="", doing="", running=0, queued=0, **_end(shop))

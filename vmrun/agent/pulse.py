@@ -45,6 +45,8 @@ class Pulse:
         self._wake = threading.Event()
         self._ended = threading.Event()
         self._beat = Heartbeat(counter=0, boot_id=boot_id, seen=0)
+        #: Jobs that are behind this VM.
+        self._finished = 0
         self._last_sign = self._clock.monotonic()
         self._idle_since = self._last_sign
         self._last_heard = self._last_sign
@@ -79,6 +81,11 @@ class Pulse:
             )
         if turned:
             self._wake.set()
+
+    def finished(self, jobs: int) -> None:
+        """The first `jobs` jobs that were given to this VM are behind it."""
+        with self._lock:
+            self._finished = jobs
 
     def jobs(self) -> list[str]:
         """The jobs given to this VM so far."""
@@ -130,10 +137,13 @@ class Pulse:
         self._read_journal()
         with self._lock:
             now = self._clock.monotonic()
+            # `seen` and `busy` go out together: a job that was read of and not begun makes the VM busy already.
+            waiting = "" if len(self._ledger.fold.jobs) <= self._finished else "a job that it was given"
             self._beat = dataclasses.replace(
                 self._beat,
                 counter=self._beat.counter + 1,
                 seen=self._ledger.seen,
+                busy=self._beat.busy or waiting,
                 idle=0.0 if self._beat.busy else round(now - self._idle_since, 1),
                 agent_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pwd
 import shutil
 import sys
 from dataclasses import dataclass, field
@@ -71,6 +72,8 @@ def prepare(shop: Workshop, job: str, spec: JobSpec) -> Prepared:
     if spec.code is not None:
         code = os.path.join(directory, "code")
         unpack(fetch(shop.blobs, spec.code, "source"), code)
+        if config.job_user:
+            _give(code, config.job_user)
     functions = _functions(shop, spec, code)
     python = _interpreter(shop, spec)
     shop.pulse.sign(doing="starting workers")
@@ -91,6 +94,14 @@ def prepare(shop: Workshop, job: str, spec: JobSpec) -> Prepared:
         prepared.define(role, definition)
     shop.pulse.sign(doing="running")
     return prepared
+
+
+def _give(directory: str, user: str) -> None:
+    """Make the job's user the owner of its code: tasks start in it, and may write beside it."""
+    entry = pwd.getpwnam(user)
+    for folder, folders, files in os.walk(directory):
+        for name in ("", *folders, *files):
+            os.chown(os.path.join(folder, name), entry.pw_uid, entry.pw_gid, follow_symlinks=False)
 
 
 def _functions(shop: Workshop, spec: JobSpec, code: str) -> dict[Role, FunctionDefinition]:

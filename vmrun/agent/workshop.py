@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from vmrun.core.clock import Clock
+from vmrun.core.errors import Corrupt
 from vmrun.core.heartbeats import read_heartbeat
 from vmrun.core.ledger import Desk, VmLedger
 from vmrun.core.storage import BlobStore
@@ -37,8 +39,10 @@ class Owners:
         if vm in self._read and now - self._read[vm] < LOOK_EVERY:
             return self._ledgers[vm].fold.ended or now - self._seen[vm][1] > self._dead_after
         ledger = self._ledgers.setdefault(vm, VmLedger(self._desk, vm))
-        if ledger.refresh().ended:
-            return True
+        # Whose journal cannot be trusted is judged by its heartbeat alone: taking over is safe in any case.
+        with contextlib.suppress(Corrupt):
+            if ledger.refresh().ended:
+                return True
         beat = read_heartbeat(self._desk.store, vm, self._desk.keyring)
         counter = -1 if beat is None else beat.counter
         self._read[vm] = now

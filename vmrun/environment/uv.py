@@ -73,6 +73,14 @@ def index_variables(variables: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def private_index_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    """Those of `variables` that name package indexes, and are not to be known on other machines."""
+    public = index_variables(variables)
+    return {
+        name: value for name, value in variables.items() if _ADDRESS_VARIABLES.fullmatch(name) and name not in public
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class UvRun:
     """How to run uv."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,8 +32,8 @@ class StoreAccess:
 
     url: str
     options: dict[str, Any] = field(default_factory=dict)
-    #: JSON of the credentials; "" if none are needed. Travels to a 0600 file on the machine and nowhere else.
-    secrets: str = ""
+    #: The credentials by the name of their option. Travel to a 0600 file on the machine and nowhere else.
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,4 +52,12 @@ class Order:
     needs_packages: bool = False
     #: Options of package downloads (index, certificates) for the machine.
     index: dict[str, Any] = field(default_factory=dict)
+    #: Addresses of package indexes that hold a password: for machines that are this computer, and for no other.
+    private_index: dict[str, str] = field(default_factory=dict, repr=False)
     ca_file: str = ""
+
+
+def secrets_file(store: Mapping[str, str], index: Mapping[str, str]) -> bytes:
+    """What stands in a machine's file of secrets: the store's credentials, and variables; b"" if there are none."""
+    found = {name: dict(values) for name, values in (("store", store), ("index", index)) if values}
+    return json.dumps(found).encode() if found else b""

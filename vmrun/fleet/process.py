@@ -20,7 +20,7 @@ from vmrun.environment.uv import find_uv
 from vmrun.transport.process import ProcessHost
 
 from .deck import Deck, OnStage
-from .order import Order
+from .order import Order, secrets_file
 
 #: Seconds for the guardian to see its files.
 _FLUSH_GRACE = 10.0
@@ -54,15 +54,16 @@ class ProcessBringUp:
         deck, timings = self._deck, self._order.timings
         directory = deck.state_dir / "local" / "machines" / instance.name
         host = ProcessHost(directory)
-        config_file, secrets_file = directory / "agent.json", directory / "secrets.json"
+        config_file, secrets_path = directory / "agent.json", directory / "secrets.json"
         access = deck.store_access(self._order.on)
+        secrets = secrets_file(access.secrets, self._order.private_index)
         config = AgentConfig(
             vm=self._vm,
             deployment=deck.deployment,
             client_key=deck.client_key,
             store_url=access.url,
             store_options=access.options,
-            secrets_file=str(secrets_file) if access.secrets else "",
+            secrets_file=str(secrets_path) if secrets else "",
             key_file=str(directory / "agent.key"),
             lease_file=str(directory / "lease"),
             hard_deadline=hard_deadline,
@@ -81,8 +82,8 @@ class ProcessBringUp:
             same_machine=True,
             index=self._order.index,
         )
-        if access.secrets:
-            host.put(str(secrets_file), [access.secrets.encode()])
+        if secrets:
+            host.put(str(secrets_path), [secrets])
         host.put(str(config_file), [codec.canonical(codec.to_data(config))])
         key = ensure_private_key(Path(config.key_file))
         workers = len(os.sched_getaffinity(0))

@@ -22,7 +22,7 @@ from vmrun.transport.keys import new_key_pair
 from vmrun.transport.ssh import Login, SshHost
 
 from .deck import Deck, OnStage, Session, read_json
-from .order import Order
+from .order import Order, secrets_file
 
 log = logging.getLogger(__name__)
 
@@ -167,8 +167,9 @@ class SshBringUp:
     def _configure(self, host: Host, provisioner: Provisioner, hard_deadline: float, uv: str, app: str) -> None:
         order, deck, timings = self._order, self._deck, self._order.timings
         access = deck.store_access(order.on)
-        if access.secrets:
-            host.put(layout.SECRETS, [access.secrets.encode()])
+        secrets = secrets_file(access.secrets, {})
+        if secrets:
+            host.put(layout.SECRETS, [secrets])
         ca_file = order.ca_file if provisioner.capabilities.shares_network else ""
         if ca_file:
             host.put(CA_FILE, [Path(ca_file).read_bytes()], mode=0o644)
@@ -178,7 +179,7 @@ class SshBringUp:
             client_key=deck.client_key,
             store_url=access.url,
             store_options=access.options,
-            secrets_file=layout.SECRETS if access.secrets else "",
+            secrets_file=layout.SECRETS if secrets else "",
             key_file=f"{layout.STATE}/agent.key",
             lease_file=layout.LEASE,
             hard_deadline=hard_deadline,

@@ -179,3 +179,22 @@ def test_a_condemned_vm_stops_between_two_turns(bench: Bench, engine: type[FakeE
     assert shop.pulse.condemned() == "asked for"
     assert bench.values() == [0, 1, 2]
     assert engine.made[0].closed
+
+
+def test_a_vm_that_was_given_a_job_is_busy_before_it_begins(bench: Bench) -> None:
+    bench.vm()
+    shop = bench.shop()
+
+    def busy() -> str:
+        shop.pulse._once()
+        beat = read_heartbeat(shop.desk.store, VM, shop.desk.keyring)
+        assert beat is not None
+        return beat.busy
+
+    assert busy()
+    shop.pulse.finished(1)
+    shop.pulse.sign(busy="")
+    assert not busy()
+    # Whoever judges by this beat that the VM rests, and that nothing was appended since, judges rightly.
+    assert VmLedger(bench.desk(), VM).assign(OTHER_JOB, 60.0)
+    assert busy()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.core.world import JOB, OTHER_JOB, DEPLOYMENT, job_spec
+from tests.unit.core.world import DEPLOYMENT, JOB, OTHER_JOB, job_spec
 from tests.unit.fleet.world import Fleet
 from vmrun.client import REVIVE_AFTER, Client
 from vmrun.core.clouds import Fault

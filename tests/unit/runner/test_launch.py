@@ -77,6 +77,18 @@ def test_only_what_the_runner_may_leave_is_taken_from_it(tmp_path: Path) -> None
     assert secret.read_text() == "canary"
 
 
+def test_nothing_is_taken_through_a_link_in_a_parts_place(tmp_path: Path) -> None:
+    directory, elsewhere = tmp_path / "engine", tmp_path / "elsewhere"
+    launch.make_directories(str(directory), "")
+    elsewhere.mkdir()
+    (elsewhere / "agent.key").write_text("canary")
+    (directory / launch.RUN / "spool").rmdir()
+    (directory / launch.RUN / "spool").symlink_to(elsewhere)
+    with pytest.raises(OSError, match="spool"):
+        launch.take(str(directory), "spool", "agent.key", 1)
+    assert (elsewhere / "agent.key").read_text() == "canary"
+
+
 def test_directories_that_nobody_may_enter_are_removed(tmp_path: Path) -> None:
     directory = tmp_path / "engine"
     (directory / "closed" / "inner").mkdir(parents=True)
