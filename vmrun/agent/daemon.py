@@ -76,9 +76,9 @@ def _end_machine(config: AgentConfig) -> None:
 def open_workshop(config: AgentConfig) -> Workshop:
     """The agent's tools, from its configuration."""
     clock, rng = SystemClock(), system_rng()
-    secrets = json.loads(Path(config.secrets_file).read_bytes()) if config.secrets_file else {}
-    options = StoreOptions.from_data(config.store_options, secrets.get("store"))
-    variables = {**config.index.get("variables", {}), **secrets.get("index", {})}
+    private = json.loads(Path(config.secrets_file).read_bytes()) if config.secrets_file else {}
+    options = StoreOptions.from_data(config.store_options, private.get("store"))
+    variables = {**config.index.get("variables", {}), **private.get("index", {})}
     config = dataclasses.replace(config, index={**config.index, "variables": variables})
     blobs: BlobStore = RetryingStore(open_store(config.store_url, options), clock, rng, STORE_BUDGET)
     keyring = Keyring(Ed25519Scheme(), {"client": bytes.fromhex(config.client_key)})
