@@ -487,6 +487,8 @@ def test_files_named_like_modules_do_not_get_in_the_way(shell: Shell) -> None:
     job = shell.run("submit", "--detach", "--", "echo", "hello").stdout.strip()
     assert shell.wait(job)["state"] == "done"
     assert shell.run("logs", job).stdout == "hello\n"
+    (log,) = (shell.home / ".cache" / "vmrun" / "background").iterdir()
+    assert "imported by mistake" not in log.read_text()
 
 
 def test_a_job_that_gets_no_machine_says_how_to_go_on(shell: Shell) -> None:

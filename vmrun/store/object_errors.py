@@ -32,7 +32,7 @@ _REDIRECTS = {301, 302, 303, 307, 308}
 
 _CREDENTIALS_HINT = (
     "set store.access_key_id and store.secret_access_key, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-    "or AWS_PROFILE; `vmrun doctor` checks them"
+    "or AWS_PROFILE"
 )
 
 
@@ -102,7 +102,7 @@ def translated(error: Exception, doing: str, key: str, where: str) -> StoreError
         return StoreDenied(
             f"cannot {doing} in {where}: its address cannot be used", hint="set store.endpoint to https://HOST[:PORT]"
         )
-    return StoreUnavailable(what, hint="check the network and store.endpoint; `vmrun doctor` tries again")
+    return StoreUnavailable(what, hint="check the network and store.endpoint, then run the command again")
 
 
 def _answered(refusal: Refusal, doing: str, key: str, what: str) -> StoreError:
@@ -123,7 +123,7 @@ def _answered(refusal: Refusal, doing: str, key: str, what: str) -> StoreError:
         return StoreDenied(what, hint="nothing answers for this bucket: correct store.url and store.endpoint")
     if status == 501 and doing == "create":
         return StoreUnsafe(what, hint="this store has no create-only writes: set store.url to one that has")
-    return StoreError(what, hint="this store does not do what vmrun needs; `vmrun doctor` says what is missing")
+    return StoreError(what, hint="this store does not do what vmrun needs; choose another one, or a directory")
 
 
 def _denied_hint(code: str) -> str:
