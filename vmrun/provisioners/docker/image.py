@@ -23,7 +23,7 @@ from .api import Docker, run_lines
 REPOSITORY = "vmrun-machine"
 #: What a registry has, and what is made in its place where none can be reached.
 PUBLIC_BASE, OWN_BASE = "debian:bookworm-slim", "vmrun-base:bookworm"
-_SUITE, _MIRROR = "bookworm", "http://deb.debian.org/debian"
+_SUITE = "bookworm"
 #: Debian's words for architectures of the engine.
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 #: Seconds. A registry that is there names the image at once; after that a slow line may take its time.
@@ -104,7 +104,8 @@ class MachineImage:
                     program,
                     "--variant=minbase",
                     f"--arch={_ARCHITECTURES.get(architecture, architecture)}",
-                    *(_SUITE, tree, _MIRROR),
+                    _SUITE,
+                    tree,
                 ],
                 self._report_bootstrap,
                 timeout=_BOOTSTRAP,
