@@ -138,7 +138,7 @@ class Bench:
             self.died = event.reason
 
     def _results(self, results: ResultBlock) -> None:
-        for (task, status, payload), seconds in zip(results.items(), results.seconds, strict=True):
+        for (task, status, payload), seconds in zip(results.items(), results.timed().seconds, strict=True):
             assert task not in self.outcomes, f"task {task} has two outcomes"
             self.statuses[task] = status
             self.outcomes[task] = pickle.loads(payload) if status is Status.ok else read_failure(payload)

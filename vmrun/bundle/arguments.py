@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import pickle
 import types
 from array import array
@@ -29,6 +30,9 @@ from vmrun.core.units import format_size
 #: A block is closed when its payload reaches this, or it holds this many tasks: the least that is ever fetched.
 BLOCK_BYTES = 256 * 1024
 BLOCK_TASKS = 65_536
+#: So many integers in a row, at the beginning, travel as numbers, which need no pickle; fewer only if they are all.
+BLOCK_NUMBERS = 1024
+_INTEGER = 1 << 63
 #: More tasks than anybody means; an endless iterable gets here.
 TASKS_MAX = 100_000_000
 #: Bytes of one pickled argument.
@@ -67,7 +71,9 @@ def pack_arguments(
     try:
         with path.open("xb") as file:
             writer = _BlockWriter(file, call)
-            count = _write_all(items, writer, tasks_max)
+            count = (
+                _write_all(items, writer, tasks_max) if call == "one" else _write_pickled(items, writer, 0, tasks_max)
+            )
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -77,10 +83,38 @@ def pack_arguments(
 
 
 def _write_all(items: Iterable[object], writer: _BlockWriter, tasks_max: int) -> int:
+    count, rest = _write_integers(items, writer, tasks_max)
+    return count if rest is None else _write_pickled(rest, writer, count, tasks_max)
+
+
+def _write_integers(
+    items: Iterable[object], writer: _BlockWriter, tasks_max: int
+) -> tuple[int, Iterable[object] | None]:
+    """Write the integers that `items` begins with; how many, and the items that follow them, if there are any."""
+    count, numbers = 0, array("q")
+    remaining = iter(items)
+    for item in remaining:
+        if type(item) is not int or not -_INTEGER <= item < _INTEGER:
+            # A few do not make a block of their own.
+            if len(numbers) < BLOCK_NUMBERS:
+                return count - len(numbers), itertools.chain(numbers, [item], remaining)
+            writer.write_numbers(count - len(numbers), numbers)
+            return count, itertools.chain([item], remaining)
+        numbers.append(item)
+        count += 1
+        if len(numbers) == BLOCK_TASKS:
+            writer.write_numbers(count - BLOCK_TASKS, numbers)
+            del numbers[:]
+            _check_count(count, tasks_max)
+    writer.write_numbers(count - len(numbers), numbers)
+    return count, None
+
+
+def _write_pickled(items: Iterable[object], writer: _BlockWriter, first: int, tasks_max: int) -> int:
     buffer = io.BytesIO()
     pickler = ArgumentPickler(buffer)
     lengths: array[int] = array("Q")
-    count = start = 0
+    count, start = first, 0
     # Looked up once: this loop runs a million times.
     dump, clear, tell, add = pickler.dump_one, pickler.clear_memo, buffer.tell, lengths.append
     for item in items:
@@ -103,13 +137,17 @@ def _write_all(items: Iterable[object], writer: _BlockWriter, tasks_max: int) ->
             if start < BLOCK_BYTES and len(lengths) < BLOCK_TASKS:
                 continue
             writer.write(count - len(lengths), lengths, buffer.getbuffer()[:start])
-        if count > tasks_max:
-            raise UsageError(f"more than {tasks_max} inputs", hint="is the iterable endless? Give each task a range")
+        _check_count(count, tasks_max)
         del lengths[:]
         pickler.rewind()
         start = 0
     writer.write(count - len(lengths), lengths, buffer.getbuffer()[:start])
     return count
+
+
+def _check_count(count: int, tasks_max: int) -> None:
+    if count > tasks_max:
+        raise UsageError(f"more than {tasks_max} inputs", hint="is the iterable endless? Give each task a range")
 
 
 def _check_size(size: int, number: int) -> None:
@@ -161,14 +199,22 @@ class _BlockWriter:
             if not lengths:
                 return
             # The block without its payload, so that a large one is not copied just to be joined.
-            head = TaskBlock(first, lengths, b"", self._call).encode()
-            block = hashlib.sha256(head)
-            block.update(payload)
-            for part in (head, payload):
-                self._digest.update(part)
-                self._file.write(part)
-            size = len(head) + len(payload)
-        self.index.append((first, len(lengths), self.offset, size, block.hexdigest()))
+            self._write(first, len(lengths), TaskBlock(first, lengths, b"", self._call).start(), payload)
+
+    def write_numbers(self, first: int, numbers: array[int]) -> None:
+        """Write the block of tasks from `first` on whose arguments are `numbers`, if there are any."""
+        if numbers:
+            block = TaskBlock(first, array("Q"), b"", self._call, numbers=numbers)
+            self._write(first, len(numbers), block.start(), memoryview(b""))
+
+    def _write(self, first: int, count: int, head: bytes, payload: memoryview) -> None:
+        block = hashlib.sha256(head)
+        block.update(payload)
+        for part in (head, payload):
+            self._digest.update(part)
+            self._file.write(part)
+        size = len(head) + len(payload)
+        self.index.append((first, count, self.offset, size, block.hexdigest()))
         self.offset += size
 
 

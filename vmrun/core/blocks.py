@@ -1,9 +1,9 @@
 """Blocks: contiguous tasks, or their outcomes, as one run of bytes that no one needs to unpickle to pass on.
 
-A block is ``magic, u32 header length, header (JSON), columns, payloads``. Each column holds one number per task
-(native little-endian arrays), each payload is one task's pickle; agent and runner cut and join them blindly, and
-only a worker, or the client, opens a payload. The header names the Python ``major.minor`` that pickled, in clear:
-unpickling code of another minor version can crash the process, so it is compared before anything is opened.
+A block is a header, columns of one number per task, and payloads (see `columns`). Each payload is one task's pickle;
+agent and runner cut and join them blindly, and only a worker, or the client, opens one. The header names the Python
+``major.minor`` that pickled, in clear: unpickling code of another minor version can crash the process, so it is
+compared before anything is opened. Numbers need no pickle: as arguments and as results they travel in a column.
 
 Imported by the runner too, therefore standard library only.
 """
@@ -11,25 +11,23 @@ Imported by the runner too, therefore standard library only.
 from __future__ import annotations
 
 import json
-import struct
+import pickle
 import sys
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from itertools import accumulate
+from itertools import repeat
 from typing import Any
 
+from . import columns as layout
+from .columns import Bytes, check_lengths, column, cut, is_zero, pack, raw, unpack, zeros
+
+BlockError = layout.BlockError
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _TASKS, _RESULTS = b"VMT1", b"VMR1"
-_HEADER = struct.Struct("<4sI")
-#: A header is small; a larger one is damage, not data.
-_HEADER_MAX = 64 * 1024
-Bytes = bytes | bytearray | memoryview
-
-
-class BlockError(ValueError):
-    """The bytes are not a block."""
+_NONE = pickle.dumps(None, 5)
+_EMPTY = memoryview(b"")
 
 
 class Status(IntEnum):
@@ -44,6 +42,15 @@ class Status(IntEnum):
     unpicklable = 6
     cancelled = 7
     lost = 8
+
+
+class Form(IntEnum):
+    """What a result is made of: a pickle (or None, if that is empty), or a number in the column of values."""
+
+    pickled = 0
+    integer = 1
+    real = 2
+    boolean = 3
 
 
 #: By code: a lookup is much faster than a call of the class, and there is one for each task.
@@ -62,58 +69,102 @@ class TaskBlock:
     #: `one`: the payload is the single argument; `call`: it is `(args, kwargs)`.
     call: str = "one"
     python: str = PYTHON
+    #: The arguments themselves, if all of them are integers of 64 bits; there are no lengths and no payload then.
+    numbers: array[int] | None = None
 
     @property
     def count(self) -> int:
         """Number of tasks."""
-        return len(self.lengths)
+        return len(self.lengths) if self.numbers is None else len(self.numbers)
 
     def encode(self) -> bytes:
         """The block as bytes."""
+        return b"".join((self.start(), self.payload))
+
+    def start(self) -> bytes:
+        """All but the payload, which may be large."""
         head = {"first": self.first, "count": self.count, "call": self.call, "python": self.python}
-        return b"".join((_pack(_TASKS, head), _raw(self.lengths), self.payload))
+        if self.numbers is None:
+            return pack(_TASKS, head) + raw(self.lengths)
+        return pack(_TASKS, {**head, "numbers": True}) + raw(self.numbers)
 
     @classmethod
     def decode(cls, data: Bytes) -> TaskBlock:
         """The block in `data`; payloads stay views into it. Raises BlockError."""
-        head, view = _unpack(_TASKS, data, "call")
-        lengths, view = _column("Q", head["count"], view)
-        _check_lengths(lengths, view)
-        return cls(head["first"], lengths, view, head["call"], head["python"])
+        head, view = unpack(_TASKS, data, "call")
+        if head.get("numbers") is True:
+            numbers, view = column("q", head["count"], view)
+            lengths: array[int] = array("Q")
+        else:
+            numbers = None
+            lengths, view = column("Q", head["count"], view)
+        check_lengths(lengths, view)
+        return cls(head["first"], lengths, view, head["call"], head["python"], numbers)
 
     def items(self) -> Iterator[tuple[int, Bytes]]:
-        """(task number, payload), in order."""
-        return _cut(self.first, self.lengths, self.payload)
+        """(task number, payload), in order; numbers are pickled for it."""
+        if self.numbers is None:
+            return cut(self.first, self.lengths, self.payload)
+        return ((task, pickle.dumps(number, 5)) for task, number in enumerate(self.numbers, self.first))
+
+    def size(self, low: int, count: int) -> int:
+        """Bytes of the payloads of `count` tasks, from the one at `low` in this block on."""
+        return sum(self.lengths[low : low + count])
 
     def slice(self, first: int, count: int) -> TaskBlock:
         """The block of `count` tasks from task number `first` on, sharing these bytes."""
         low = first - self.first
         if low < 0 or count < 0 or low + count > self.count:
             raise BlockError(f"tasks {first}+{count} are not in {self.first}+{self.count}")
-        start = sum(self.lengths[:low])
+        return self.part(low, count, self.size(0, low))
+
+    def part(self, low: int, count: int, offset: int) -> TaskBlock:
+        """The block of `count` tasks from the one at `low` on, whose payloads begin at `offset`; it shares the bytes.
+
+        Nothing is checked: this is for whoever walks through a block and knows where it is.
+        """
         lengths = self.lengths[low : low + count]
-        payload = memoryview(self.payload)[start : start + sum(lengths)]
-        return TaskBlock(first, lengths, payload, self.call, self.python)
+        payload = memoryview(self.payload)[offset : offset + sum(lengths)]
+        numbers = None if self.numbers is None else self.numbers[low : low + count]
+        return TaskBlock(self.first + low, lengths, payload, self.call, self.python, numbers)
 
 
 @dataclass(slots=True)
 class ResultBlock:
     """Outcomes of tasks `first` … `first + count - 1`.
 
-    The payload of an `ok` task is its pickled result; of any other, a JSON text (see `failure`).
+    The payload of an `ok` task is its pickled result, or empty if it is None or a number (see `Form`); of any other,
+    a JSON text (see `failure`). Columns that a block does not have are empty and stand for zeros.
     """
 
     first: int
     status: bytes | bytearray
     lengths: array[int]
     payload: Bytes
-    #: Seconds since the epoch, on the VM's clock, when each task started.
+    #: Seconds since the epoch, on the VM's clock, when each task started; empty if there is `ended`.
     started: array[float]
-    #: Wall seconds that each task ran.
+    #: Wall seconds that each task ran: from `started` until its function returned; empty if there is `ended`.
     seconds: array[float]
     python: str = PYTHON
     #: What all tasks of the block share: worker, attempt.
     facts: dict[str, Any] = field(default_factory=dict)
+    #: A `Form` for each task.
+    forms: bytes = b""
+    #: 64 bits for each task: an integer, or the bits of a float.
+    values: array[int] = field(default_factory=lambda: array("q"))
+    #: CPU seconds of each task and the children that it waited for; 0 where that was not measured for it alone.
+    cpu: array[float] = field(default_factory=lambda: array("f"))
+    #: The most resident memory that its process had during each task, in KiB; 0 as above.
+    peak: array[int] = field(default_factory=lambda: array("I"))
+    #: Of `seconds`, those in which the argument was unpickled; 0 as above.
+    load: array[float] = field(default_factory=lambda: array("f"))
+    #: Seconds, after `seconds`, in which the result was pickled; 0 as above.
+    keep: array[float] = field(default_factory=lambda: array("f"))
+    #: Instead of `started` and `seconds`, for tasks that followed on each other at once: when each of them ended, and
+    #: when the first of them began, in seconds to which `epoch` must be added.
+    ended: array[float] = field(default_factory=lambda: array("d"))
+    began: float = 0.0
+    epoch: float = 0.0
 
     @property
     def count(self) -> int:
@@ -121,32 +172,92 @@ class ResultBlock:
         return len(self.lengths)
 
     def encode(self) -> bytes:
-        """The block as bytes."""
-        head = {"first": self.first, "count": self.count, "python": self.python, "facts": self.facts}
-        columns = (_raw(self.lengths), _raw(self.started), _raw(self.seconds), bytes(self.status))
-        return b"".join((_pack(_RESULTS, head), *columns, self.payload))
+        """The block as bytes; columns of zeros are left out."""
+        columns = {name: raw(getattr(self, name)) for name in _COLUMNS}
+        columns["forms"] = self.forms
+        if is_zero(self.forms):
+            del columns["values"]
+        kept = {name: data for name, data in columns.items() if not is_zero(data)}
+        head = {
+            "first": self.first,
+            "count": self.count,
+            "python": self.python,
+            "facts": self.facts,
+            "columns": list(kept),
+        }
+        times = (raw(self.started), raw(self.seconds))
+        if self.ended:
+            head["began"] = [self.began, self.epoch]
+            times = (raw(self.ended), b"")
+        return b"".join((pack(_RESULTS, head), *times, bytes(self.status), *kept.values(), self.payload))
 
     @classmethod
     def decode(cls, data: Bytes) -> ResultBlock:
         """The block in `data`; payloads stay views into it. Raises BlockError."""
-        head, view = _unpack(_RESULTS, data)
+        head, view = unpack(_RESULTS, data)
         count = head["count"]
-        lengths, view = _column("Q", count, view)
-        started, view = _column("d", count, view)
-        seconds, view = _column("f", count, view)
+        times, view = _times(head, view)
         status, view = bytes(view[:count]), view[count:]
-        if len(status) != count or max(status, default=0) > Status.lost:
+        # Most blocks hold nothing but successes; then this takes no look at each.
+        if len(status) != count or (not is_zero(status) and max(status) > Status.lost):
             raise BlockError("a block's statuses are damaged")
-        _check_lengths(lengths, view)
+        columns, view = _columns(head, view)
+        if "lengths" in columns:
+            lengths = columns.pop("lengths")
+            check_lengths(lengths, view)
+        else:
+            # Not made before it is known that there are so many tasks: a header may say anything.
+            lengths = zeros("Q", count)
+            check_lengths(array("Q"), view)
         facts = head.get("facts", {})
         if not isinstance(facts, dict):
             raise BlockError("a block's facts are not an object")
-        return cls(head["first"], status, lengths, view, started, seconds, head["python"], facts)
+        return cls(head["first"], status, lengths, view, python=head["python"], facts=facts, **times, **columns)
 
     def items(self) -> Iterator[tuple[int, Status, Bytes]]:
-        """(task number, status, payload), in order."""
-        for (number, payload), code in zip(_cut(self.first, self.lengths, self.payload), self.status, strict=True):
-            yield number, _STATUSES[code], payload
+        """(task number, status, payload), in order; None and numbers are pickled for it."""
+        for (number, payload), code in zip(cut(self.first, self.lengths, self.payload), self.status, strict=True):
+            if payload or code:
+                yield number, _STATUSES[code], payload
+            else:
+                yield number, Status.ok, self._pickled(number - self.first)
+
+    def _pickled(self, at: int) -> bytes:
+        form = self.forms[at] if self.forms else Form.pickled
+        return _NONE if form == Form.pickled else pickle.dumps(self._number(at, form), 5)
+
+    def _number(self, at: int, form: int) -> int | float | bool:
+        if form == Form.real:
+            return memoryview(self.values[at : at + 1]).cast("B").cast("d")[0]
+        return bool(self.values[at]) if form == Form.boolean else self.values[at]
+
+    def timed(self) -> ResultBlock:
+        """The block with `started` and `seconds` for each task."""
+        if not self.ended:
+            return self
+        began = array("d", [self.began])
+        began.extend(self.ended[:-1])
+        seconds = array("f", map(float.__sub__, self.ended, began))
+        started = array("d", map(self.epoch.__add__, began))
+        return replace(self, started=started, seconds=seconds, ended=array("d"))
+
+    def plain(self) -> Iterator[Any] | None:
+        """The results in order, if all tasks ended `ok` and no result is a pickle; else None.
+
+        So the many small results of a long job are had without a look at each.
+        """
+        if self.payload or not is_zero(self.status):
+            return None
+        if not self.forms:
+            return repeat(None, self.count)
+        form = self.forms[0]
+        if self.forms.count(form) != self.count:
+            return None
+        if form == Form.integer:
+            return iter(self.values)
+        if form == Form.real:
+            return iter(memoryview(self.values).cast("B").cast("d"))
+        return map(bool, self.values) if form == Form.boolean else repeat(None, self.count)
 
     def slice(self, first: int, count: int) -> ResultBlock:
         """The outcomes of `count` tasks from task number `first` on, sharing these bytes."""
@@ -156,16 +267,56 @@ class ResultBlock:
         if count == self.count:
             return self
         start = sum(self.lengths[:low])
-        lengths = self.lengths[low:high]
-        payload = memoryview(self.payload)[start : start + sum(lengths)]
-        started, seconds, status = self.started[low:high], self.seconds[low:high], self.status[low:high]
-        return ResultBlock(first, status, lengths, payload, started, seconds, self.python, self.facts)
+        payload = memoryview(self.payload)[start : start + sum(self.lengths[low:high])]
+        names = ("status", "started", "seconds", "ended", *_COLUMNS, "forms")
+        parts = {name: getattr(self, name)[low:high] for name in names}
+        began = self.ended[low - 1] if low and self.ended else self.began
+        return replace(self, first=first, payload=payload, began=began, **parts)
 
     def failed(self) -> list[int]:
         """Numbers of the tasks that did not end `ok`."""
-        if not any(self.status):
+        if is_zero(self.status):
             return []
         return [self.first + at for at, code in enumerate(self.status) if code]
+
+
+#: Columns that a block may lack, in their order, with the type of their numbers.
+_COLUMNS = {"lengths": "Q", "values": "q", "cpu": "f", "peak": "I", "load": "f", "keep": "f"}
+
+
+def _times(head: dict[str, Any], view: memoryview) -> tuple[dict[str, Any], memoryview]:
+    """When the tasks ran, in one way or the other, and what follows that. Raises BlockError."""
+    began = head.get("began")
+    if began is None:
+        started, view = column("d", head["count"], view)
+        seconds, view = column("f", head["count"], view)
+        return {"started": started, "seconds": seconds}, view
+    if not (isinstance(began, list) and len(began) == 2 and all(isinstance(part, float) for part in began)):
+        raise BlockError(f"a block's beginning is {began!r:.80}")
+    ended, view = column("d", head["count"], view)
+    return {"started": array("d"), "seconds": array("f"), "ended": ended, "began": began[0], "epoch": began[1]}, view
+
+
+def _columns(head: dict[str, Any], view: memoryview) -> tuple[dict[str, Any], memoryview]:
+    """The columns that the header lists, and what follows them. Raises BlockError."""
+    names, count = head.get("columns"), head["count"]
+    known = [*_COLUMNS, "forms"]
+    if not isinstance(names, list) or names != [name for name in known if name in names]:
+        raise BlockError("a block's columns are damaged")
+    found: dict[str, Any] = {}
+    for name in names:
+        if name == "forms":
+            found[name], view = bytes(view[:count]), view[count:]
+        else:
+            found[name], view = column(_COLUMNS[name], count, view)
+    forms = found.get("forms", b"")
+    if forms:
+        values = found.setdefault("values", zeros("q", len(forms)))
+        if len(forms) != count or max(forms) > Form.boolean or len(values) != count:
+            raise BlockError("a block's forms are damaged")
+    elif "values" in found:
+        raise BlockError("a block has values without forms")
+    return found, view
 
 
 def failure(
@@ -203,60 +354,3 @@ def read_failure(payload: Bytes) -> dict[str, Any]:
 def lengths_of(payloads: Sequence[Bytes]) -> array[int]:
     """The lengths column of `payloads`."""
     return array("Q", map(len, payloads))
-
-
-def _pack(magic: bytes, head: dict[str, Any]) -> bytes:
-    text = json.dumps(head, separators=(",", ":")).encode()
-    if len(text) > _HEADER_MAX:
-        raise BlockError(f"a block's header of {len(text)} bytes is too long")
-    return _HEADER.pack(magic, len(text)) + text
-
-
-def _unpack(magic: bytes, data: Bytes, *words: str) -> tuple[dict[str, Any], memoryview]:
-    """The header, its numbers and its `words` checked, and what follows it."""
-    view = memoryview(data)
-    try:
-        found, size = _HEADER.unpack_from(view)
-        if found != magic or size > _HEADER_MAX:
-            raise BlockError("not a block of this kind")
-        head = json.loads(bytes(view[_HEADER.size : _HEADER.size + size]))
-        for name in ("first", "count"):
-            if type(head[name]) is not int or head[name] < 0:
-                raise BlockError(f"a block's {name} is {head[name]!r}")
-        for name in ("python", *words):
-            if not isinstance(head[name], str):
-                raise BlockError(f"a block's {name} is {head[name]!r}")
-        return head, view[_HEADER.size + size :]
-    except (struct.error, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BlockError(f"not a block: {error}") from error
-
-
-def _column(code: str, count: int, view: memoryview) -> tuple[array[Any], memoryview]:
-    column: array[Any] = array(code)
-    size = count * column.itemsize
-    if size > len(view):
-        raise BlockError("a block is cut short")
-    column.frombytes(view[:size])
-    if sys.byteorder == "big":
-        column.byteswap()
-    return column, view[size:]
-
-
-def _raw(column: array[Any]) -> bytes:
-    if sys.byteorder == "big":
-        column = array(column.typecode, column)
-        column.byteswap()
-    return column.tobytes()
-
-
-def _check_lengths(lengths: array[int], view: memoryview) -> None:
-    if sum(lengths) != len(view):
-        raise BlockError(f"a block's payloads are {len(view)} bytes, not {sum(lengths)}")
-
-
-def _cut(first: int, lengths: array[int], payload: Bytes) -> Iterator[tuple[int, Bytes]]:
-    view = memoryview(payload)
-    start = 0
-    for number, end in enumerate(accumulate(lengths), first):
-        yield number, view[start:end]
-        start = end

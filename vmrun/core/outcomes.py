@@ -79,7 +79,7 @@ class OutcomeReader:
 
     def outcomes(self, extent: Extent) -> Iterator[Outcome]:
         """The outcomes that `extent` settled, in order. Raises Corrupt when stored bytes are not what was signed."""
-        block = self.results(extent)
+        block = self.results(extent).timed()
         for at, (task, status, payload) in enumerate(block.items()):
             if extent.first <= task < extent.end:
                 yield Outcome(task, status, payload, block.python, block.started[at], block.seconds[at])

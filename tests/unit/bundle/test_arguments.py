@@ -62,6 +62,33 @@ def test_items_come_back_in_order(tmp_path_factory: pytest.TempPathFactory, item
     assert packed.index == canonical(json.loads(packed.index))
 
 
+class Whole(int):
+    """Not an integer like any other."""
+
+
+@pytest.mark.parametrize(
+    ("items", "numbers"),
+    [
+        (range(-5, 5), [True]),
+        ([2**63 - 1, -(2**63)], [True]),
+        (range(BLOCK_TASKS + 10), [True, True]),
+        ([2**63], [False]),
+        ([1, 2, 2**63], [False]),
+        ([True, 1], [False]),
+        ([1, Whole(2)], [False]),
+        ([*range(10), "x"], [False]),
+        ([*range(2000), "x", 5], [True, False]),
+        ([*range(BLOCK_TASKS + 10), None], [True, False]),
+    ],
+    ids=lambda value: f"{len(value)}",
+)
+def test_integers_travel_without_a_pickle(tmp_path: Path, items: list[object], numbers: list[bool]) -> None:
+    packed = pack_arguments(iter(items), tmp_path)
+
+    assert [(type(value), value) for value in values(packed)] == [(type(item), item) for item in items]
+    assert [block.numbers is not None for block in blocks(packed)] == numbers
+
+
 def test_no_items_are_no_blocks(tmp_path: Path) -> None:
     packed = pack_arguments([], tmp_path)
     assert (packed.count, packed.size, packed.index) == (0, 0, b"[]")

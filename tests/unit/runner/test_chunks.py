@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmrun.agent.runner.chunks import CHUNK_BYTES, SHORT, TARGET, Sizer, Work, WorkQueue
+from vmrun.agent.runner.chunks import CHUNK_BYTES, LEAST, SHORT, TARGET, Sizer, Work, WorkQueue
 from vmrun.agent.runner.shared import CAPACITY
 from vmrun.core.blocks import TaskBlock, lengths_of
 
@@ -87,8 +87,21 @@ def test_chunks_shrink_towards_the_end_so_that_all_workers_finish_together() -> 
         sizes.append(min(waiting, sizer.size(waiting, 4)))
         waiting -= sizes[-1]
     assert sizes == sorted(sizes, reverse=True)
-    assert sizes[-1] == 1
     assert sizes[0] == 5000
+    # The last ones are as short as is worth the handing out.
+    assert set(sizes[-3:-1]) == {int(LEAST / 3e-6)}
+
+
+def test_long_tasks_are_handed_out_one_by_one_towards_the_end() -> None:
+    sizer = Sizer()
+    for _ in range(5):
+        sizer.learn(10, 10 * 2e-3)
+    waiting, sizes = 100, []
+    while waiting:
+        sizes.append(min(waiting, sizer.size(waiting, 4)))
+        waiting -= sizes[-1]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-8:] == [1] * 8
 
 
 def test_only_short_tasks_may_wait_at_a_busy_worker() -> None:

@@ -2,7 +2,8 @@
 
 The agent starts it (`launch`) with one end of a socket pair and talks to it in `frames`. In the runner, `loop` waits
 for whatever happens, `dispatch` hands out tasks in `chunks`, `outcomes` turns reports and deaths into one outcome per
-task. In a forked `worker`, `functions` finds what to call and `guard` undoes what it did to the process; `shared` is
-the memory that both see. The package imports the standard library and `vmrun.core.blocks`; only workers, after the
-fork, import cloudpickle and what the job brings.
+task. In a forked `worker`, `functions` finds what to call, `keeper` keeps what comes out, `meter` measures that,
+and `guard` undoes what it did to the process; `shared` is the memory that both see. The package imports the standard
+library and `vmrun.core.blocks` with its `columns`; only workers, after the fork, import cloudpickle and what the job
+brings.
 """

@@ -15,6 +15,8 @@ from .shared import CAPACITY
 
 #: Seconds of work in one chunk.
 TARGET = 0.04
+#: Seconds of work that are not divided any further toward the end: handing them out would take longer.
+LEAST = 0.0005
 #: A chunk has at most this many times the tasks of the largest one that was measured.
 GROWTH = 16
 #: The measured time of a task sinks by at most this factor per measurement: the first call may have imported much.
@@ -48,6 +50,7 @@ class Sizer:
         if self.seconds < 0:
             return 1
         fair = -(-waiting // (2 * max(1, workers)))
+        fair = max(fair, int(LEAST / self.seconds))
         return max(1, min(int(TARGET / self.seconds), self._largest * GROWTH, fair, CAPACITY))
 
     @property
@@ -75,7 +78,7 @@ class Work:
     def size(self, first: int, count: int) -> int:
         """Bytes of the payloads of `count` tasks from number `first` on."""
         low = first - self.block.first
-        return sum(self.block.lengths[low : low + count])
+        return self.block.size(low, count)
 
 
 class WorkQueue:
@@ -115,11 +118,9 @@ class WorkQueue:
     def take(self, tasks: int, size: int = CHUNK_BYTES) -> Work:
         """At least one and at most `tasks` of the next tasks, of no more than `size` bytes unless it is only one."""
         block = self._queue[0].block
-        left = min(tasks, block.count - self._taken)
-        count, total = 1, block.lengths[self._taken]
-        if left > 1 and sum(block.lengths[self._taken : self._taken + left]) <= size:
-            count = left
-        else:
+        count = left = min(tasks, block.count - self._taken)
+        if left > 1 and block.size(self._taken, left) > size:
+            count, total = 1, block.lengths[self._taken]
             while count < left and total + block.lengths[self._taken + count] <= size:
                 total += block.lengths[self._taken + count]
                 count += 1
@@ -142,11 +143,8 @@ class WorkQueue:
 
     def _cut(self, count: int) -> Work:
         work = self._queue[0]
-        block = work.block
-        lengths = block.lengths[self._taken : self._taken + count]
-        payload = memoryview(block.payload)[self._offset : self._offset + sum(lengths)]
-        cut = TaskBlock(block.first + self._taken, lengths, payload, block.call, block.python)
-        return Work(work.function, cut, work.attempt, work.losses)
+        part = work.block.part(self._taken, count, self._offset)
+        return Work(work.function, part, work.attempt, work.losses)
 
     def _count(self, block: TaskBlock, sign: int) -> None:
         self.tasks += sign * block.count

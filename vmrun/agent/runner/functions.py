@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from vmrun.core.blocks import PYTHON, BlockError, ResultBlock, Status, read_failure
 
@@ -22,13 +22,26 @@ from .byvalue import ByValue
 from .failures import by_exit_code, by_signal, foreign_python
 from .guard import Place
 
-#: Takes one task's payload, returns its result.
-Call = Callable[[memoryview], Any]
 #: Name under which the job's own file is imported: not `__main__`, so that its guard does not fire.
 JOB_MODULE = "__vmrun_job__"
 #: Functions that stay loaded.
 LOADED_MAX = 256
 _LENGTH = struct.Struct("<Q")
+
+
+class Call(NamedTuple):
+    """How a task is called: from its payload to its argument, from that to its result."""
+
+    load: Callable[[Any], Any]
+    apply: Callable[[Any], Any]
+
+    def __call__(self, payload: Any) -> Any:
+        return self.apply(self.load(payload))
+
+
+def as_it_is(payload: Any) -> Any:
+    """The payload, for what needs no argument or has it in another form."""
+    return payload
 
 
 class Ended(BaseException):
@@ -65,7 +78,7 @@ class Functions:
         """
         head, data = self._defined[name]
         if head["kind"] == "command":
-            return Command(head["argv"], self._tools, self._app_path, self._defaults)
+            return Call(as_it_is, Command(head["argv"], self._tools, self._app_path, self._defaults))
         if python != PYTHON and mode != "results":
             raise Ended(Status.unpicklable, foreign_python("the task's argument", python))
         function = self._loaded.get(name)
@@ -127,18 +140,12 @@ def resolve(found: Any, role: str) -> Any:
 
 
 def _caller(function: Callable[..., Any], mode: str) -> Call:
-    loads = pickle.loads
     if mode == "one":
-        return lambda payload: function(loads(payload))
+        return Call(pickle.loads, function)
     if mode == "call":
-
-        def call(payload: memoryview) -> Any:
-            positional, named = loads(payload)
-            return function(*positional, **named)
-
-        return call
+        return Call(pickle.loads, lambda arguments: function(*arguments[0], **arguments[1]))
     if mode == "results":
-        return lambda payload: function(list(read_results(str(payload, "utf-8"))))
+        return Call(lambda payload: list(read_results(str(payload, "utf-8"))), function)
     raise BlockError(f"unknown form of arguments: {mode}")
 
 
@@ -158,6 +165,10 @@ def read_results(path: str) -> Iterator[Any]:
             block = ResultBlock.decode(data)
             if block.python != PYTHON:
                 raise Ended(Status.unpicklable, foreign_python("a result", block.python))
+            plain = block.plain()
+            if plain is not None:
+                yield from plain
+                continue
             for task, status, payload in block.items():
                 if status is not Status.ok:
                     raise ValueError(f"task {task} has no result: {read_failure(payload).get('message', status.name)}")

@@ -10,13 +10,17 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import fcntl
+import functools
 import io
 import os
 import resource
 import signal
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 from . import system
 
@@ -25,7 +29,15 @@ _HIGH, _MARGIN = 960, 32
 #: A task that took less than this many nanoseconds cannot have created a file.
 FILES_FASTEST = 1000
 _TASK = b"VMRUN_TASK"
-_seek = os.lseek
+_clock = time.monotonic
+_seek, _stat, _fchdir, _umask = os.lseek, os.stat, os.fchdir, os.umask
+#: Functions by which a task may change the process, or hand on what it has; that they were called is noticed at once.
+_NOTICED = ("chdir", "fchdir", "umask", "putenv", "unsetenv", "system", "execv", "execve")
+#: A sprinting task that took less than this many seconds did nothing that has to be looked at: those that call one of
+#: the functions above, or write to `sys.stdout`, are made to last. A system call made past all these may fit in.
+SILENT = 3e-6
+#: Why a sprint is to be interrupted: enough outcomes are kept; a task did something to the process.
+FULL, RESTLESS = 1, 2
 #: Libraries that would start a thread per core in each worker; they get their share of the cores instead.
 THREADS = (
     "OMP_NUM_THREADS",
@@ -71,12 +83,19 @@ def raise_and_close(fd: int) -> int:
 class Guard:
     """Takes over the process it is made in; `out` and `err` are the files for its output, opened for appending."""
 
-    def __init__(self, place: Place, out: int, err: int) -> None:
+    def __init__(self, place: Place, out: int, err: int, done: Callable[[], int]) -> None:
+        """`done` tells how many rows are complete while tasks sprint."""
         self._place = place
+        self._files = place.output
+        #: Not 0: the worker should look at what it has.
+        self.unrest = [0]
+        #: The number of the task in row 0 while tasks sprint, else -1. They are not announced one by one.
+        self.sprint = -1
+        self._done = done
         self._null = raise_and_close(os.open(os.devnull, os.O_RDWR))
         self._out, self._err = raise_and_close(out), raise_and_close(err)
         self.settle()
-        self._stdout, self._stderr = _stream(1), _stream(2)
+        self._stdout, self._stderr = self._stream(1), self._stream(2)
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  lives as long as the process
         self._install_streams()
         faulthandler.enable(self._err, all_threads=False)
@@ -89,6 +108,29 @@ class Guard:
         self._environ = os.environ
         self._take_environment()
         os.fchdir(self._home)
+        for name in _NOTICED:
+            setattr(os, name, self._noticed(getattr(os, name)))
+        # Programs that are started get the environment of C.
+        os.register_at_fork(before=self._notice)
+        for name in ("_fork_exec", "_posixsubprocess_fork_exec"):
+            if hasattr(subprocess, name):
+                setattr(subprocess, name, self._noticed(getattr(subprocess, name)))
+
+    def _noticed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, which is known to have been called whenever it was."""
+        notice = self._notice
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            notice()
+            return function(*args, **kwargs)
+
+        return call
+
+    def _stream(self, fd: int) -> TextIO:
+        """Text that is written through at once: nothing is lost in a crash, nothing of one task appears in the next."""
+        raw: Any = _Raw(fd, self._notice)
+        return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
 
     def complain(self, text: str) -> None:
         """Write to the worker's stderr, whatever became of the streams."""
@@ -113,12 +155,18 @@ class Guard:
         self._tell = self._slot.set
         # The mapping behind os.environ is compared after each task, which takes a fraction of going through os.environ.
         self._variables: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]  # noqa: SLF001
+        self._variables[_TASK] = _Current(self.number)
         self._saved = dict(self._variables)
 
     def announce(self, task: int) -> None:
         """Tell task `task` its number."""
-        self._variables[_TASK] = self._saved[_TASK] = text = b"%d" % task
-        self._tell(text)
+        self._tell(b"%d" % task)
+
+    def number(self) -> bytes:
+        """The number of the running task, as text; it is in the environment of C from then on."""
+        if self.sprint >= 0:
+            self.announce(self.sprint + self._done())
+        return self._slot.get()
 
     def moved(self, ends: tuple[int, int]) -> bool:
         """Whether descriptors 1 and 2 are anything else than our files, ending at `ends`."""
@@ -136,15 +184,35 @@ class Guard:
             os.dup2(high, low)
         return os.lseek(self._out, 0, os.SEEK_END), os.lseek(self._err, 0, os.SEEK_END)
 
-    def repair(self) -> None:
-        """Undo what a task did to the process. Raises OSError when the process is beyond repair."""
-        os.fchdir(self._home)
-        os.umask(self._mask)
+    def stirred(self, ends: tuple[int, int]) -> bool:
+        """Whether a sprinting task did something: wrote to output (it ended at `ends` before) or files, or more."""
+        return self.unrest[0] != 0 or self.moved(ends) or self.wrote_files()
+
+    def _notice(self) -> None:
+        """A task does something to the process; if it sprints, it lasts long enough to be looked at."""
+        self.unrest[0] = RESTLESS
+        if self.sprint >= 0:
+            self.number()
+            end = _clock() + SILENT
+            while _clock() < end:
+                pass
+
+    def repair(self) -> bool:
+        """Undo what a task did to the process; whether that was more than to change directory or umask.
+
+        Raises OSError when the process is beyond repair.
+        """
+        _fchdir(self._home)
+        _umask(self._mask)
+        changed = False
         if self._variables != self._saved or os.environ is not self._environ:
             self._restore_environment()
+            changed = True
         out, err = self._stdout, self._stderr
         if sys.stdout is not out or sys.stderr is not err or out.closed or err.closed:
             self._restore_streams()
+            changed = True
+        return changed
 
     def _restore_environment(self) -> None:
         os.environ = self._environ  # noqa: B003  the very mapping that a task replaced
@@ -153,13 +221,14 @@ class Guard:
         for name, value in self._saved.items():
             if self._variables.get(name) != value:
                 os.environ[os.fsdecode(name)] = os.fsdecode(value)
+        self._variables[_TASK] = self._saved[_TASK]
         self._slot.install()
 
     def _restore_streams(self) -> None:
         if self._stdout.closed:
-            self._stdout = _stream(1)
+            self._stdout = self._stream(1)
         if self._stderr.closed:
-            self._stderr = _stream(2)
+            self._stderr = self._stream(2)
         self._install_streams()
 
     def _install_streams(self) -> None:
@@ -170,7 +239,7 @@ class Guard:
     def wrote_files(self) -> bool:
         """Whether something changed in the output directory since it was fresh."""
         try:
-            return os.stat(self._place.output).st_mtime != 0
+            return _stat(self._files).st_mtime != 0
         except OSError:
             return True
 
@@ -217,7 +286,30 @@ def _open_references() -> int:
         return -1
 
 
-def _stream(fd: int) -> TextIO:
-    """Text that is written through at once: nothing is lost in a crash, nothing of one task appears in the next."""
-    raw: Any = io.FileIO(fd, "w", closefd=False)
-    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
+class _Raw(io.FileIO):
+    """A descriptor for output; that something was written is known at once."""
+
+    def __init__(self, fd: int, notice: Callable[[], None]) -> None:
+        super().__init__(fd, "w", closefd=False)
+        self._notice = notice
+
+    def write(self, data: Any) -> int:
+        self._notice()
+        return super().write(data)
+
+
+class _Current(bytes):
+    """The running task's number, as a value of `os.environ` and of `os.environb` that need not be set for each task."""
+
+    _number: Callable[[], bytes]
+
+    def __new__(cls, number: Callable[[], bytes]) -> Self:
+        self = super().__new__(cls)
+        self._number = number
+        return self
+
+    def __bytes__(self) -> bytes:
+        return self._number()
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return self._number().decode(encoding, errors)

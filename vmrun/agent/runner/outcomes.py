@@ -12,10 +12,10 @@ import signal
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from vmrun.core.blocks import ResultBlock, Status, TaskBlock, failure
+from vmrun.core.blocks import ResultBlock, Status, failure
 
 from . import failures
 from .chunks import Sizer, Work, WorkQueue
@@ -204,7 +204,7 @@ class Outcomes:
     def _again(self, work: Work, task: int, *, lost: bool = False) -> None:
         """Queue one task for another attempt, without keeping its neighbours' arguments."""
         block = work.block.slice(task, 1)
-        alone = TaskBlock(task, block.lengths, bytes(block.payload), block.call, block.python)
+        alone = replace(block, payload=bytes(block.payload))
         self.queue.add(Work(work.function, alone, work.attempt + 1, work.losses + lost))
 
     def _report_part(self, work: Work, block: ResultBlock, first: int, end: int) -> None:

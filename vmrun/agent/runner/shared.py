@@ -8,9 +8,12 @@ exactly which task was running: number `BASE + DONE`, since `BEGUN`, unless `BEG
 from __future__ import annotations
 
 import mmap
+import struct
 from array import array
+from typing import Any, Literal
 
 from vmrun.core.blocks import ResultBlock
+from vmrun.core.columns import is_zero
 
 #: Rows: tasks of one chunk at most.
 CAPACITY = 16 * 1024
@@ -30,56 +33,117 @@ CHUNK = 3
 STOP = 4
 #: Entries of `moves` that are complete.
 MOVES = 5
+#: Not 0: the rows are of tasks that followed on each other at once. Those from `DONE` on are complete as far as `ended`
+#: is not 0; the running task began when the last one ended.
+SPRINT = 6
+#: Of such rows: when the first began, and what to add to get seconds since the epoch. In `reals_of_words`.
+BEGAN, EPOCH = 7, 8
 _WORDS = 4096
 #: Numbers per entry of `moves`: task, end of its stdout, end of its stderr.
 MOVE = 3
 
 
+#: Columns with a number per task, and the type of that.
+_COLUMNS: dict[str, Literal["Q", "q", "d", "f", "I", "B"]] = {
+    "lengths": "Q",
+    "values": "q",
+    "started": "d",
+    "seconds": "f",
+    "cpu": "f",
+    "peak": "I",
+    "load": "f",
+    "keep": "f",
+    "ended": "d",
+    "forms": "B",
+    "status": "B",
+}
+#: Those that tasks which follow on each other at once do not fill.
+_OF_WALKS = ("started", "seconds", "cpu", "peak", "load", "keep")
+
+
 class Shared:
-    """One worker's shared memory; made before the fork, seen by both."""
+    """One worker's shared memory; made before the fork, seen by both.
+
+    `values` is also there as `reals`, which takes floats. All columns but `started` and `seconds` are zero in rows that
+    are not complete, so that only what is not zero need be written. A row has either these two or `ended`.
+    """
+
+    lengths: memoryview
+    values: memoryview
+    started: memoryview[float]
+    ended: memoryview[float]
+    seconds: memoryview[float]
+    cpu: memoryview[float]
+    peak: memoryview
+    load: memoryview[float]
+    keep: memoryview[float]
+    forms: memoryview
+    status: memoryview
 
     def __init__(self) -> None:
-        sizes = (_WORDS, CAPACITY * 8, CAPACITY * 8, CAPACITY * 4, CAPACITY, CAPACITY * MOVE * 8, _PAYLOAD_SIZE)
+        size_of_all = CAPACITY * sum(map(struct.calcsize, _COLUMNS.values()))
+        moves = CAPACITY * MOVE * 8
         #: As a file it ends with the payload area, so that a pickler can write into it directly.
-        self.memory = mmap.mmap(-1, sum(sizes))
+        self.memory = mmap.mmap(-1, _WORDS + size_of_all + moves + _PAYLOAD_SIZE)
         whole = memoryview(self.memory)
-        parts = []
-        start = 0
-        for size in sizes:
-            parts.append(whole[start : start + size])
+        self.words = whole[:_WORDS].cast("q")
+        start = _WORDS
+        self._clean: list[tuple[memoryview, int]] = []
+        for name, code in _COLUMNS.items():
+            size = CAPACITY * struct.calcsize(code)
+            part = whole[start : start + size]
+            setattr(self, name, part.cast(code))
+            if name == "values":
+                self.reals = part.cast("d")
+            if name not in ("started", "seconds"):
+                self._clean.append((part, size // CAPACITY))
             start += size
+        self.moves = whole[start : start + moves].cast("q")
+        #: The words as floats.
+        self.reals_of_words = whole[:_WORDS].cast("d")
         #: Where the payload area begins.
-        self.origin = start - _PAYLOAD_SIZE
-        self.words = parts[0].cast("q")
-        self.lengths = parts[1].cast("Q")
-        self.started = parts[2].cast("d")
-        self.seconds = parts[3].cast("f")
-        self.status = parts[4]
-        self.moves = parts[5].cast("q")
-        self.payload = parts[6]
+        self.origin = start + moves
+        self.payload = whole[self.origin :]
 
     def restart(self, first: int, chunk: int) -> None:
         """No rows; the next one is for task `first` of chunk number `chunk`. For the worker only."""
         words = self.words
         words[BEGUN] = 0
+        # One more than are complete: a task may have died on its way into the next one.
+        used = min(self.done() + 1, CAPACITY)
         words[DONE] = 0
         words[MOVES] = 0
+        words[SPRINT] = 0
         words[BASE] = first
         words[CHUNK] = chunk
+        for part, size in self._clean:
+            part[: used * size] = bytes(used * size)
         self.memory.seek(self.origin)
 
     def results(self) -> ResultBlock:
         """The complete rows, as a block; its payload is a view into this memory, its facts are empty."""
-        count = self.words[DONE]
-        lengths = array("Q", self.lengths[:count].tobytes())
-        return ResultBlock(
-            first=self.words[BASE],
-            status=bytes(self.status[:count]),
-            lengths=lengths,
-            payload=self.payload[: sum(lengths)],
-            started=array("d", self.started[:count].tobytes()),
-            seconds=array("f", self.seconds[:count].tobytes()),
-        )
+        count, sprint = self.done(), bool(self.words[SPRINT])
+        status, forms = bytes(self.status[:count]), bytes(self.forms[:count])
+        absent = _OF_WALKS if sprint else ("ended",)
+        columns: dict[str, Any] = {
+            name: array(code) if name in absent else array(code, getattr(self, name)[:count].tobytes())
+            for name, code in _COLUMNS.items()
+            if name not in ("status", "forms")
+        }
+        # Where results are plain numbers, this saves a look at each.
+        size = 0 if is_zero(columns["lengths"].tobytes()) else sum(columns["lengths"])
+        block = ResultBlock(self.words[BASE], status, payload=self.payload[:size], forms=forms, **columns)
+        if sprint:
+            block.began, block.epoch = self.reals_of_words[BEGAN], self.reals_of_words[EPOCH]
+        return block
+
+    def done(self) -> int:
+        """The number of complete rows."""
+        count, words = self.words[DONE], self.words
+        if words[SPRINT]:
+            while count < CAPACITY and self.ended[count]:
+                count += 1
+        return count
 
     def moved(self) -> bytes:
         """The complete entries of `moves`."""
@@ -90,4 +154,7 @@ class Shared:
 
         Two equal answers, some milliseconds apart, mean that the worker was in that one task all the time between.
         """
-        return self.words[BASE] + self.words[DONE], self.words[BEGUN]
+        done, begun = self.done(), self.words[BEGUN]
+        if begun and done > self.words[DONE]:
+            begun = int(self.ended[done - 1] * 1e9)
+        return self.words[BASE] + done, begun

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from vmrun.core.blocks import Status, TaskBlock
+from vmrun.core.blocks import Status
 
 from . import system
 from .chunks import Work
@@ -118,8 +118,7 @@ class Slot:
         block = work.block
         self.chunks.append(Chunk(self.sent, work, block.first, work.end))
         head = {"chunk": self.sent, "function": work.function, "attempt": work.attempt}
-        start = TaskBlock(block.first, block.lengths, b"", block.call, block.python).encode()
-        self.writer.push(Kind.chunk, head, start, block.payload)
+        self.writer.push(Kind.chunk, head, block.start(), block.payload)
 
     def current(self) -> Chunk | None:
         """The chunk that the worker is in, or will begin next, as far as its reports tell."""
@@ -200,7 +199,7 @@ def _become_worker(
         # A crash with hundreds of gigabytes in memory must not write them to disk first.
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         _volunteer()
-        guard = Guard(place, out, err)
+        guard = Guard(place, out, err, shared.done)
         fd = raise_and_close(channel.detach())
         Worker(socket.socket(fileno=fd), shared, place, guard, config.app_path).serve()
     except BaseException:  # noqa: BLE001  nothing may get past here into the runner's own loop

@@ -79,3 +79,7 @@ class EnvironmentSlot:
         """Change the value, of at most 20 bytes."""
         text = value + b"\0"
         self._view[self._start : self._start + len(text)] = text
+
+    def get(self) -> bytes:
+        """The value."""
+        return self._buffer.value[self._start :]

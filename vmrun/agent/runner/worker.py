@@ -1,43 +1,45 @@
 """A worker: one forked process that calls the user's function, task by task.
 
 It runs chunks that the runner sends, keeps outcomes in the shared memory and sends them every `FLUSH` seconds, or when
-they are many bytes, or when the chunk ends. The path of a task that does nothing is kept to about 3 µs, of which the
-repairs of the process are less than 2 µs.
+they are many bytes, or when the chunk ends. After each task the process is held against what the task did to it,
+which takes some 3 µs. Functions whose tasks take microseconds, and were seen to leave the process alone, sprint: the
+process is looked at once for up to `SPRINT_TASKS` tasks, or after the one that changed something.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
-import resource
 import socket
-import sys
 import time
 import traceback
-from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NoReturn
 
-from vmrun.core.blocks import ResultBlock, Status, TaskBlock
+from vmrun.core.blocks import Form, TaskBlock
+from vmrun.core.columns import is_zero
 
-from . import failures, frames
+from . import frames
 from .byvalue import ByValue
 from .frames import Kind
-from .functions import JOB_MODULE, Call, Ended, Functions
-from .guard import FILES_FASTEST, Guard, Place
-from .shared import BASE, BEGUN, DONE, MOVE, MOVES, PAYLOAD_FLUSH, PAYLOAD_LARGE, STOP, Shared
+from .functions import JOB_MODULE, Call, Functions, as_it_is
+from .guard import FILES_FASTEST, RESTLESS, SILENT, Guard, Place
+from .keeper import LARGE, Keeper
+from .meter import MEASURED, Meter
+from .shared import BEGAN, BEGUN, DONE, EPOCH, MOVE, MOVES, PAYLOAD_FLUSH, SPRINT, STOP, Shared
 
 #: Seconds after which outcomes are sent though the chunk goes on.
 FLUSH = 0.03
 #: Exit code of a worker that found its own descriptors or state damaged; no task is blamed for it.
 RETIRED = 120
-#: In place of a status: the result went into a file.
-_LARGE = -1
-_NONE = pickle.dumps(None, 5)
+#: Tasks of a sprint at most, and seconds after which it ends.
+SPRINT_TASKS, SPRINT_TIME = 256, 0.001
+#: After a chunk of at least so many tasks, each of which took so many nanoseconds on average, the next ones may sprint.
+_TRIED, _QUICK = 16, 20_000
 _SECOND = 1_000_000_000
-#: Bytes before the pickle in the file of a large result: header and columns, padded.
-_ROOM = 1024
+#: Integers from minus this up to this fit in 64 bits; and what they are in the column of forms.
+_INTEGER, _AS_INTEGER = 1 << 63, int(Form.integer)
 
 
 @dataclass(slots=True)
@@ -45,43 +47,46 @@ class Running:
     """The chunk at hand."""
 
     number: int
+    function: str
     block: TaskBlock
-    payload: memoryview
     attempt: int
     #: Add to monotonic seconds to get seconds since the epoch.
     epoch: float
+    #: Number of the next task.
+    next: int
 
 
 class Worker:
     """Everything that runs in a worker process."""
 
     def __init__(self, channel: socket.socket, shared: Shared, place: Place, guard: Guard, app_path: str) -> None:
-        import cloudpickle
-
         self._channel = channel
         self._shared = shared
         self._place = place
         self._guard = guard
-        self._by_value = ByValue(place.code_path, place.job, JOB_MODULE)
-        self._functions = Functions(place, app_path, self._by_value, guard.defaults)
-        self._dumps: Callable[[Any], bytes] = cloudpickle.dumps
-        self._make_pickler: Any = cloudpickle.Pickler
-        self._pickler: Any = cloudpickle.Pickler(shared.memory, protocol=5)
-        # Past cloudpickle's own `dump`, which only rewords an error, at twice the time for a small result. The class is
-        # named because without it Python 3.12 and later crash.
-        self._dump: Callable[[Any], None] = pickle.Pickler.dump.__get__(self._pickler, self._make_pickler)
-        self._spilled = ("", 0)
+        by_value = ByValue(place.code_path, place.job, JOB_MODULE)
+        self._functions = Functions(place, app_path, by_value, guard.defaults)
+        self._keeper = Keeper(shared, by_value, os.path.join(place.directory, "spool"), guard.unrest, self._leave)
+        self._meter = Meter(shared, guard)
         self._ends = (0, 0)
-        #: Bytes of the outcomes whose rows are complete.
-        self._used = 0
         self._flushed = 0
-        self._usage = 0.0
+        #: Whether a function's tasks may sprint; not in here: too few were seen.
+        self._sprinters: dict[str, bool] = {}
         self._forked = False
         os.register_at_fork(after_in_child=self._in_child)
 
     def _in_child(self) -> None:
         self._forked = True
         self._channel.close()
+        # Where nobody asks after each task whether this is still the worker, the next thing that is done must fail.
+        self._shared.ended.release()
+        self._shared.forms.release()
+
+    def _leave(self, error: BaseException | None) -> None:
+        """A child that user code forked has no business in here, whatever it returned or raised to get here."""
+        if self._forked:
+            code = error.code if isinstance(error, SystemExit) else int(error is not None)
+            os._exit(code if isinstance(code, int) else int(code is not None))
 
     def serve(self) -> NoReturn:
         """Run chunks until the runner is gone."""
@@ -96,152 +101,205 @@ class Worker:
         except EOFError:
             os._exit(0)
         except BaseException:  # noqa: BLE001  the process's outermost frame
+            self._leave(None)
             self._shared.words[BEGUN] = 0
             self._guard.complain(traceback.format_exc())
             os._exit(RETIRED)
 
     def _work(self, head: dict[str, Any], block: TaskBlock) -> None:
         epoch = time.time() - time.monotonic()  # noqa: TID251  a worker has no one to hand it a clock
-        running = Running(head["chunk"], block, memoryview(block.payload), head["attempt"], epoch)
+        running = Running(head["chunk"], head["function"], block, head["attempt"], epoch, block.first)
         self._shared.restart(block.first, running.number)
-        self._used = 0
         self._ends = self._guard.settle()
-        self._guard.forget_peak()
-        self._usage = _cpu_seconds()
         self._flushed = time.monotonic_ns()
         if self._shared.words[STOP] < running.number:
-            self._run(running, self._caller(head["function"], block))
+            self._run(running, self._call(running))
         self._send(running, final=True)
 
-    def _caller(self, function: str, block: TaskBlock) -> Call:
+    def _call(self, running: Running) -> Call:
         """How to call the function; one that cannot be loaded fails each of its tasks."""
+        block = running.block
         # A crash in here is the first task's.
         self._guard.announce(block.first)
         self._shared.words[BEGUN] = time.monotonic_ns()
         try:
-            return self._functions.call(function, block.call, block.python)
+            return self._functions.call(running.function, block.call, block.python)
         except BaseException as error:  # noqa: BLE001  the user's own imports run here
-            self._leave_if_forked(error)
+            self._leave(error)
             problem, trace = error, error.__traceback__
 
-            def fail(payload: memoryview) -> NoReturn:
-                del payload
+            def fail(argument: Any) -> NoReturn:
+                del argument
                 raise problem.with_traceback(trace)
 
-            return fail
+            return Call(as_it_is, fail)
 
     def _run(self, running: Running, call: Call) -> None:
         """Call the tasks one after the other, until the chunk ends or is stopped."""
-        words, clock = self._shared.words, time.monotonic_ns
-        guard, keep, record = self._guard, self._keep, self._recorder(running)
-        announce, moved, repair = guard.announce, guard.moved, guard.repair
-        chunk, payload, number, end = running.number, running.payload, running.block.first, 0
+        numbers = running.block.numbers
+        items: Iterator[Any] = _payloads(running.block) if numbers is None else iter(numbers)
+        load = call.load if numbers is None else as_it_is
+        if self._sprinters.get(running.function):
+            while self._sprint(running, call.apply if load is as_it_is else call, items):
+                pass
+        self._walk(running, Call(load, call.apply), items)
+
+    # --- task by task ---
+
+    def _walk(self, running: Running, call: Call, items: Iterator[Any]) -> None:
+        """Call the tasks with a look at the process after each of them."""
+        words, clock, cpu = self._shared.words, time.monotonic_ns, time.process_time
+        guard, keep, failed, record = self._guard, self._keeper.keep, self._keeper.failed, self._recorder(running)
+        chunk, number, (load, apply) = running.number, running.next, call
+        first, start, clean = number, clock(), True
         deadline = self._flushed + int(FLUSH * _SECOND)
-        for length in running.block.lengths:
+        for item in items:
             if words[STOP] >= chunk:
                 break
-            start, end = end, end + length
-            announce(number)
-            words[BEGUN] = begun = clock()
+            guard.announce(number)
+            row, spent = words[DONE], cpu()
+            words[BEGUN] = begun = loaded = clock()
             try:
-                value = call(payload[start:end])
+                argument = load(item)
+                loaded = clock()
+                value = apply(argument)
             except BaseException as error:  # noqa: BLE001  whatever the user's code raises is its outcome
                 ended = clock()
-                status = self._failed(error)
+                status = failed(row, error)
             else:
                 ended = clock()
-                status = keep(value)
-                value = None
-            used = record(status, begun, ended)
-            if moved(self._ends):
-                self._wrote(number)
-            if ended - begun > FILES_FASTEST and guard.wrote_files():
-                self._left_files(number, running.attempt)
-            repair()
-            if status == _LARGE or ended > deadline or used > PAYLOAD_FLUSH:
-                self._send(running)
-                if status == _LARGE:
-                    self._send_large(running, number, begun, ended)
+                if self._forked:
+                    self._leave(None)
+                status = keep(row, value)
+            argument = value = None
+            used = record(row, status, (begun, loaded, ended), spent)
+            clean = not self._left_traces(running, number, ended - begun) and clean
+            if status == LARGE or ended > deadline or used > PAYLOAD_FLUSH:
+                self._send(running, large=row if status == LARGE else None)
                 deadline = self._flushed + int(FLUSH * _SECOND)
             number += 1
+        self._judge(running.function, number - first, clock() - start, clean=clean)
 
-    def _failed(self, error: BaseException) -> int:
-        """Keep a failure as the task's outcome."""
-        self._leave_if_forked(error)
-        if isinstance(error, Ended):
-            status, document = error.status, error.payload
-        else:
-            status, document = failures.describe(error, self._dumps)
-        self._shared.memory.write(document)
-        return status
+    def _left_traces(self, running: Running, number: int, took: int) -> bool:
+        """Note what the task wrote, undo what it changed; whether there was anything."""
+        guard, found = self._guard, False
+        if guard.moved(self._ends):
+            self._wrote(number)
+            found = True
+        if took > FILES_FASTEST and guard.wrote_files():
+            self._left_files(number, running.attempt)
+            found = True
+        return guard.repair() or found
 
-    def _leave_if_forked(self, error: BaseException) -> None:
-        """A child that user code forked has no business in here, whatever it raised to get here."""
-        if self._forked:
-            code = error.code if isinstance(error, SystemExit) else 1
-            os._exit(code if isinstance(code, int) else int(code is not None))
-
-    def _keep(self, value: Any) -> int:
-        """Pickle a result into the shared memory, or into a file if it is large; the status."""
-        memory = self._shared.memory
-        if self._forked:
-            os._exit(0)
-        if value is None:
-            memory.write(_NONE)
-            return 0
-        if len(sys.modules) != self._by_value.count:
-            self._by_value.scan()
-        start = memory.tell()
-        try:
-            self._dump(value)
-        except BaseException as error:  # noqa: BLE001  the value's own code runs in here
-            memory.seek(start)
-            return self._keep_otherwise(value, error)
-        finally:
-            self._pickler.clear_memo()
-            if self._pickler.globals_ref:
-                self._pickler.globals_ref.clear()
-        if memory.tell() - start > PAYLOAD_LARGE:
-            memory.seek(start)
-            return self._keep_otherwise(value, ValueError())
-        return 0
-
-    def _keep_otherwise(self, value: Any, error: BaseException) -> int:
-        """Into a file, if all that is wrong is the size (the memory answers that with a ValueError)."""
-        self._leave_if_forked(error)
-        if isinstance(error, ValueError):
-            try:
-                self._spill(value)
-                return _LARGE
-            except BaseException as second:  # noqa: BLE001  as above
-                error = second
-        self._shared.memory.write(failures.unpicklable(value, error, self._dumps))
-        return Status.unpicklable
-
-    def _recorder(self, running: Running) -> Callable[[int, int, int], int]:
+    def _recorder(self, running: Running) -> Callable[[int, int, tuple[int, int, int], float], int]:
         """Returns what completes a task's row and answers with the bytes of all outcomes that are kept.
 
         A closure, because looking everything up again for each task would cost a third of the time.
         """
-        shared = self._shared
-        words, tell, origin = shared.words, shared.memory.tell, shared.origin
-        lengths, started, seconds, statuses = shared.lengths, shared.started, shared.seconds, shared.status
-        epoch = running.epoch
+        shared, measure, clock = self._shared, self._meter.measure, time.monotonic_ns
+        words, started, seconds, statuses = shared.words, shared.started, shared.seconds, shared.status
+        tell, origin, epoch = shared.memory.tell, shared.origin, running.epoch
 
-        def record(status: int, begun: int, ended: int) -> int:
-            used = tell() - origin
-            if status != _LARGE:
-                row = words[DONE]
-                lengths[row] = used - self._used
-                started[row] = epoch + begun / _SECOND
-                seconds[row] = (ended - begun) / _SECOND
+        def record(row: int, status: int, times: tuple[int, int, int], spent: float) -> int:
+            begun, loaded, ended = times
+            started[row] = epoch + begun / _SECOND
+            seconds[row] = (ended - begun) / _SECOND
+            if ended - begun > MEASURED:
+                measure(row, spent, loaded - begun, clock() - ended)
+            if status != LARGE:
                 statuses[row] = status
-                self._used = used
                 words[BEGUN] = 0
                 words[DONE] = row + 1
-            return used
+            return tell() - origin
 
         return record
+
+    def _judge(self, function: str, count: int, took: int, *, clean: bool) -> None:
+        """Learn from tasks whether the next ones of their function may sprint."""
+        unrest = self._guard.unrest
+        if clean and unrest[0] != RESTLESS and count >= _TRIED and took < count * _QUICK:
+            self._sprinters.setdefault(function, True)
+        unrest[0] = 0
+
+    # --- many at once ---
+
+    def _sprint(self, running: Running, call: Call | Callable[[Any], Any], items: Iterator[Any]) -> bool:
+        """Call up to SPRINT_TASKS tasks with one look at the process after them; whether to go on like that."""
+        shared, guard, clock = self._shared, self._guard, time.monotonic
+        ends, forms, values, unrest = shared.ended, shared.forms, shared.values, guard.unrest
+        keep, failed = self._keeper.keep, self._keeper.failed
+        if shared.words[STOP] >= running.number:
+            return False
+        begun = ended = self._start_sprint(running)
+        limit, status, row = begun + SPRINT_TIME, 0, shared.words[DONE]
+        for row, item in enumerate(islice(items, SPRINT_TASKS), row):  # noqa: B020  from where it is on
+            try:
+                value = call(item)
+            except BaseException as error:  # noqa: BLE001  whatever the user's code raises is its outcome
+                shared.status[row] = failed(row, error)
+                ends[row] = ended = clock()
+                break
+            # In a child that the task forked, the first of these that is met fails.
+            if value is None:
+                ends[row] = ended = clock()
+            elif type(value) is int and -_INTEGER <= value < _INTEGER:
+                forms[row] = _AS_INTEGER
+                values[row] = value
+                ends[row] = ended = clock()
+            else:
+                forms[row] = 0
+                status = keep(row, value)
+                value, ended = None, clock()
+                if status == LARGE:
+                    shared.started[row], shared.seconds[row] = running.epoch + begun, ended - begun
+                    break
+                shared.status[row], ends[row] = status, ended
+                if unrest[0]:
+                    break
+            if ended - begun > SILENT:
+                if ended > limit or guard.stirred(self._ends):
+                    break
+                ended = clock()
+            begun = ended
+        shared.words[DONE] = row + (ends[row] != 0)
+        return self._end_sprint(running, ended - limit + SPRINT_TIME, large=status == LARGE)
+
+    def _start_sprint(self, running: Running) -> float:
+        """Prepare the shared memory; monotonic seconds."""
+        shared, words = self._shared, self._shared.words
+        self._guard.announce(running.next)
+        self._guard.sprint = running.next - words[DONE]
+        begun = time.monotonic()
+        if not words[SPRINT]:
+            shared.reals_of_words[BEGAN], shared.reals_of_words[EPOCH] = begun, running.epoch
+            words[SPRINT] = 1
+        words[BEGUN] = int(begun * _SECOND)
+        return begun
+
+    def _end_sprint(self, running: Running, took: float, *, large: bool) -> bool:
+        """Look at the process; whether to go on sprinting."""
+        words, function, guard = self._shared.words, running.function, self._guard
+        done = words[DONE]
+        count = done + large + guard.sprint - running.next
+        running.next += count
+        if not large:
+            words[BEGUN] = 0
+        guard.sprint = -1
+        if self._left_traces(running, running.next - 1, FILES_FASTEST + 1) or guard.unrest[0] == RESTLESS:
+            # Never again: what one of its tasks does may be noticed a task too late.
+            self._sprinters[function] = False
+        elif took * _SECOND > max(count, 1) * _QUICK:
+            del self._sprinters[function]
+        guard.unrest[0] = 0
+        more = running.next < running.block.first + running.block.count
+        go_on = more and self._sprinters.get(function, False)
+        late = time.monotonic_ns() - self._flushed > FLUSH * _SECOND or self._keeper.used > PAYLOAD_FLUSH
+        # Rows of sprints and others do not mix.
+        if large or late or (more and not go_on):
+            self._send(running, large=done if large else None)
+        return go_on
+
+    # --- to the runner ---
 
     def _wrote(self, number: int) -> None:
         """Note where the task's output ends."""
@@ -257,71 +315,44 @@ class Worker:
         if path:
             frames.send(self._channel, Kind.files, {"task": number, "attempt": attempt, "path": path})
 
-    def _send(self, running: Running, *, final: bool = False) -> None:
-        """Send all outcomes that are kept; `final` says that no more of this chunk will come."""
-        shared = self._shared
+    def _send(self, running: Running, *, final: bool = False, large: int | None = None) -> None:
+        """Send all outcomes that are kept, and the one in a file, of row `large`, after them.
+
+        `final` says that no more of this chunk will come.
+        """
+        shared, facts = self._shared, self._facts(running)
+        file = ("", 0) if large is None else self._keeper.large(large, facts)
         shared.words[BEGUN] = 0
         block = shared.results()
-        block.facts = self._facts(running)
+        block.facts = facts
         moves = shared.moved()
         now = time.monotonic_ns()
         head = {
             "chunk": running.number,
             "first": block.first,
             "count": block.count,
-            "failed": any(block.status),
+            "failed": not is_zero(block.status),
             "seconds": (now - self._flushed) / _SECOND,
             "moves": len(moves),
             "final": final,
         }
         frames.send(self._channel, Kind.results, head, moves, block.encode())
-        shared.restart(block.first + block.count, running.number)
-        self._used = 0
+        after = block.first + block.count
+        if large is not None:
+            path, size = file
+            where = {"task": after, "path": path, "size": size}
+            frames.send(self._channel, Kind.large, {"chunk": running.number, "attempt": running.attempt, **where})
+            after += 1
+        shared.restart(after, running.number)
         self._flushed = time.monotonic_ns()
 
     def _facts(self, running: Running) -> dict[str, Any]:
         """What the tasks of a block share."""
-        before, self._usage = self._usage, _cpu_seconds()
-        own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-        return {
-            "worker": self._place.slot,
-            "pid": os.getpid(),
-            "attempt": running.attempt,
-            "cpu_seconds": round(self._usage - before, 6),
-            "peak_bytes": max(own.ru_maxrss, children.ru_maxrss) * 1024,
-        }
-
-    def _spill(self, value: Any) -> None:
-        """Pickle a result into a file, behind room for the columns of its block."""
-        number = self._shared.words[BASE] + self._shared.words[DONE]
-        path = os.path.join(self._place.directory, "spool", f"{number}-{self._place.serial}.result")
-        try:
-            with open(path, "wb", buffering=1024 * 1024) as file:
-                file.write(bytes(_ROOM))
-                self._make_pickler(file, protocol=5).dump(value)
-                self._spilled = path, file.tell() - _ROOM
-        except BaseException:
-            os.unlink(path)
-            raise
-
-    def _send_large(self, running: Running, number: int, begun: int, ended: int) -> None:
-        """Complete the file of a large result and tell the runner of it."""
-        path, size = self._spilled
-        started = array("d", [running.epoch + begun / _SECOND])
-        seconds = array("f", [(ended - begun) / _SECOND])
-        facts = self._facts(running)
-        block = ResultBlock(number, b"\0", array("Q", [size]), b"", started, seconds, facts=facts)
-        start = block.encode()
-        block.facts["pad"] = "." * (_ROOM - len(start) - len(',"pad":""'))
-        with open(path, "r+b") as file:
-            file.write(block.encode())
-        head = {"chunk": running.number, "task": number, "path": path, "size": _ROOM + size, "attempt": running.attempt}
-        frames.send(self._channel, Kind.large, head)
-        self._shared.restart(number + 1, running.number)
-        self._used = 0
-        self._flushed = time.monotonic_ns()
+        return {"worker": self._place.slot, "attempt": running.attempt, **self._meter.facts()}
 
 
-def _cpu_seconds() -> float:
-    usages = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+def _payloads(block: TaskBlock) -> Iterator[memoryview]:
+    payload, end = memoryview(block.payload), 0
+    for length in block.lengths:
+        start, end = end, end + length
+        yield payload[start:end]

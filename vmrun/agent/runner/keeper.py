@@ -1,0 +1,163 @@
+"""What becomes of a task's value or exception: a row in the shared memory, or a file for a large result."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+from vmrun.core.blocks import Form, ResultBlock, Status
+
+from . import failures
+from .byvalue import ByValue
+from .functions import Ended
+from .guard import FULL
+from .shared import BASE, PAYLOAD_FLUSH, PAYLOAD_LARGE, Shared
+
+#: In place of a status: the result went into a file.
+LARGE = -1
+#: Bytes before the pickle in the file of a large result: header and columns, padded.
+ROOM = 1024
+
+
+class Keeper:
+    """Keeps outcomes. Where user code has run, `leave` is called first: in a child that it forked, it never returns.
+
+    `unrest[0]` is set when there is enough to be sent.
+    """
+
+    def __init__(
+        self,
+        shared: Shared,
+        by_value: ByValue,
+        spool: str,
+        unrest: list[int],
+        leave: Callable[[BaseException | None], None],
+    ) -> None:
+        import cloudpickle
+
+        self._shared = shared
+        self._by_value = by_value
+        self._spool = spool
+        self._unrest = unrest
+        self._leave = leave
+        self._dumps: Callable[[Any], bytes] = cloudpickle.dumps
+        self._make_pickler: Any = cloudpickle.Pickler
+        self._pickler: Any = cloudpickle.Pickler(shared.memory, protocol=5)
+        # Past cloudpickle's own `dump`, which only rewords an error, at twice the time for a small result. The class is
+        # named because without it Python 3.12 and later crash.
+        self._dump: Callable[[Any], None] = pickle.Pickler.dump.__get__(self._pickler, self._make_pickler)
+        self._spilled = ("", 0)
+
+    @property
+    def used(self) -> int:
+        """Bytes of the payload area that are taken."""
+        return self._shared.memory.tell() - self._shared.origin
+
+    def keep(self, row: int, value: Any) -> int:
+        """Keep a result as that of `row`; the status, or LARGE when it is in a file, for `large`."""
+        shared, kind = self._shared, type(value)
+        if value is None:
+            return 0
+        if kind is int:
+            try:
+                shared.values[row] = value
+            except ValueError:  # more than 64 bits
+                return self._pickle(row, value)
+            shared.forms[row] = Form.integer
+            return 0
+        if kind is float:
+            shared.reals[row], shared.forms[row] = value, Form.real
+            return 0
+        if kind is bool:
+            shared.values[row], shared.forms[row] = value, Form.boolean
+            return 0
+        return self._pickle(row, value)
+
+    def _pickle(self, row: int, value: Any) -> int:
+        if len(sys.modules) != self._by_value.count:
+            self._by_value.scan()
+        memory = self._shared.memory
+        start = memory.tell()
+        try:
+            self._dump(value)
+        except BaseException as error:  # noqa: BLE001  the value's own code runs in here
+            memory.seek(start)
+            return self._keep_otherwise(row, value, error)
+        finally:
+            self._pickler.clear_memo()
+            if self._pickler.globals_ref:
+                self._pickler.globals_ref.clear()
+        end = memory.tell()
+        if end - start > PAYLOAD_LARGE:
+            memory.seek(start)
+            return self._keep_otherwise(row, value, ValueError())
+        self._shared.lengths[row] = end - start
+        if end - self._shared.origin > PAYLOAD_FLUSH:
+            self._unrest[0] = self._unrest[0] or FULL
+        return 0
+
+    def _keep_otherwise(self, row: int, value: Any, error: BaseException) -> int:
+        """Into a file, if all that is wrong is the size (the memory answers that with a ValueError)."""
+        self._leave(error)
+        if isinstance(error, ValueError):
+            try:
+                self._spill(self._shared.words[BASE] + row, value)
+                return LARGE
+            except BaseException as second:  # noqa: BLE001  as above
+                error = second
+        return self._write(row, Status.unpicklable, failures.unpicklable(value, error, self._dumps))
+
+    def failed(self, row: int, error: BaseException) -> int:
+        """Keep a failure as the outcome of `row`; the status."""
+        self._leave(error)
+        if isinstance(error, Ended):
+            return self._write(row, error.status, error.payload)
+        return self._write(row, *failures.describe(error, self._dumps))
+
+    def _write(self, row: int, status: Status, document: bytes) -> int:
+        self._shared.memory.write(document)
+        self._shared.lengths[row] = len(document)
+        return status
+
+    def _spill(self, task: int, value: Any) -> None:
+        """Pickle a result into a file, behind room for the columns of its block."""
+        path = os.path.join(self._spool, f"{task}-{os.getpid()}.result")
+        try:
+            with open(path, "wb", buffering=1024 * 1024) as file:
+                file.write(bytes(ROOM))
+                self._make_pickler(file, protocol=5).dump(value)
+                self._spilled = path, file.tell() - ROOM
+        except BaseException:
+            os.unlink(path)
+            raise
+
+    def large(self, row: int, facts: dict[str, Any]) -> tuple[str, int]:
+        """Complete the file of the large result of `row`, whose other columns are filled; its path and its size."""
+        path, size = self._spilled
+        shared = self._shared
+
+        def alone(column: memoryview[Any], code: str) -> array[Any]:
+            return array(code, [column[row]])
+
+        block = ResultBlock(
+            shared.words[BASE] + row,
+            b"\0",
+            array("Q", [size]),
+            b"",
+            alone(shared.started, "d"),
+            alone(shared.seconds, "f"),
+            facts=dict(facts),
+            cpu=alone(shared.cpu, "f"),
+            peak=alone(shared.peak, "I"),
+            load=alone(shared.load, "f"),
+            keep=alone(shared.keep, "f"),
+        )
+        start = block.encode()
+        block.facts["pad"] = "." * (ROOM - len(start) - len(',"pad":""'))
+        with open(path, "r+b") as file:
+            file.write(block.encode())
+        return path, ROOM + size
