@@ -102,8 +102,7 @@ class JobHandle:
         that failed as a whole raises JobFailed, a cancelled one JobCancelled.
         """
         self._raise_if_unfinished(self.wait())
-        for outcome in ResultReader(self._desk, self.id).outcomes():
-            yield value_of(outcome)
+        yield from ResultReader(self._desk, self.id).values()
 
     def result(self) -> Any:
         """The reduced value; without a reduce, the only task's value, or the list of all. Waits for the job."""
@@ -116,7 +115,7 @@ class JobHandle:
                     raise exception_of(outcome)
             for outcome in reader.outcomes(reduce=True):
                 return value_of(outcome)
-        values = [value_of(outcome) for outcome in reader.outcomes()]
+        values = list(reader.values())
         return values[0] if view.tasks.total == 1 else values
 
     def _raise_if_unfinished(self, view: JobView) -> None:

@@ -64,6 +64,13 @@ class Outcome:
     seconds: float
 
 
+def of_block(block: ResultBlock) -> Iterator[Outcome]:
+    """The outcomes in a block, in order."""
+    timed = block.timed()
+    for at, (task, status, payload) in enumerate(timed.items()):
+        yield Outcome(task, status, payload, timed.python, timed.started[at], timed.seconds[at])
+
+
 class OutcomeReader:
     """Reads the settled outcomes of a shard."""
 
@@ -79,10 +86,11 @@ class OutcomeReader:
 
     def outcomes(self, extent: Extent) -> Iterator[Outcome]:
         """The outcomes that `extent` settled, in order. Raises Corrupt when stored bytes are not what was signed."""
-        block = self.results(extent).timed()
-        for at, (task, status, payload) in enumerate(block.items()):
-            if extent.first <= task < extent.end:
-                yield Outcome(task, status, payload, block.python, block.started[at], block.seconds[at])
+        return of_block(self.settled(extent))
+
+    def settled(self, extent: Extent) -> ResultBlock:
+        """The outcomes that `extent` settled, and no others. Raises Corrupt as `outcomes` does."""
+        return self.results(extent).slice(extent.first, extent.end - extent.first)
 
     def results(self, extent: Extent) -> ResultBlock:
         """The block that holds `extent`. Raises Corrupt when stored bytes are not what was signed."""

@@ -8,11 +8,11 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from vmrun.core.blocks import PYTHON, Status, read_failure
+from vmrun.core.blocks import PYTHON, ResultBlock, Status, read_failure
 from vmrun.core.errors import JobFailed, UsageError, VmrunError
 from vmrun.core.ledger import Desk, JobLedger
 from vmrun.core.model import ShardPlan
-from vmrun.core.outcomes import Outcome, OutcomeReader, in_order
+from vmrun.core.outcomes import Outcome, OutcomeReader, in_order, of_block
 from vmrun.core.records import FileRef
 from vmrun.core.views import TaskFailure
 
@@ -52,16 +52,29 @@ class ResultReader:
 
     def outcomes(self, *, reduce: bool = False) -> Iterator[Outcome]:
         """Settled outcomes in order: of the tasks, or of the reduce alone. Gaps are tasks without an outcome yet."""
+        for block in self._blocks(reduce=reduce):
+            yield from of_block(block)
+
+    def values(self) -> Iterator[Any]:
+        """The tasks' values in order. Where there is none: raises what the task raised, or TaskError, or CannotOpen."""
+        for block in self._blocks(reduce=False):
+            plain = block.plain()
+            if plain is not None:
+                yield from plain
+            else:
+                yield from map(value_of, of_block(block))
+
+    def _blocks(self, *, reduce: bool) -> Iterator[ResultBlock]:
         for plan in self.refresh().fold.shards():
             if plan.reduce == reduce:
                 yield from self._shard(plan)
 
-    def _shard(self, plan: ShardPlan) -> Iterator[Outcome]:
+    def _shard(self, plan: ShardPlan) -> Iterator[ResultBlock]:
         ledger = self._ledger.shard(plan)
         ledger.catch_up()
         reader = OutcomeReader(self._desk.store, self.job, ledger.prefix)
         for extent in in_order(ledger.fold):
-            yield from reader.outcomes(extent)
+            yield reader.settled(extent)
 
     def files(self) -> list[FileRef]:
         """Files that tasks wrote, in order of tasks."""

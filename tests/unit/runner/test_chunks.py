@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmrun.agent.runner.chunks import CHUNK_BYTES, LEAST, SHORT, TARGET, Sizer, Work, WorkQueue
+from vmrun.agent.runner.chunks import BRIEF, CHUNK_BYTES, LEAST, SHORT, TARGET, Sizer, Work, WorkQueue
 from vmrun.agent.runner.shared import CAPACITY
 from vmrun.core.blocks import TaskBlock, lengths_of
 
@@ -55,7 +55,7 @@ def test_long_tasks_are_sent_one_by_one() -> None:
     sizer = Sizer()
     sizer.learn(1, 2.0)
     assert sizer.size(MANY, 2) == 1
-    assert not sizer.short
+    assert not sizer.below(BRIEF)
 
 
 def test_one_slow_first_call_is_forgotten_within_a_few_chunks() -> None:
@@ -108,7 +108,7 @@ def test_only_short_tasks_may_wait_at_a_busy_worker() -> None:
     unknown, short, long = Sizer(), Sizer(), Sizer()
     short.learn(1, SHORT / 2)
     long.learn(1, SHORT * 2)
-    assert (unknown.short, short.short, long.short) == (False, True, False)
+    assert [sizer.below(SHORT) for sizer in (unknown, short, long)] == [False, True, False]
 
 
 @given(

@@ -25,6 +25,8 @@ DECAY = 8.0
 CHUNK_BYTES = 2 * 1024 * 1024
 #: Tasks shorter than this many seconds are sent ahead, so that their worker need not wait for the next chunk.
 SHORT = TARGET / 2
+#: While more wait than there are workers, these are, too; longer ones would be taken back before they begin.
+BRIEF = 0.08
 #: Bytes that a queued task counts beyond its payload.
 OVERHEAD = 16
 
@@ -53,10 +55,9 @@ class Sizer:
         fair = max(fair, int(LEAST / self.seconds))
         return max(1, min(int(TARGET / self.seconds), self._largest * GROWTH, fair, CAPACITY))
 
-    @property
-    def short(self) -> bool:
-        """Whether tasks may wait at a busy worker: none will have to for long."""
-        return 0 <= self.seconds < SHORT
+    def below(self, limit: float) -> bool:
+        """Whether tasks are known to take less than `limit` seconds."""
+        return 0 <= self.seconds < limit
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 from vmrun.core.blocks import Status
 
+from .chunks import BRIEF, SHORT
 from .frames import Frame, Kind
 from .outcomes import Outcomes
 from .slots import Doom, RunnerConfig, Slot
@@ -58,9 +59,11 @@ class Dispatch:
                 self._give(slot)
 
     def _short(self, slot: Slot) -> bool:
-        """Whether neither what the worker has nor what comes next takes long."""
+        """Whether neither what the worker has nor what comes next takes long, for how much is waiting."""
+        # The last tasks wait for whoever is free first.
+        limit = BRIEF if self._queue.tasks > self._config.workers else SHORT
         sizers = self._outcomes.sizers
-        return sizers[slot.chunks[0].work.function].short and sizers[self._queue.function()].short
+        return sizers[slot.chunks[0].work.function].below(limit) and sizers[self._queue.function()].below(limit)
 
     def _give(self, slot: Slot) -> None:
         function = self._queue.function()
