@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .core.clock import Clock, Rng
 from .core.clouds import CloudError
+from .core.crew import fits, refusal
 from .core.errors import ConfigError, Corrupt, SchemaError, UsageError, VmrunError
 from .core.ids import new_id
 from .core.ledger import Desk, JobLedger, VmLedger
@@ -149,8 +150,12 @@ class Client:
         if submission.spec.tasks == 0 and submission.spec.kind != "open":
             return
         on, need = submission.options.on, submission.options.need
-        if next(iter(self._wiring.provisioner(on).offers(need)), None) is None:
+        offers = list(self._wiring.provisioner(on).offers(need))
+        if not offers:
             raise nothing_fits(on, need)
+        most = max(offer.memory for offer in offers)
+        if not fits(most, need.task_memory):
+            raise refusal(most, need.task_memory)
 
     def _write(self, submission: Submission, stage: OnStage, key: str = "") -> str:
         # Nothing goes into a store before it is known to be this deployment's own, and a safe one.

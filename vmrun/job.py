@@ -22,6 +22,8 @@ NAME_MAX = 200
 #: More attempts than this at one task are a loop, not a policy.
 RETRIES_MAX = 100
 ARCHITECTURES = ("x86_64", "arm64")
+#: Bytes; a limit below this would end every task.
+TASK_MEMORY_MIN = 32 * 10**6
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PYTHON = re.compile(r"3\.\d{1,2}")
 #: Flags of a code object whose call gives no result yet: generator, coroutine, asynchronous generator.
@@ -42,8 +44,12 @@ class JobOptions(TypedDict, total=False):
     instance_type: str
     region: str
     zone: str
-    #: Worker processes; default: one per core.
+    #: Worker processes; default: one per core, fewer if `threads_per_task` or `task_memory` says so.
     workers: int
+    #: Cores for each task: workers = cores // N, and OMP_NUM_THREADS and its kin are N.
+    threads_per_task: int
+    #: The most memory that one task takes: `8GB`, or bytes. No more run at once than fit, and who takes more ends.
+    task_memory: str | int
     #: Further attempts at a task that failed.
     retries: int
     #: `5m`, or seconds; likewise `max_lifetime` and `keep_warm`.
@@ -220,6 +226,16 @@ def _size(value: object, where: str) -> int:
     return parse_size(value, where)
 
 
+def _task_memory(value: object, where: str) -> int:
+    size = _size(value, where)
+    if size < TASK_MEMORY_MIN:
+        raise UsageError(
+            f"{where}: {value!r:.80} is less than the {TASK_MEMORY_MIN // 10**6} MB that Python itself takes",
+            hint="write the most that one task takes, such as 2GB; the machine's memory is `memory`",
+        )
+    return size
+
+
 def _duration(value: object, where: str) -> float:
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         raise UsageError(f"{where}: {value!r:.80} is not a duration", hint="write a duration such as 90s or 2h30m")
@@ -268,6 +284,8 @@ CHECKS: dict[str, Callable[[object, str], Any]] = {
     "region": _text,
     "zone": _text,
     "workers": functools.partial(_whole, least=1, most=100_000),
+    "threads_per_task": functools.partial(_whole, least=1, most=100_000),
+    "task_memory": _task_memory,
     "retries": functools.partial(_whole, least=0, most=RETRIES_MAX),
     "task_timeout": _positive_duration,
     "max_lifetime": _positive_duration,

@@ -243,6 +243,17 @@ def test_libraries_get_their_share_of_the_cores(make_bench: MakeBench, given: di
     assert whole.run(lambda _: os.environ["OPENBLAS_NUM_THREADS"], [0])[0] == str(cores)
 
 
+def test_threads_that_were_asked_for_hold_for_programs_too(make_bench: MakeBench) -> None:
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+    for asked, seen in ((False, ""), (True, "3")):
+        bench = make_bench(workers=1, threads=3, threads_asked=asked)
+        assert bench.run(lambda _: [os.environ[name] for name in names], [0])[0] == ["3"] * 3
+        bench.command("sh", "-c", 'echo "$OMP_NUM_THREADS"')
+        bench.feed([0], "command", first=1)
+        bench.finish()
+        assert bench.printed(1) == f"{seen}\n"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run code as somebody else")
 def test_another_user_runs_the_code() -> None:
     nobody = pwd.getpwnam("nobody")

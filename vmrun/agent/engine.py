@@ -55,6 +55,14 @@ class EngineSpec:
     directory: str
     workers: int
     job: str
+    #: Threads that libraries in each worker start; 0: the worker's share of the cores. `threads_asked`: the user said
+    #: so; then it holds for programs that are tasks of their own, too.
+    threads: int = 0
+    threads_asked: bool = False
+    #: Bytes of memory that one task may take; 0: no limit of its own.
+    task_memory: int = 0
+    #: Bytes of the machine's memory that all tasks together may take; 0: not known.
+    memory: int = 0
     #: The job's code: first on the module path, and the directory that tasks start in.
     code_path: str = ""
     #: Variables for user code, beyond a few of the agent's own (see `launch.INHERITED`).
@@ -69,6 +77,13 @@ class EngineSpec:
     user: str = ""
     #: Bytes of output that one task may write to each of stdout and stderr; what is beyond is counted, not kept.
     output_cap: int = 64 * 1024 * 1024
+
+
+#: Fields of the spec that the runner is told.
+_FOR_RUNNER = (
+    *("workers", "threads", "threads_asked", "task_memory", "memory", "job", "code_path", "app_path"),
+    *("task_timeout", "kill_grace", "retries", "output_cap"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +209,7 @@ class Engine:
 
     def _configure(self) -> None:
         spec = self._spec
-        names = ("workers", "job", "code_path", "app_path", "task_timeout", "kill_grace", "retries", "output_cap")
-        head = {name: getattr(spec, name) for name in names}
+        head = {name: getattr(spec, name) for name in _FOR_RUNNER}
         head["directory"] = os.path.join(spec.directory, launch.RUN)
         self._writer.push(Kind.configure, head)
         self._flush()

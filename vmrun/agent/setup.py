@@ -12,9 +12,11 @@ from typing import Final, Literal
 
 from vmrun.bundle.pack import unpack
 from vmrun.core.blocks import PYTHON
+from vmrun.core.crew import Asked, crew_of, usable_memory
 from vmrun.core.errors import UsageError
 from vmrun.core.model import FunctionSpec, JobSpec, ShardPlan
 from vmrun.environment.install import InstallOptions, ensure_environment
+from vmrun.machine.programs import facts
 
 from .engine import Engine, EngineSpec, FunctionDefinition
 from .inputs import fetch
@@ -75,13 +77,21 @@ def prepare(shop: Workshop, job: str, spec: JobSpec) -> Prepared:
         if config.job_user:
             _give(code, config.job_user)
     functions = _functions(shop, spec, code)
+    memory = facts.memory()
+    asked = Asked(spec.workers, spec.threads_per_task, spec.need.task_memory)
+    crew = crew_of(facts.cpus(), memory, asked)
+    log.info("event=crew job=%s workers=%d threads=%d bound=%s", job, crew.workers, crew.threads, crew.bound)
     python = _interpreter(shop, spec)
     shop.pulse.sign(doing="starting workers")
     engine_spec = EngineSpec(
         python=python,
         app_path=config.app_path,
         directory=os.path.join(directory, "engine"),
-        workers=spec.workers or len(os.sched_getaffinity(0)),
+        workers=crew.workers,
+        threads=crew.threads,
+        threads_asked=bool(spec.threads_per_task),
+        task_memory=spec.need.task_memory,
+        memory=usable_memory(memory),
         job=job,
         code_path=code,
         env=_environment_variables(shop, spec),

@@ -56,6 +56,12 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
     region: Annotated[str | None, typer.Option(metavar="NAME", help="This region only.")] = None,
     zone: Annotated[str | None, typer.Option(metavar="NAME", help="This zone only.")] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Worker processes. [default: one per core]")] = None,
+    threads_per_task: Annotated[
+        int | None, typer.Option(metavar="N", help="Cores for each task: fewer workers, with N threads each.")
+    ] = None,
+    task_memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="The most that one task takes, as 8GB; only what fits runs.")
+    ] = None,
     with_: Annotated[
         list[str] | None, typer.Option("--with", metavar="PKG", help="A package that the job needs; repeatable.")
     ] = None,
@@ -111,6 +117,8 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
         "region": region,
         "zone": zone,
         "workers": workers,
+        "threads_per_task": threads_per_task,
+        "task_memory": task_memory,
         "python": python,
         "retries": retries,
         "task_timeout": task_timeout,

@@ -30,6 +30,8 @@ class Need:
     cpus: int = 0
     #: Bytes that must be usable.
     memory: int = 0
+    #: Bytes that one task may take, so that a machine on which not one fits is of no use.
+    task_memory: int = 0
     #: Bytes.
     disk: int = 0
     arch: str = ""

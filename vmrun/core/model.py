@@ -84,9 +84,12 @@ class JobSpec:
     python_path: tuple[str, ...] = ()
     #: Worker processes; 0: one per core.
     workers: int = 0
+    #: Cores for each task; 0: not said.
+    threads_per_task: int = 0
     retries: int = 0
     #: Seconds; 0: none.
     task_timeout: float = 0.0
+    #: Also the memory that one task may take.
     need: Need = field(default_factory=Need)
     #: Which driver's machine it is to run on.
     on: str = "local"

@@ -143,3 +143,7 @@ class Plan:
     #: (what, seconds) for each deadline.
     deadlines: tuple[tuple[str, float], ...] = ()
     workers: int = 0
+    #: That libraries such as OpenMP's start in each worker; 0: not known.
+    threads: int = 0
+    #: Bytes that one task may take; 0: not said.
+    task_memory: int = 0

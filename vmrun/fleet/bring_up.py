@@ -21,6 +21,7 @@ from vmrun.core.clouds import (
     Provisioner,
     instance_name,
 )
+from vmrun.core.crew import fits
 from vmrun.core.errors import CapacityError, Denied, KeyExists, Unreachable, UsageError, VmrunError
 from vmrun.core.ids import new_id
 from vmrun.core.ledger import VmLedger
@@ -80,7 +81,8 @@ def bring_up(deck: Deck, order: Order, on_stage: OnStage) -> str:
 
 def _ranked(provisioner: Provisioner, order: Order) -> list[Offer]:
     """What fits, cheapest first; offers without a price last."""
-    offers: Iterable[Offer] = provisioner.offers(order.need)
+    need = order.need
+    offers: Iterable[Offer] = (offer for offer in provisioner.offers(need) if fits(offer.memory, need.task_memory))
     return sorted(offers, key=lambda offer: (offer.usd_per_hour is None, offer.usd_per_hour or 0.0, offer.vcpus))
 
 
@@ -183,6 +185,7 @@ def nothing_fits(on: str, need: Need) -> CapacityError:
     """The error for a need that no offer meets."""
     wanted = [f"{need.cpus} CPUs"] if need.cpus else []
     wanted += [f"{format_size(need.memory)} of memory"] if need.memory else []
+    wanted += [f"tasks of {format_size(need.task_memory)}"] if need.task_memory else []
     wanted += [f"{format_size(need.disk)} of disk"] if need.disk else []
     wanted += [text for text in (need.instance_type, need.arch, need.region, need.zone) if text]
     return CapacityError(

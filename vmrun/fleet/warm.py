@@ -6,6 +6,7 @@ import logging
 
 from vmrun.core import keys
 from vmrun.core.clouds import Need
+from vmrun.core.crew import fits as holds_one
 from vmrun.core.errors import Corrupt, SchemaError
 from vmrun.core.folds import VmFold
 from vmrun.core.heartbeats import read_heartbeat
@@ -69,7 +70,7 @@ def _can_run(ready: Ready, order: Order) -> bool:
 
 
 def _big_enough(need: Need, vcpus: int, memory: int) -> bool:
-    return need.cpus <= vcpus and need.memory <= memory
+    return need.cpus <= vcpus and need.memory <= memory and holds_one(memory, need.task_memory)
 
 
 def _rests(deck: Deck, vm: str) -> bool:

@@ -141,6 +141,8 @@ def plan(planned: Plan) -> dict[str, Any]:
         "on": planned.on,
         "tasks": planned.tasks,
         "workers": planned.workers,
+        "threads_per_task": planned.threads,
+        "task_memory": planned.task_memory or None,
         "offers": planned.offers,
         "usd_per_hour": planned.usd_per_hour,
         "usd_at_most": planned.usd_at_most,

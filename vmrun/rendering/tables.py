@@ -182,7 +182,7 @@ def job(view: JobView, now: float, style: Style) -> list[str]:
 
 def plan(planned: Plan, style: Style) -> list[str]:
     """What a submit would do, the offers ranked by price."""
-    workers = f" with {count(planned.workers, 'worker')}" if planned.workers else ""
+    workers = f" with {_crew(planned)}" if planned.workers else ""
     lines = [f"Would run {count(planned.tasks, 'task')} on {visible(planned.on)}{workers}."]
     if planned.usd_per_hour is not None:
         most = f", at most {money(planned.usd_at_most)}" if planned.usd_at_most is not None else ""
@@ -192,6 +192,12 @@ def plan(planned: Plan, style: Style) -> list[str]:
     if planned.offers:
         lines += ["", *table(_OFFERS, [_offer(offer) for offer in planned.offers], style)]
     return lines
+
+
+def _crew(planned: Plan) -> str:
+    parts = [f"{count(planned.threads, 'thread')} each"] if planned.threads else []
+    parts += [f"at most {format_size(planned.task_memory)} each"] if planned.task_memory else []
+    return ", ".join([count(planned.workers, "worker"), *parts])
 
 
 def _offer(offer: dict[str, object]) -> tuple[str, ...]:

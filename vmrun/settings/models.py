@@ -121,6 +121,10 @@ class Defaults(Section):
         "", description='Processor architecture, "x86_64" or "arm64"; "": any.'
     )
     workers: int = Field(0, ge=0, le=100_000, description="Worker processes per machine; 0: one per core.")
+    threads_per_task: int = Field(
+        0, ge=0, le=100_000, description="Cores for each task; 0: one, or more if there are fewer workers than cores."
+    )
+    task_memory: Size = Field(0, description="The most memory that one task takes, such as 8GB; 0: not said.")
     retries: int = Field(0, ge=0, le=100, description="Further attempts at a task that failed.")
     task_timeout: Duration = Field(0.0, description="Longest time for one attempt at a task; 0s: no limit.")
     max_lifetime: Period = Field(86400.0, description="Hard limit to a machine's life; nothing extends it.")

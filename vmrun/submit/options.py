@@ -19,6 +19,8 @@ class Options:
     on: str
     need: Need
     workers: int
+    #: 0: one, or the cores that are left over when there are few workers.
+    threads_per_task: int
     retries: int
     #: Seconds; 0: none.
     task_timeout: float
@@ -43,6 +45,7 @@ def decide(
     need = Need(
         cpus=pick("cpus", 0),
         memory=pick("memory", 0),
+        task_memory=pick("task_memory", 0),
         disk=pick("disk", 0),
         arch=pick("arch", ""),
         instance_type=pick("instance_type", ""),
@@ -53,6 +56,7 @@ def decide(
         on=pick("on", "local"),
         need=need,
         workers=pick("workers", 0),
+        threads_per_task=pick("threads_per_task", 0),
         retries=pick("retries", 0),
         task_timeout=pick("task_timeout", 0.0),
         max_lifetime=pick("max_lifetime", 86400.0),

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from vmrun.core.clouds import Offer
+from vmrun.core.crew import Asked, Crew, crew_of, fits, refusal
 from vmrun.core.views import Plan
 from vmrun.fleet.order import Timings
 from vmrun.watch.observe import cost_at_most
@@ -17,7 +18,13 @@ def make_plan(submission: Submission, offers: Iterable[Offer], timings: Timings)
     """The plan of a submission that could have `offers`, in any order."""
     options = submission.options
     ranked = sorted(offers, key=lambda offer: (offer.usd_per_hour is None, offer.usd_per_hour or 0.0))
-    first = ranked[0] if ranked else None
+    task_memory = options.need.task_memory
+    fitting = [offer for offer in ranked if fits(offer.memory, task_memory)]
+    if ranked and not fitting:
+        raise refusal(max(offer.memory for offer in ranked), task_memory)
+    first = fitting[0] if fitting else None
+    asked = Asked(options.workers, options.threads_per_task, task_memory)
+    crew = crew_of(first.vcpus, first.memory, asked) if first else Crew(options.workers, options.threads_per_task, "")
     deadlines = [("boot grace", timings.boot_grace), ("lease", timings.lease)]
     deadlines += [("maximum lifetime", options.max_lifetime)]
     deadlines += [("keep-warm window", options.keep_warm)] if options.keep_warm else []
@@ -25,11 +32,14 @@ def make_plan(submission: Submission, offers: Iterable[Offer], timings: Timings)
     return Plan(
         tasks=submission.spec.total,
         on=options.on,
-        offers=[_data(offer) for offer in ranked],
+        offers=[_data(offer) for offer in fitting],
         usd_per_hour=first.usd_per_hour if first else None,
         usd_at_most=cost_at_most(first, options.max_lifetime) if first else None,
         deadlines=tuple(deadlines),
-        workers=options.workers or (first.vcpus if first else 0),
+        workers=crew.workers,
+        # A program that is a task of its own has all cores, unless the user said otherwise.
+        threads=options.threads_per_task if submission.spec.kind in ("script", "command") else crew.threads,
+        task_memory=task_memory,
     )
 
 

@@ -187,6 +187,7 @@ class Preparer:
             env=options.env,
             python_path=path if self._same_machine(options.on) else (),
             workers=options.workers,
+            threads_per_task=options.threads_per_task,
             retries=options.retries,
             task_timeout=options.task_timeout,
             need=options.need,

@@ -30,6 +30,9 @@ class SubmitRequest:
     region: str | None = None
     zone: str | None = None
     workers: int | None = None
+    threads_per_task: int | None = None
+    #: Bytes.
+    task_memory: int | None = None
     retries: int | None = None
     #: Seconds.
     task_timeout: float | None = None

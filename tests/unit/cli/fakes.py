@@ -189,6 +189,8 @@ class FakeClient:
             usd_at_most=12.0,
             deadlines=(("maximum lifetime", 86400.0),),
             workers=2,
+            threads=4,
+            task_memory=8 * 10**9,
         )
     )
     #: Raised by whatever is called first.

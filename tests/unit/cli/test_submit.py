@@ -225,7 +225,7 @@ def test_dry_run_shows_offers_and_price_and_submits_nothing(vmrun, client) -> No
     assert done.code == 0
     assert [call[0] for call in client.calls] == ["plan"]
     for text in (
-        "4 tasks on docker with 2 workers",
+        "4 tasks on docker with 2 workers, 4 threads each, at most 8 GB each.",
         "$0.5000 an hour, at most $12.00",
         "2-cpu",
         "maximum lifetime: 24h",
@@ -236,6 +236,7 @@ def test_dry_run_shows_offers_and_price_and_submits_nothing(vmrun, client) -> No
 def test_dry_run_as_json(vmrun) -> None:
     plan = vmrun("submit", "job.py", "--dry-run", "--json").document["plan"]
     assert plan["usd_at_most"] == 12.0
+    assert (plan["workers"], plan["threads_per_task"], plan["task_memory"]) == (2, 4, 8 * 10**9)
     assert plan["offers"][0]["instance_type"] == "2-cpu"
     assert plan["deadlines"] == {"maximum lifetime": 86400.0}
 

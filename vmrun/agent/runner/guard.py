@@ -60,8 +60,9 @@ class Place:
     #: The engine's directory.
     directory: str
     code_path: str
-    #: Cores for each worker.
-    cores: int = 1
+    #: Threads of libraries in each worker, and whether the user asked for that many.
+    threads: int = 1
+    threads_asked: bool = False
 
     @property
     def output(self) -> str:
@@ -148,9 +149,10 @@ class Guard:
         os.environ["VMRUN_WORKER"] = str(self._place.slot)
         os.environ["VMRUN_OUTPUT"] = self._place.output
         os.environ["VMRUN_TASK"] = ""
+        defaults = {name for name in THREADS if name not in os.environ}
+        os.environ.update(dict.fromkeys(defaults, str(self._place.threads)))
         #: Variables that are only a default for tasks; a program that is a task of its own has all cores.
-        self.defaults = {name for name in THREADS if name not in os.environ}
-        os.environ.update(dict.fromkeys(self.defaults, str(self._place.cores)))
+        self.defaults = set() if self._place.threads_asked else defaults
         self._slot = system.EnvironmentSlot(_TASK)
         self._tell = self._slot.set
         # The mapping behind os.environ is compared after each task, which takes a fraction of going through os.environ.

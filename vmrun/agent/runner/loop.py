@@ -141,8 +141,10 @@ class Runner:
         number = next(at for at in range(self._config.workers) if at not in taken)
         self._serial += 1
         config = self._config
-        cores = max(1, len(os.sched_getaffinity(0)) // config.workers)
-        place = Place(config.job, number, self._serial, config.directory, config.code_path, cores)
+        threads = config.threads or max(1, len(os.sched_getaffinity(0)) // config.workers)
+        place = Place(
+            config.job, number, self._serial, config.directory, config.code_path, threads, config.threads_asked
+        )
         try:
             slot = spawn(config, place, self._limits)
         except OSError as error:

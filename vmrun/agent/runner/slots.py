@@ -39,6 +39,12 @@ class RunnerConfig:
     kill_grace: float
     retries: int
     output_cap: int
+    #: Threads of each worker's libraries (0: its share of the cores), and whether the user said so.
+    threads: int = 0
+    threads_asked: bool = False
+    #: Bytes that one task may take (0: no limit), and all together (0: not known).
+    task_memory: int = 0
+    memory: int = 0
 
 
 @dataclass(slots=True)
