@@ -151,24 +151,151 @@ def test_a_task_that_writes_into_every_descriptor_fails_alone(bench: Bench) -> N
     assert outcomes == {number: number for number in range(30) if number != 5}
 
 
-def test_a_child_that_outlives_its_task_holds_nobody_up_and_ends_with_the_engine(bench: Bench, tmp_path: Path) -> None:
+def start_daemon(note: Path) -> None:
+    """A process in a session of its own, whose parents are gone; deaf to polite signals. `note` holds its number."""
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        (note.parent / "new").write_text(str(os.getpid()))
+        (note.parent / "new").rename(note)
+        os.execvp("sleep", ["sleep", "600"])
+    os.waitpid(child, 0)
+    while not note.exists():
+        nap(0.001)
+
+
+def start_hidden(note: Path) -> None:
+    """Without fork's hooks, in a group of its own, with an environment of its own."""
+    child = subprocess.Popen(["sleep", "600"], env={}, start_new_session=True)
+    note.write_text(str(child.pid))
+    child.returncode = 0  # no warning that it runs on
+
+
+def start_process(note: Path) -> None:
+    import multiprocessing
+
+    child = multiprocessing.get_context("fork").Process(target=nap, args=(600,))
+    child.start()
+    note.write_text(str(child.pid))
+
+
+@pytest.mark.parametrize("start", [start_daemon, start_hidden, start_process])
+@pytest.mark.parametrize("end", ["returns", "raises", "leaves", "crashes", "hangs"])
+def test_what_a_task_starts_ends_with_it(make_bench: MakeBench, tmp_path: Path, start: Any, end: str) -> None:
+    bench = make_bench(task_timeout=1.5 if end == "hangs" else None, kill_grace=0.2)
+    note = tmp_path / "child"
+
     def work(number: int) -> int:
         if number == 2:
-            child = os.fork()
-            if child == 0:
-                os.setsid()
-                if os.fork():
-                    os._exit(0)
-                (tmp_path / "daemon").write_text(str(os.getpid()))
+            start(note)
+            if end == "raises":
+                raise ValueError
+            if end == "leaves":
+                os._exit(1)
+            if end == "crashes":
+                os.abort()
+            if end == "hangs":
                 nap(600)
-            os.waitpid(child, 0)
         return number
 
-    assert bench.run(work, range(10)) == {number: number for number in range(10)}
-    daemon = int(wait_until(lambda: (tmp_path / "daemon").exists() and (tmp_path / "daemon").read_text()))
-    assert is_alive(daemon)
-    bench.close()
-    assert not is_alive(daemon)
+    outcomes = bench.run(work, range(10))
+    kinds = {"raises": "raised", "leaves": "exited", "crashes": "signalled", "hangs": "timeout"}
+    assert bench.statuses[2].name == kinds.get(end, "ok")
+    assert all(outcomes[number] == number for number in range(10) if number != 2)
+    wait_until(lambda: not is_alive(int(note.read_text())), "the child to end")
+
+
+def test_no_process_of_a_task_sees_the_next_one(alone: Bench, tmp_path: Path) -> None:
+    """On one worker: the next task begins when they are gone, however many there were."""
+
+    def work(number: int) -> list[bool]:
+        if number % 2 == 0:
+            for child in range(20):
+                start_daemon(tmp_path / f"child{number}-{child}")
+        return [is_alive(int(path.read_text())) for path in tmp_path.glob(f"child{number - 1}-*")]
+
+    outcomes = alone.run(work, range(4))
+    assert outcomes == {0: [], 1: [False] * 20, 2: [], 3: [False] * 20}
+
+
+def test_cancelling_ends_daemons_too(make_bench: MakeBench, tmp_path: Path) -> None:
+    bench = make_bench(kill_grace=0.2)
+    note = tmp_path / "child"
+
+    def work(_: int) -> None:
+        start_daemon(note)
+        nap(600)
+
+    bench.define(work)
+    bench.feed([0])
+    bench.until(note.exists)
+    bench.engine.cancel()
+    bench.finish()
+    assert bench.outcomes[0]["kind"] == "cancelled"
+    wait_until(lambda: not is_alive(int(note.read_text())), "the daemon to end")
+
+
+def test_what_a_module_starts_when_it_is_loaded_serves_all_tasks(alone: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "helped.py"
+    path.write_text(
+        "import os, subprocess, time\n"
+        "helper = subprocess.Popen(['sleep', '600'])\n"
+        "def work(number):\n"
+        "    own = subprocess.Popen(['sleep', '600'])\n"
+        "    own.returncode = 0\n"
+        "    return helper.poll() is None, helper.pid, own.pid\n"
+    )
+    alone.source(path, "work")
+    alone.feed(range(5), "work")
+    alone.finish()
+    assert [alone.outcomes[number][0] for number in range(5)] == [True] * 5
+    assert len({alone.outcomes[number][1] for number in range(5)}) == 1
+    assert not any(is_alive(alone.outcomes[number][2]) for number in range(5))
+    alone.close()
+    assert not is_alive(alone.outcomes[0][1])
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_pool_that_a_task_leaves_open_costs_its_worker_and_no_later_task(
+    alone: Bench, tmp_path: Path, method: str
+) -> None:
+    """Killing a pool's processes makes its next user wait for ever: it gets a process without that pool."""
+    (tmp_path / "pooled.py").write_text(
+        "import multiprocessing, os\n"
+        "pools = []\n"
+        "def work(number):\n"
+        f"    context = multiprocessing.get_context({method!r})\n"
+        "    pools or pools.append(context.Pool(1))\n"
+        "    return pools[0].apply_async(os.getpid).get(20)\n"
+    )
+    alone.source(tmp_path / "pooled.py", "work")
+    alone.feed(range(4), "work")
+    alone.finish()
+    assert set(alone.statuses.values()) == {Status.ok}, alone.outcomes
+    assert [alone.facts[number]["attempt"] for number in range(4)] == [0] * 4
+    wait_until(lambda: not any(is_alive(alone.outcomes[number]) for number in range(4)), "the pools to end")
+
+
+def test_processes_that_python_keeps_for_itself_stay(alone: Bench) -> None:
+    """They serve as long as the worker lives, and end with it."""
+
+    def work(_: int) -> tuple[int, int, int]:
+        from multiprocessing import forkserver, resource_tracker, shared_memory
+
+        memory = shared_memory.SharedMemory(create=True, size=10)
+        memory.close()
+        memory.unlink()
+        forkserver.ensure_running()
+        return os.getpid(), resource_tracker._resource_tracker._pid, forkserver._forkserver._forkserver_pid
+
+    outcomes = alone.run(work, range(4))
+    assert len(set(outcomes.values())) == 1, outcomes
+    assert "died unexpectedly" not in alone.printed(3, "stderr")
+    alone.close()
+    assert not any(map(is_alive, outcomes[0]))
 
 
 @pytest.mark.parametrize(

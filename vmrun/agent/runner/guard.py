@@ -2,7 +2,7 @@
 
 Descriptors 0-2, the streams of `sys`, working directory, umask and environment are as before when the next task
 starts; what a task wrote and which files it left are known exactly. Not restored, and documented as such: mutable
-globals, monkeypatches, signal handlers, threads and child processes of earlier tasks.
+globals, monkeypatches, signal handlers and threads of earlier tasks. Processes that a task started end with it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,21 @@ from dataclasses import dataclass
 from typing import Any, Self, TextIO
 
 from . import system
+from .processes import children, end_descendants, has_children, is_running
 
 #: The worker's own descriptors are moved up here, out of the way of code that closes or reuses low ones.
 _HIGH, _MARGIN = 960, 32
 #: A task that took less than this many nanoseconds cannot have created a file.
 FILES_FASTEST = 1000
+#: Nor one that took less than this many a process.
+FORK_FASTEST = 30_000
+#: Where modules of Python's own and of joblib keep the number of a process that serves for as long as this one lives.
+_HELPERS = (
+    ("multiprocessing.forkserver", "_forkserver", "_forkserver_pid"),
+    ("multiprocessing.resource_tracker", "_resource_tracker", "_pid"),
+    ("joblib.externals.loky.backend.resource_tracker", "_resource_tracker", "_pid"),
+    ("loky.backend.resource_tracker", "_resource_tracker", "_pid"),
+)
 _TASK = b"VMRUN_TASK"
 _clock = time.monotonic
 _seek, _stat, _fchdir, _umask = os.lseek, os.stat, os.fchdir, os.umask
@@ -153,6 +163,8 @@ class Guard:
         os.environ.update(dict.fromkeys(defaults, str(self._place.threads)))
         #: Variables that are only a default for tasks; a program that is a task of its own has all cores.
         self.defaults = set() if self._place.threads_asked else defaults
+        #: Child processes that are not a task's.
+        self._spared: set[int] = set()
         self._slot = system.EnvironmentSlot(_TASK)
         self._tell = self._slot.set
         # The mapping behind os.environ is compared after each task, which takes a fraction of going through os.environ.
@@ -238,6 +250,28 @@ class Guard:
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
 
+    def keep_children(self) -> None:
+        """What the function's modules started while they were loaded serves all tasks; it stays."""
+        if has_children():
+            self._spared.update(children(os.getpid()))
+
+    def left_children(self) -> bool:
+        """Whether there are processes that a task started, ended ones included."""
+        return has_children() and not self._own_children().issuperset(children(os.getpid()))
+
+    def _own_children(self) -> set[int]:
+        return self._spared | {_known(*helper) for helper in _HELPERS}
+
+    def end_children(self) -> bool:
+        """End the processes that a task left behind; this process is their next of kin, however they hid.
+
+        False if that takes this process's own end: a pool of multiprocessing's that was left open waits for ever for
+        processes that were killed, and a later task would wait with it.
+        """
+        if any(map(is_running, _pooled())):
+            return False
+        return not end_descendants(self._own_children(), _part)
+
     def wrote_files(self) -> bool:
         """Whether something changed in the output directory since it was fresh."""
         try:
@@ -255,6 +289,26 @@ class Guard:
         """An empty output directory, whose age shows the first change, however coarse the file system's clock."""
         os.makedirs(self._place.output, exist_ok=True)
         os.utime(self._place.output, (0, 0))
+
+
+def _known(module: str, holder: str, name: str) -> int:
+    """The process that a module keeps there, or 0."""
+    pid = getattr(getattr(sys.modules.get(module), holder, None), name, None)
+    return pid if isinstance(pid, int) else 0
+
+
+def _pooled() -> list[int]:
+    """Processes that multiprocessing started and has not seen the end of."""
+    known = sys.modules.get("multiprocessing.process")
+    return [] if known is None else [child.pid or 0 for child in list(known._children)]  # noqa: SLF001
+
+
+def _part(pid: int) -> None:
+    """Reap a child; one of multiprocessing's is left to that, so that it knows how it ended."""
+    if pid in _pooled():
+        sys.modules["multiprocessing.process"].active_children()
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
 
 
 def files_of(place: Place, task: int, attempt: int) -> str:

@@ -22,7 +22,7 @@ from .dispatch import TICK, Dispatch
 from .frames import FrameError, FrameReader, FrameWriter, Kind
 from .guard import Place
 from .outcomes import Death, Outcomes
-from .processes import MemoryWatch, end_descendants
+from .processes import MemoryWatch, end_descendants, kill_below
 from .slots import RunnerConfig, Slot, spawn
 
 #: Bytes for the agent above which workers are not read from, and below which they are again.
@@ -183,13 +183,8 @@ class Runner:
 
     def _reap(self) -> None:
         """Settle the processes that ended: workers, and orphans that came to this process."""
-        while True:
-            try:
-                info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return
-            if info is None:
-                return
+        orphans = False
+        while (info := self._ended()) is not None:
             slot = self._slots.get(info.si_pid)
             if slot is not None:
                 # While the worker is not reaped, nobody else can have its process group's number.
@@ -198,6 +193,18 @@ class Runner:
             _, status, usage = os.wait4(info.si_pid, 0)
             if slot is not None:
                 self._died(slot, status, usage)
+            orphans = True
+        if orphans:
+            # What they had started is below this process now. What workers start is below them, as long as they live.
+            kill_below(os.getpid(), self._slots)
+
+    @staticmethod
+    def _ended() -> Any:
+        """A child that ended and is not reaped, or None."""
+        try:
+            return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return None
 
     def _died(self, slot: Slot, status: int, usage: Any) -> None:
         if not slot.broken:

@@ -23,6 +23,7 @@ from .frames import Buffer, Frame, FrameWriter, Kind
 from .guard import files_of, move_files
 from .shared import BEGUN, CHUNK, MOVE, Shared
 from .slots import Chunk, RunnerConfig, Slot
+from .worker import RETIRED
 
 #: A task whose worker was killed from outside, by a SIGKILL that nobody here sent, is tried again this many times,
 #: whatever the job's retries: the machine may have been short of memory because of its neighbours.
@@ -70,6 +71,7 @@ class Outcomes:
         first, count = head["first"], head["count"]
         work = chunk.work
         if count:
+            slot.worked = True
             self.sizers[work.function].learn(count, head["seconds"])
         final = work.attempt - work.losses >= self._config.retries or not head["failed"]
         if slot.doom is None and final and first == chunk.next and first + count <= chunk.end:
@@ -94,6 +96,7 @@ class Outcomes:
             if chunk is not None and task == chunk.next < chunk.end:
                 self._doomed(slot, chunk, task)
             return
+        slot.worked = True
         chunk.next += 1
         self.done += 1
         self.flush_output()
@@ -237,7 +240,8 @@ class Outcomes:
         if chunk is not None:
             words = slot.shared.words
             began = words[CHUNK] == chunk.number and words[BEGUN] != 0
-            if slot.doom is not None or began or (slot.ready and chunk.next == chunk.first):
+            retired = slot.worked and death.code == RETIRED
+            if slot.doom is not None or began or (slot.ready and chunk.next == chunk.first and not retired):
                 self._bury(slot, chunk, death, began=began)
             # Otherwise it finished something and ended between two tasks: nobody's fault, and no endless loop.
         for chunk in reversed(slot.chunks):

@@ -101,6 +101,8 @@ class Slot:
     alive: bool = True
     #: The worker said that it is up.
     ready: bool = False
+    #: It finished a task.
+    worked: bool = False
     #: No further chunk: it is being ended, or its socket cannot be trusted.
     doom: Doom | None = None
     broken: bool = False
@@ -199,6 +201,8 @@ def _become_worker(
         os.setsid()
         reset_signals()
         system.die_with(runner)
+        # Whatever a task starts stays below this process, to be ended with the task; else with the worker.
+        system.adopt_orphans()
         out, err = (stream.fd for stream in outputs.streams)
         _close_others({channel.fileno(), out, err})
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)

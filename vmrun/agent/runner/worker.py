@@ -24,14 +24,14 @@ from . import frames
 from .byvalue import ByValue
 from .frames import Kind
 from .functions import JOB_MODULE, Call, Functions, as_it_is
-from .guard import FILES_FASTEST, RESTLESS, SILENT, Guard, Place
+from .guard import FILES_FASTEST, FORK_FASTEST, RESTLESS, SILENT, Guard, Place
 from .keeper import LARGE, Keeper
 from .meter import MEASURED, Meter
 from .shared import BEGAN, BEGUN, DONE, EPOCH, MOVE, MOVES, PAYLOAD_FLUSH, SPRINT, STOP, Shared
 
 #: Seconds after which outcomes are sent though the chunk goes on.
 FLUSH = 0.03
-#: Exit code of a worker that found its own descriptors or state damaged; no task is blamed for it.
+#: Exit code of a worker that found its own state damaged, or used up, after a task; no task is blamed for it.
 RETIRED = 120
 #: Tasks of a sprint at most, and seconds after which it ends.
 SPRINT_TASKS, SPRINT_TIME = 256, 0.001
@@ -73,6 +73,8 @@ class Worker:
         #: Whether a function's tasks may sprint; not in here: too few were seen.
         self._sprinters: dict[str, bool] = {}
         self._forked = False
+        #: Whether this process can go on after the tasks that it has run.
+        self._fit = True
         os.register_at_fork(after_in_child=self._in_child)
 
     def _in_child(self) -> None:
@@ -123,7 +125,9 @@ class Worker:
         self._guard.announce(block.first)
         self._shared.words[BEGUN] = time.monotonic_ns()
         try:
-            return self._functions.call(running.function, block.call, block.python)
+            call = self._functions.call(running.function, block.call, block.python)
+            self._guard.keep_children()
+            return call
         except BaseException as error:  # noqa: BLE001  the user's own imports run here
             self._leave(error)
             problem, trace = error, error.__traceback__
@@ -177,12 +181,17 @@ class Worker:
             if status == LARGE or ended > deadline or used > PAYLOAD_FLUSH:
                 self._send(running, large=row if status == LARGE else None)
                 deadline = self._flushed + int(FLUSH * _SECOND)
+            if not self._fit:
+                self._retire(running)
             number += 1
         self._judge(running.function, number - first, clock() - start, clean=clean)
 
     def _left_traces(self, running: Running, number: int, took: int) -> bool:
         """Note what the task wrote, undo what it changed; whether there was anything."""
         guard, found = self._guard, False
+        if took >= FORK_FASTEST and guard.left_children():
+            self._fit = guard.end_children()
+            found = True
         if guard.moved(self._ends):
             self._wrote(number)
             found = True
@@ -190,6 +199,11 @@ class Worker:
             self._left_files(number, running.attempt)
             found = True
         return guard.repair() or found
+
+    def _retire(self, running: Running) -> NoReturn:
+        """End this process, which a task has left in a state that it cannot be brought back from."""
+        self._send(running)
+        os._exit(RETIRED)
 
     def _recorder(self, running: Running) -> Callable[[int, int, tuple[int, int, int], float], int]:
         """Returns what completes a task's row and answers with the bytes of all outcomes that are kept.
@@ -285,7 +299,7 @@ class Worker:
         if not large:
             words[BEGUN] = 0
         guard.sprint = -1
-        if self._left_traces(running, running.next - 1, FILES_FASTEST + 1) or guard.unrest[0] == RESTLESS:
+        if self._left_traces(running, running.next - 1, FORK_FASTEST) or guard.unrest[0] == RESTLESS:
             # Never again: what one of its tasks does may be noticed a task too late.
             self._sprinters[function] = False
         elif took * _SECOND > max(count, 1) * _QUICK:
@@ -297,6 +311,8 @@ class Worker:
         # Rows of sprints and others do not mix.
         if large or late or (more and not go_on):
             self._send(running, large=done if large else None)
+        if not self._fit:
+            self._retire(running)
         return go_on
 
     # --- to the runner ---
