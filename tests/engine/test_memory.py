@@ -1,14 +1,18 @@
-"""A task that the kernel kills for lack of memory fails as such, alone; in a real control group with a limit."""
+"""Whoever takes too much memory ends as `oom`, alone: by its own limit, by its share, or by the kernel's hand."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.engine.bench import Bench, wait_until
+from tests.engine.bench import Bench, nap, wait_until
+from tests.engine.conftest import MakeBench
 from vmrun.agent.runner.processes import marked
 from vmrun.core.blocks import Status
 
@@ -60,3 +64,130 @@ def test_a_task_that_needs_too_much_memory_fails_alone_and_says_so(group: Path, 
         assert bench.facts[3]["attempt"] == 2
     finally:
         bench.close()
+
+
+# --- the limit of a task ---
+
+MB = 10**6
+
+
+def grow(size: int) -> None:
+    """Take `size` bytes more, in pieces, and keep them until the end."""
+    kept = []
+    for _ in range(0, size, 20 * MB):
+        kept.append(bytes([1]) * (20 * MB))
+        nap(0.005)
+    nap(0.2)
+
+
+def grow_at_once(size: int) -> None:
+    kept = bytes([1]) * size
+    nap(600)
+    del kept
+
+
+def grow_in_a_child(size: int) -> None:
+    program = f"import time; kept = bytes([1]) * {size}; time.sleep(600)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def grow_in_a_hidden_child(size: int) -> None:
+    program = f"import time; kept = bytes([1]) * {size}; time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", program], start_new_session=True):
+        nap(600)
+
+
+@pytest.mark.parametrize("take", [grow, grow_at_once, grow_in_a_child, grow_in_a_hidden_child])
+def test_a_task_that_takes_more_than_its_limit_ends_alone(make_bench: MakeBench, take: Any) -> None:
+    bench = make_bench(task_memory=150 * MB)
+
+    def work(number: int) -> int:
+        if number == 5:
+            take(300 * MB)
+        return number
+
+    outcomes = bench.run(work, range(30))
+    said = outcomes.pop(5)
+    assert said["kind"] == "oom"
+    assert "150 MB is the limit (--task-memory)" in said["message"]
+    assert float(said["message"].split()[3]) > 150
+    assert bench.facts[5]["attempt"] == 0
+    assert outcomes == {number: number for number in range(30) if number != 5}
+
+
+def test_a_task_within_its_limit_is_left_alone_and_its_forks_do_not_count_twice(make_bench: MakeBench) -> None:
+    bench = make_bench(task_memory=250 * MB)
+
+    def work(number: int) -> int:
+        kept = bytes([1]) * (120 * MB)
+        children = [os.fork() for _ in range(3)]
+        if 0 in children:
+            nap(1.5)
+            os._exit(0)
+        for child in children:
+            os.waitpid(child, 0)
+        return len(kept) + number
+
+    assert bench.run(work, range(2)) == {0: 120 * MB, 1: 120 * MB + 1}
+
+
+def test_a_task_over_its_limit_gets_the_jobs_retries(make_bench: MakeBench, tmp_path: Path) -> None:
+    bench = make_bench(task_memory=150 * MB, retries=1)
+
+    def work(number: int) -> str:
+        if number == 0 or not (tmp_path / "tried").exists():
+            (tmp_path / "tried").touch() if number else None
+            grow_at_once(400 * MB)
+        return "second time"
+
+    bench.run(work, range(2))
+    assert bench.outcomes[0]["kind"] == "oom"
+    assert bench.outcomes[1] == "second time"
+    assert [bench.facts[task]["attempt"] for task in (0, 1)] == [1, 1]
+
+
+def test_what_a_worker_inherits_is_not_held_against_its_tasks(make_bench: MakeBench) -> None:
+    bench = make_bench(task_memory=40 * MB)
+    assert bench.run(lambda x: nap(0.3) or x, range(3)) == {0: 0, 1: 1, 2: 2}
+
+
+# --- the share of the machine ---
+
+
+def test_whoever_takes_most_ends_before_the_kernel_has_to_choose(group: Path, tmp_path: Path) -> None:
+    """In a group of 100 MB of which tasks may use 80: the one above its half goes, the small one stays."""
+    program = """
+import os, sys
+from pathlib import Path
+Path(sys.argv[1], "cgroup.procs").write_text("0")
+from tests.engine.bench import Bench, nap
+bench = Bench(Path(sys.argv[2]), memory=80_000_000, memory_spare=10_000_000)
+def work(number):
+    if number == 3:
+        kept = []
+        while True:
+            kept.append(bytes([1]) * 1_000_000)
+            nap(0.004)
+    nap(0.1)
+    return number
+try:
+    outcomes = bench.run(work, range(12))
+    print(outcomes.pop(3)["message"], bench.statuses[3].name, bench.facts[3]["attempt"], sep=chr(10))
+    print(outcomes == {number: number for number in range(12) if number != 3})
+finally:
+    bench.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(group), str(tmp_path / "bench")],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    message, kind, attempt, others = done.stdout.splitlines()
+    assert kind == "oom"
+    assert "the machine was short of memory" in message
+    assert "40 MB was its fair share" in message
+    assert (attempt, others) == ("0", "True")

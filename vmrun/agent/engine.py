@@ -63,6 +63,10 @@ class EngineSpec:
     task_memory: int = 0
     #: Bytes of the machine's memory that all tasks together may take; 0: not known.
     memory: int = 0
+    #: Bytes that are to stay free beyond those; below, a task that takes more than its share is ended.
+    memory_spare: int = 0
+    #: Processes and threads that all tasks together may have; 0: as many as the machine can do with.
+    crowd_max: int = 0
     #: The job's code: first on the module path, and the directory that tasks start in.
     code_path: str = ""
     #: Variables for user code, beyond a few of the agent's own (see `launch.INHERITED`).
@@ -81,7 +85,8 @@ class EngineSpec:
 
 #: Fields of the spec that the runner is told.
 _FOR_RUNNER = (
-    *("workers", "threads", "threads_asked", "task_memory", "memory", "job", "code_path", "app_path"),
+    *("workers", "threads", "threads_asked", "task_memory", "memory", "memory_spare", "crowd_max"),
+    *("job", "code_path", "app_path"),
     *("task_timeout", "kill_grace", "retries", "output_cap"),
 )
 

@@ -92,6 +92,7 @@ def prepare(shop: Workshop, job: str, spec: JobSpec) -> Prepared:
         threads_asked=bool(spec.threads_per_task),
         task_memory=spec.need.task_memory,
         memory=usable_memory(memory),
+        memory_spare=(memory - usable_memory(memory)) // 2,
         job=job,
         code_path=code,
         env=_environment_variables(shop, spec),

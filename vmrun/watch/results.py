@@ -158,7 +158,7 @@ def exception_of(outcome: Outcome) -> BaseException:
 #: What to do next, by kind of failure.
 HINTS = {
     "timeout": "raise --task-timeout, or make the tasks smaller",
-    "oom": "ask for more --memory, or for fewer --workers",
+    "oom": "raise --task-memory, so that fewer run at once and each may take more, or ask for more --memory",
     "unpicklable": "return plain data, or objects that pickle can carry",
     "signalled": "a crash in native code, or a kill: the task's output may tell more (`vmrun logs`)",
 }

@@ -10,7 +10,7 @@ from vmrun.core.blocks import Status
 
 from .chunks import BRIEF, SHORT
 from .frames import Frame, Kind
-from .outcomes import Outcomes
+from .outcomes import CANCELLED, Outcomes
 from .slots import Doom, RunnerConfig, Slot
 
 #: Seconds between looks at what the workers do.
@@ -115,7 +115,7 @@ class Dispatch:
             self._end(slot, Status.timeout, task)
 
     def _end(self, slot: Slot, kind: Status, task: int) -> None:
-        slot.doom = Doom(kind, task, time.monotonic() + self._config.kill_grace)
+        slot.doom = Doom(kind, task, time.monotonic() + self._config.kill_grace, CANCELLED.message)
         slot.stop()
         slot.signal(signal.SIGTERM)
 

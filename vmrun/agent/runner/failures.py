@@ -84,6 +84,11 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
+def size(count: int) -> str:
+    """Bytes as people read them."""
+    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
+
+
 def type_name(kind: type) -> str:
     """The class as its author would write it."""
     if kind.__module__ == "builtins":

@@ -24,6 +24,7 @@ from .guard import Place
 from .outcomes import Death, Outcomes
 from .processes import MemoryWatch, end_descendants, kill_below
 from .slots import RunnerConfig, Slot, spawn
+from .warden import Warden
 
 #: Bytes for the agent above which workers are not read from, and below which they are again.
 CONGESTED, RELIEVED = 16 * 1024 * 1024, 4 * 1024 * 1024
@@ -33,6 +34,8 @@ _BUDGET = 4 * 1024 * 1024
 STARTS_MAX, STARTS_KILLED_MAX = 3, 20
 #: Seconds between reports of the load, and between attempts to fork after a failure.
 _LOAD_EVERY, _FORK_AGAIN = 0.5, 0.5
+#: What the others may have grown to since the largest of all was killed, as a part of it.
+_SOME = 0.5
 #: Seconds to get the last words to the agent.
 _LAST_WORDS = 2.0
 
@@ -61,6 +64,7 @@ class Runner:
         self._load: tuple[int, int, int] = (0, 0, 0)
         self._load_sent = (self._looked, (0, 0, 0))
         self._memory = MemoryWatch()
+        self._warden = Warden(config)
         self._fatal = ""
 
     def run(self) -> int:
@@ -210,8 +214,12 @@ class Runner:
         if not slot.broken:
             self._handle(slot, sys.maxsize)
         code = os.waitstatus_to_exitcode(status)
-        self._outcomes.died(slot, Death(code, usage.ru_maxrss * 1024, self._memory.killed()))
         del self._slots[slot.pid]
+        self._warden.forget(slot.pid)
+        peak = usage.ru_maxrss * 1024
+        # The kernel ends whoever has most; who was small was ended by somebody else.
+        starved = self._memory.killed() and peak >= self._warden.largest(self._slots.values()) * _SOME
+        self._outcomes.died(slot, Death(code, peak, starved))
         self._watch(slot.channel, 0, None)
         self._masks.pop(slot.channel, None)
         if not slot.ready and not self._ending and slot.doom is None:
@@ -239,6 +247,7 @@ class Runner:
             self._looked = now
             self._memory.look()
             slots = list(self._slots.values())
+            self._warden.look(slots)
             self._dispatch.watch(slots, room=len(slots) < self._config.workers, follow=not self._congested)
         running = sum(1 for slot in self._slots.values() if slot.chunks)
         self._load = (running, self._outcomes.queue.tasks, self._outcomes.done)

@@ -22,7 +22,7 @@ from .chunks import Sizer, Work, WorkQueue
 from .frames import Buffer, Frame, FrameWriter, Kind
 from .guard import files_of, move_files
 from .shared import BEGUN, CHUNK, MOVE, Shared
-from .slots import Chunk, RunnerConfig, Slot
+from .slots import Chunk, Doom, RunnerConfig, Slot
 from .worker import RETIRED
 
 #: A task whose worker was killed from outside, by a SIGKILL that nobody here sent, is tried again this many times,
@@ -32,6 +32,7 @@ LOSSES_MAX = 2
 OUTPUT_BATCH = 1024 * 1024
 #: Tasks in one block of failures that need no telling apart.
 _SAME_MAX = 4096
+CANCELLED = Doom(Status.cancelled, -1, 0.0, "the job was cancelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,14 +186,15 @@ class Outcomes:
 
     def _doomed(self, slot: Slot, chunk: Chunk, task: int) -> None:
         assert slot.doom is not None
-        self._failed(slot, chunk, task, self._doom_document(slot.doom.kind))
+        self._failed(slot, chunk, task, self._doom_document(slot.doom))
         chunk.next = task + 1
 
-    def _doom_document(self, kind: Status, last: str = "") -> tuple[Status, bytes]:
-        if kind is Status.cancelled:
-            return kind, failure(kind, "the job was cancelled", traceback=last)
-        limit = self._config.task_timeout or 0.0
-        return kind, failure(kind, f"took longer than {limit:g} seconds (the task timeout)", traceback=last)
+    def _doom_document(self, doom: Doom, last: str = "") -> tuple[Status, bytes]:
+        kind, message = doom.kind, doom.message
+        if kind is Status.timeout:
+            message = f"took longer than {self._config.task_timeout or 0.0:g} seconds (the task timeout)"
+        code = int(signal.SIGKILL) if kind in (Status.signalled, Status.oom) else None
+        return kind, failure(kind, message, traceback=last, code=code)
 
     def _failed(self, slot: Slot, chunk: Chunk, task: int, outcome: tuple[Status, bytes]) -> None:
         """A task did not return: another attempt, or that is its outcome."""
@@ -222,7 +224,7 @@ class Outcomes:
 
     def cancelled(self, work: Work) -> None:
         """Tasks that will not be started."""
-        status, document = self._doom_document(Status.cancelled)
+        status, document = self._doom_document(CANCELLED)
         first = work.block.first
         while first < work.end:
             count = min(_SAME_MAX, work.end - first)
@@ -255,9 +257,9 @@ class Outcomes:
         last = self._last_works(slot, task, work.attempt)
         lost = not began or slot.broken or death.code == -signal.SIGKILL
         if doom is not None and doom.task == task:
-            self._failed(slot, chunk, task, self._doom_document(doom.kind, last))
+            self._failed(slot, chunk, task, self._doom_document(doom, last))
         elif slot.cancelled and lost:
-            self._failed(slot, chunk, task, self._doom_document(Status.cancelled, last))
+            self._failed(slot, chunk, task, self._doom_document(CANCELLED, last))
         elif doom is not None or (lost and work.losses < LOSSES_MAX):
             # With a doom: it had finished the task that it was killed for, just in time, and was in an innocent one.
             self._again(work, task, lost=True)
@@ -310,15 +312,11 @@ def _verdict(death: Death, last: str, *, began: bool) -> tuple[Status, bytes]:
     number = -death.code
     if number != signal.SIGKILL:
         return Status.signalled, failures.by_signal(number, last=last)
-    peak = f"its memory peaked at {_size(death.peak_bytes)}"
+    peak = f"its memory peaked at {failures.size(death.peak_bytes)}"
     if death.out_of_memory:
         message = f"killed by the system, which was out of memory; {peak}"
         return Status.oom, failure(Status.oom, message, traceback=last, code=number)
     return Status.signalled, failures.by_signal(number, why=f" (out of memory, or from outside); {peak}", last=last)
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
 
 
 def _where(head: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from .frames import REPLY_MAX, FrameReader, FrameWriter, Kind
 from .guard import Guard, Place, raise_and_close, reset_signals
 from .outputs import Outputs
 from .shared import CHUNK, STOP, Shared
+from .usage import anonymous
 from .worker import RETIRED, Worker
 
 #: Of all processes, workers are what the kernel should kill first when memory runs out.
@@ -45,6 +46,10 @@ class RunnerConfig:
     #: Bytes that one task may take (0: no limit), and all together (0: not known).
     task_memory: int = 0
     memory: int = 0
+    #: Bytes that should stay free beyond those.
+    memory_spare: int = 0
+    #: Processes and threads of all tasks together; 0: as many as the machine can do with.
+    crowd_max: int = 0
 
 
 @dataclass(slots=True)
@@ -78,6 +83,8 @@ class Doom:
     task: int
     #: Monotonic time at which patience ends.
     kill_at: float
+    #: What happened; a timeout says that itself.
+    message: str = ""
 
 
 @dataclass(slots=True)
@@ -91,6 +98,8 @@ class Slot:
     writer: FrameWriter
     shared: Shared
     outputs: Outputs
+    #: Bytes of memory that the process had at birth, from its parent.
+    inherited: int = 0
     #: In the order in which the worker gets them; it runs the first, or is about to.
     chunks: deque[Chunk] = field(default_factory=deque)
     #: Functions that it was told of.
@@ -184,7 +193,8 @@ def spawn(config: RunnerConfig, place: Place, limits: tuple[int, int]) -> Slot:
         _become_worker(config, place, theirs, (shared, outputs), (runner, limits))
     theirs.close()
     ours.setblocking(False)
-    return Slot(place, pid, ours, FrameReader(ours, REPLY_MAX), FrameWriter(ours), shared, outputs)
+    reader, writer = FrameReader(ours, REPLY_MAX), FrameWriter(ours)
+    return Slot(place, pid, ours, reader, writer, shared, outputs, anonymous(runner))
 
 
 def _become_worker(
