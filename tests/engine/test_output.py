@@ -105,19 +105,47 @@ def test_invalid_text_is_kept_as_bytes_and_odd_text_is_no_error(bench: Bench) ->
     assert bench.output[0, 0, "stdout"] == b"\xff\xfe\0\\ud800 \xc3\xa4 \xe2\x82\xac\n"
 
 
-def test_output_beyond_the_cap_is_counted_and_the_task_goes_on(make_bench: MakeBench) -> None:
+def test_of_endless_output_both_ends_are_kept_and_the_task_goes_on(make_bench: MakeBench) -> None:
     bench = make_bench(output_cap=1_000_000)
 
     def work(number: int) -> int:
-        for _ in range(30):
-            sys.stdout.write("x" * 100_000)
+        for part in range(30):
+            sys.stdout.write(f"{part:10}" * 10_000)
             nap(0.01)
         return number
 
     outcomes = bench.run(work, range(2))
     assert outcomes == {0: 0, 1: 1}
+    written = "".join(f"{part:10}" * 10_000 for part in range(30)).encode()
     for task in range(2):
-        assert bench.output[task, 0, "stdout"] == b"x" * 1_000_000 + omitted(2_000_000)
+        assert bench.output[task, 0, "stdout"] == written[:750_000] + omitted(2_000_000) + written[-250_000:]
+
+
+def test_a_task_that_floods_its_output_holds_no_neighbour_up_and_fills_no_disk(make_bench: MakeBench) -> None:
+    """One worker writes hundreds of megabytes a second; meanwhile the other does thousands of tasks, each at once."""
+    bench = make_bench(output_cap=16 * 1024 * 1024)
+
+    def work(number: int) -> int:
+        if number == 0:
+            piece = b"0123456789abcdef" * 65536
+            for _ in range(400):
+                os.write(1, piece)
+                nap(0.003)
+            state = os.fstat(1)
+            return state.st_blocks * 512 if state.st_size > 400_000_000 else -1
+        print(number)
+        return number
+
+    bench.define(work)
+    bench.feed(range(20_000))
+    bench.until(lambda: len(bench.outcomes) > 5_000)
+    others_first = 0 not in bench.outcomes
+    bench.finish()
+    assert others_first
+    assert {number: bench.outcomes[number] for number in range(1, 20_000)} == {n: n for n in range(1, 20_000)}
+    assert all(bench.printed(number) == f"{number}\n" for number in range(1, 20_000))
+    assert 0 <= bench.outcomes[0] < 250_000_000
+    assert len(bench.output[0, 0, "stdout"]) < 17 * 1024 * 1024
 
 
 def test_an_agent_that_does_not_read_stops_nobody_and_loses_nothing(bench: Bench, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ class EngineSpec:
     retries: int = 0
     #: Unix user for runner and workers; "" for this process's.
     user: str = ""
-    #: Bytes of output that one task may write to each of stdout and stderr; what is beyond is counted, not kept.
+    #: Bytes that are kept of what one task writes to stdout, and to stderr: its beginning and its end.
     output_cap: int = 64 * 1024 * 1024
 
 

@@ -94,16 +94,22 @@ def test_last_words_are_returned_and_passed_on(outputs: Outputs, sink: Collected
     assert sink.texts[2, 0, STDERR] == b"Segmentation fault"
 
 
-def test_output_beyond_the_cap_is_counted(outputs: Outputs, sink: Collected, rng: random.Random) -> None:
-    data = rng.randbytes(MEBIBYTE)
-    for _ in range(8):
-        write(outputs, STDOUT, data)
-        outputs.follow((1, 0), lambda: True, sink)
+HEAD, TAIL = 9 * MEBIBYTE // 4, 3 * MEBIBYTE // 4
+
+
+@pytest.mark.parametrize("deaf", [False, True], ids=["followed", "read late"])
+def test_of_output_beyond_the_cap_both_ends_are_kept(
+    outputs: Outputs, sink: Collected, rng: random.Random, deaf: bool
+) -> None:
+    data = rng.randbytes(8 * MEBIBYTE)
+    for part in range(0, len(data), MEBIBYTE):
+        write(outputs, STDOUT, data[part : part + MEBIBYTE])
+        outputs.follow((1, 0), lambda: True, None if deaf else sink)
     write(outputs, STDERR, b"short")
     outputs.pass_on((1, 0), ends(outputs), sink)
     write(outputs, STDOUT, b"the next has its own cap")
     outputs.pass_on((2, 0), ends(outputs), sink)
-    assert sink.texts[1, 0, STDOUT] == data * 3 + omitted(5 * MEBIBYTE)
+    assert sink.texts[1, 0, STDOUT] == data[:HEAD] + omitted(5 * MEBIBYTE) + data[-TAIL:]
     assert sink.texts[1, 0, STDERR] == b"short"
     assert sink.texts[2, 0, STDOUT] == b"the next has its own cap"
 
@@ -112,14 +118,30 @@ def test_another_attempt_starts_with_a_cap_of_its_own(outputs: Outputs, sink: Co
     for attempt in range(2):
         write(outputs, STDOUT, bytes(4 * MEBIBYTE))
         outputs.pass_on((1, attempt), ends(outputs), sink)
-    assert sink.texts[1, 0, STDOUT] == sink.texts[1, 1, STDOUT] == bytes(3 * MEBIBYTE) + omitted(MEBIBYTE)
+    assert sink.texts[1, 0, STDOUT] == sink.texts[1, 1, STDOUT] == bytes(HEAD) + omitted(MEBIBYTE) + bytes(TAIL)
 
 
-def test_space_is_given_back_while_a_task_still_writes(outputs: Outputs, sink: Collected, rng: random.Random) -> None:
+@pytest.mark.parametrize("size", [HEAD - 1, HEAD, HEAD + 1, HEAD + TAIL])
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_up_to_the_cap_nothing_is_missing(
+    outputs: Outputs, sink: Collected, rng: random.Random, size: int, pieces: int
+) -> None:
+    data = rng.randbytes(size)
+    for part in range(pieces):
+        write(outputs, STDOUT, data[size * part // pieces : size * (part + 1) // pieces])
+        outputs.follow((1, 0), lambda: True, sink)
+    outputs.pass_on((1, 0), ends(outputs), sink)
+    assert sink.texts[1, 0, STDOUT] == data
+
+
+@pytest.mark.parametrize("deaf", [False, True], ids=["followed", "nobody listens"])
+def test_space_is_given_back_while_a_task_still_writes(
+    outputs: Outputs, sink: Collected, rng: random.Random, deaf: bool
+) -> None:
     data = rng.randbytes(MEBIBYTE)
     for _ in range(20):
         write(outputs, STDOUT, data)
-        outputs.follow((1, 0), lambda: True, sink)
+        outputs.follow((1, 0), lambda: True, None if deaf else sink)
     state = os.fstat(outputs.streams[0].fd)
     assert state.st_size == 20 * MEBIBYTE + 1
     if state.st_blocks * 512 >= state.st_size:

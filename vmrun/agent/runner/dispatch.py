@@ -85,8 +85,8 @@ class Dispatch:
         for slot in slots:
             if slot.chunks:
                 self._watch(slot, starving=starving)
-                if follow and self._looks % FOLLOW_EVERY == 0 and slot.steady:
-                    self._outcomes.follow(slot)
+                if self._looks % FOLLOW_EVERY == 0 and slot.steady:
+                    self._outcomes.follow(slot, listen=follow)
 
     def _watch(self, slot: Slot, *, starving: bool) -> None:
         slot.look()

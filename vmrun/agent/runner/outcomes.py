@@ -154,11 +154,11 @@ class Outcomes:
         else:
             self.queue.add_first(work)
 
-    def follow(self, slot: Slot) -> None:
-        """Pass on what the task that a worker has been in for some time has written."""
+    def follow(self, slot: Slot, *, listen: bool) -> None:
+        """Pass on what the task that a worker has been in for some time has written, if anybody can `listen`."""
         chunk = self._chunk(slot, slot.seen[2])
         if chunk is not None and slot.seen[0] == chunk.next:
-            slot.outputs.follow((chunk.next, chunk.work.attempt), slot.still, self._sink)
+            slot.outputs.follow((chunk.next, chunk.work.attempt), slot.still, self._sink if listen else None)
             self.flush_output()
 
     # --- outcomes ---

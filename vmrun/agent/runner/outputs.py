@@ -20,6 +20,8 @@ RECORD = struct.Struct("<QIBxxxI")
 PIECE = 256 * 1024
 #: Read bytes after which the space that they took is given back to the file system.
 _HOLE = 4 * 1024 * 1024
+#: The part of the cap that is kept for the end of what a task writes.
+_TAIL_PART = 4
 #: Bytes of an idle worker's file from which it is emptied.
 _WORTH_EMPTYING = 1024 * 1024
 
@@ -43,7 +45,11 @@ def omitted(count: int) -> bytes:
 
 
 class Stream:
-    """One output file of one worker, as the runner reads it."""
+    """One output file of one worker, as the runner reads it.
+
+    Of each task at most `cap` bytes are passed on: its first ones as they come, and from where that is used up the last
+    ones, when the task has ended. What is in between leaves the disk while the task runs.
+    """
 
     def __init__(self, path: str, number: int, cap: int) -> None:
         #: For the worker, opened for appending; the file has no name any more.
@@ -52,12 +58,15 @@ class Stream:
         # With a byte in it, the file's end is never where /dev/null's is: a task that puts that in place is found out.
         os.write(self.fd, b"\n")
         self._number = number
-        self._cap = cap
-        #: Bytes that are dealt with.
+        self._tail = cap // _TAIL_PART
+        self._head = cap - self._tail
+        #: Bytes that are passed on, or given up.
         self.position = 1
-        self._freed = 1
+        #: Up to where the disk has nothing any more: of what was passed on, and of what lies behind the head.
+        self._freed = self._punched = 1
         self._owner = (-1, 0)
-        self._sent = 0
+        #: Bytes of the head that may still come, and bytes after it that were given up.
+        self._left = self._head
         self._dropped = 0
 
     def size(self) -> int:
@@ -66,30 +75,53 @@ class Stream:
 
     def pass_on(self, owner: tuple[int, int], end: int, sink: Sink) -> None:
         """Give `sink` what was written up to `end`; it is `owner`'s, a (task, attempt)."""
+        self._begin(owner, end)
+        self._left -= self._read(min(end, self.position + self._left), sink)
+        if self._left == 0 and end - self.position > self._tail:
+            self._dropped += end - self._tail - self.position
+            self.position = end - self._tail
+        self._free()
+
+    def finish(self, owner: tuple[int, int], end: int, sink: Sink) -> None:
+        """The owner's task ended at `end`: say how much of its output is missing, and give the last of it."""
+        if owner == self._owner:
+            if self._dropped:
+                self._give(omitted(self._dropped), sink)
+            self._read(end, sink)
+            self._dropped = 0
+        self._free()
+
+    def relieve(self, owner: tuple[int, int], end: int) -> None:
+        """Take off the disk what nobody will read of the owner's output, though nothing can be passed on now."""
+        self._begin(owner, end)
+        low, high = max(self.position + self._left, self._punched), end - self._tail
+        if high - low > _HOLE:
+            system.give_back(self.fd, low, high)
+            self._punched = high
+
+    def _begin(self, owner: tuple[int, int], end: int) -> None:
         if owner != self._owner:
-            self._owner, self._sent, self._dropped = owner, 0, 0
+            self._owner, self._left, self._dropped = owner, self._head, 0
         if end < self.position:
             # Someone opened the file by its name below /dev and emptied it.
-            self.position = self._freed = 0
-        allowed = min(end, self.position + self._cap - self._sent)
-        while self.position < allowed:
-            data = os.pread(self.fd, min(PIECE, allowed - self.position), self.position)
+            self.position = self._freed = self._punched = 0
+
+    def _read(self, end: int, sink: Sink) -> int:
+        """Pass on what is there up to `end`; its bytes."""
+        start = self.position
+        while self.position < end:
+            data = os.pread(self.fd, min(PIECE, end - self.position), self.position)
             if not data:
                 break
             self._give(data, sink)
             self.position += len(data)
-            self._sent += len(data)
-        self._dropped += max(0, end - self.position)
-        self.position = end
+        return self.position - start
+
+    def _free(self) -> None:
+        """Take what is dealt with off the disk."""
         if self.position - self._freed > _HOLE:
             system.give_back(self.fd, self._freed, self.position)
             self._freed = self.position
-
-    def finish(self, owner: tuple[int, int], sink: Sink) -> None:
-        """The owner's task ended: say how much of its output is missing."""
-        if owner == self._owner and self._dropped:
-            self._give(omitted(self._dropped), sink)
-            self._dropped = 0
 
     def last(self, start: int, limit: int) -> bytes:
         """At most `limit` bytes at the end of the file, none from before `start`."""
@@ -100,7 +132,7 @@ class Stream:
         """Start over, if the file is large. Only for a worker that has no task."""
         if self.position > _WORTH_EMPTYING and self.size() == self.position:
             os.ftruncate(self.fd, 1)
-            self.position = self._freed = 1
+            self.position = self._freed = self._punched = 1
 
     def close(self) -> None:
         """Let go of the file."""
@@ -123,15 +155,21 @@ class Outputs:
         """A task ended when its files ended at `ends`."""
         for stream, end in zip(self.streams, ends, strict=True):
             stream.pass_on(owner, end, sink)
-            stream.finish(owner, sink)
+            stream.finish(owner, end, sink)
         self._began = self.streams[1].position
 
-    def follow(self, owner: tuple[int, int], still: Callable[[], bool], sink: Sink) -> None:
-        """Pass on what the running task has written so far, if it is still running when that is known."""
+    def follow(self, owner: tuple[int, int], still: Callable[[], bool], sink: Sink | None) -> None:
+        """Pass on what the running task has written so far, if it is still running when that is known.
+
+        Without a `sink` nothing is passed on, and the disk is relieved all the same.
+        """
         ends = [stream.size() for stream in self.streams]
         if still():
             for stream, end in zip(self.streams, ends, strict=True):
-                if end != stream.position:
+                if end == stream.position:
+                    continue
+                stream.relieve(owner, end)
+                if sink is not None:
                     stream.pass_on(owner, end, sink)
 
     def finish(self, owner: tuple[int, int], sink: Sink) -> str:
