@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import logging
 import os
 import resource
@@ -173,10 +174,24 @@ class Pulse:
         if stuck or self.condemned():
             return
         until = min(self._clock.now() + self._config.lease, self._config.hard_deadline)
-        fresh = f"{self._config.lease_file}.new"
         try:
-            with open(fresh, "w", encoding="ascii") as file:
-                file.write(f"{int(until)}\n")
-            os.replace(fresh, self._config.lease_file)
+            write_lease(self._config.lease_file, f"{int(until)}\n")
         except OSError as error:
             log.error("event=lease-not-renewed error=%s", error)
+
+
+def write_lease(path: str, text: str) -> None:
+    """Replace the lease; on a full disk write over it, as its own block is the only space there is. Raises OSError."""
+    fresh = f"{path}.new"
+    try:
+        with open(fresh, "w", encoding="ascii") as file:
+            file.write(text)
+        os.replace(fresh, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(fresh)
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or os.stat(path).st_size != len(text):
+            raise
+        # As long as before, in one write: whoever reads it meanwhile sees the old lease or the new one.
+        with open(path, "r+b", buffering=0) as over:
+            over.write(text.encode("ascii"))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
 import pytest
 
+from tests.support.disks import small_disk
 from tests.unit.agent.bench import Bench, FakeEngine, Switch
 from tests.unit.core.world import JOB, OTHER_JOB, VM
 from vmrun.agent import daemon, pulse
+from vmrun.agent.pulse import write_lease
 from vmrun.core import keys
 from vmrun.core.errors import StoreUnavailable
 from vmrun.core.heartbeats import read_heartbeat
@@ -198,3 +201,23 @@ def test_a_vm_that_was_given_a_job_is_busy_before_it_begins(bench: Bench) -> Non
     # Whoever judges by this beat that the VM rests, and that nothing was appended since, judges rightly.
     assert VmLedger(bench.desk(), VM).assign(OTHER_JOB, 60.0)
     assert busy()
+
+
+def test_a_lease_is_renewed_on_a_full_disk(tmp_path: Path) -> None:
+    """A machine whose agent works must not end because one of its tasks took all space."""
+    with small_disk(tmp_path / "disk", 1_000_000) as disk:
+        path = str(disk / "lease")
+        write_lease(path, "1700000000\n")
+        with pytest.raises(OSError, match="No space"), open(disk / "endless", "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(100_000))
+        with pytest.raises(OSError, match="No space"), open(disk / "rest", "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(1))
+        write_lease(path, "1700000900\n")
+        assert (disk / "lease").read_text() == "1700000900\n"
+        assert sorted(os.listdir(disk)) == ["endless", "lease", "rest"]
+        # What would be longer than the space that is there is refused, and leaves the lease as it was.
+        with pytest.raises(OSError, match="No space"):
+            write_lease(path, "17000009000\n")
+        assert (disk / "lease").read_text() == "1700000900\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import pickle
 import signal
@@ -50,6 +51,25 @@ def unpicklable(value: object, error: BaseException, dumps: Callable[[Any], byte
     return failure(
         Status.unpicklable,
         clip(message, MESSAGE_MAX),
+        type_name=type_name(type(error)),
+        traceback=clip(_traceback(error), TRACEBACK_MAX),
+    )
+
+
+def no_space(error: BaseException | None, depth: int = 20) -> bool:
+    """Whether a full disk, or a used-up quota, is what an exception comes from."""
+    while error is not None and depth:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error, depth = error.__cause__ or error.__context__, depth - 1
+    return False
+
+
+def unkept(error: BaseException) -> bytes:
+    """The payload for a result for which there was no space on disk."""
+    return failure(
+        Status.raised,
+        f"the result was lost, because the disk of the machine is full ({_message(error)})",
         type_name=type_name(type(error)),
         traceback=clip(_traceback(error), TRACEBACK_MAX),
     )

@@ -14,6 +14,7 @@ import functools
 import io
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -284,6 +285,11 @@ class Guard:
         path = move_files(self._place, task, attempt)
         self._fresh()
         return path
+
+    def drop_files(self) -> None:
+        """Remove what the task wrote to the output directory, so that others have the space."""
+        shutil.rmtree(self._place.output, ignore_errors=True)
+        self._fresh()
 
     def _fresh(self) -> None:
         """An empty output directory, whose age shows the first change, however coarse the file system's clock."""

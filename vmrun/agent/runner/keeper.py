@@ -51,6 +51,8 @@ class Keeper:
         # named because without it Python 3.12 and later crash.
         self._dump: Callable[[Any], None] = pickle.Pickler.dump.__get__(self._pickler, self._make_pickler)
         self._spilled = ("", 0)
+        #: The last task failed for lack of space on disk.
+        self.starved = False
 
     @property
     def used(self) -> int:
@@ -109,6 +111,9 @@ class Keeper:
                 return LARGE
             except BaseException as second:  # noqa: BLE001  as above
                 error = second
+        self.starved = failures.no_space(error)
+        if self.starved:
+            return self._write(row, Status.raised, failures.unkept(error))
         return self._write(row, Status.unpicklable, failures.unpicklable(value, error, self._dumps))
 
     def failed(self, row: int, error: BaseException) -> int:
@@ -116,6 +121,7 @@ class Keeper:
         self._leave(error)
         if isinstance(error, Ended):
             return self._write(row, error.status, error.payload)
+        self.starved = failures.no_space(error)
         return self._write(row, *failures.describe(error, self._dumps))
 
     def _write(self, row: int, status: Status, document: bytes) -> int:

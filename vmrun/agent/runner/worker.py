@@ -195,6 +195,9 @@ class Worker:
         if guard.moved(self._ends):
             self._wrote(number)
             found = True
+        if self._keeper.starved:
+            guard.drop_files()
+            self._keeper.starved = False
         if took > FILES_FASTEST and guard.wrote_files():
             self._left_files(number, running.attempt)
             found = True
