@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.engine.bench import is_alive
 from tests.support.journals import committed_tasks
 from tests.support.shell import Shell, kill, processes, until
 
@@ -40,6 +41,13 @@ def workers(trace: Path) -> list[int]:
     return [int(line) for line in trace.read_text().split()]
 
 
+def agents(shell: Shell) -> list[int]:
+    """Processes of this shell's agent."""
+    found = [number for number, line in processes("vmrun.agent run").items() if str(shell.home) in line]
+    assert found
+    return found
+
+
 def test_the_client_is_killed_and_another_shell_gets_the_whole_result(shell: Shell, tmp_path: Path) -> None:
     # Given a client that is killed while its job runs
     trace = sleepy(shell, 40, 0.05)
@@ -65,12 +73,76 @@ def test_a_worker_and_then_the_agent_are_killed_and_every_task_is_committed_once
     until(lambda: len(workers(trace)) > 20, 60, "tasks run")
     kill(workers(trace)[-1])
     until(lambda: len(workers(trace)) > 60, 60, "tasks go on")
-    for number in processes("vmrun.agent run"):
+    for number in agents(shell):
         kill(number)
     assert shell.wait(job)["state"] == "done"
     document = shell.ask("result", job)
     assert document["results"] == list(range(200))
     assert committed_tasks(shell, job) == list(range(200))
+    until(lambda: not processes(str(shell.home)), 30, "the machine ends by itself")
+
+
+LOCKING = """
+    import os, time
+    import vmrun
+
+    def alive(pid):
+        try:
+            with open(f"/proc/{{pid}}/stat") as file:
+                return file.read().rpartition(")")[2].split()[0] not in "ZX"
+        except OSError:
+            return False
+
+    @vmrun.job(over=range({tasks}))
+    def task(x):
+        lock = os.path.join({place!r}, f"lock{{x}}")
+        if os.path.exists(lock) and alive(open(lock).read()):
+            raise RuntimeError(f"task {{x}} runs twice at once")
+        with open(lock + ".new", "w") as file:
+            file.write(str(os.getpid()))
+        os.rename(lock + ".new", lock)
+        daemon = os.fork()
+        if daemon == 0:
+            os.setsid()
+            time.sleep(600)
+        with open({trace!r}, "a") as file:
+            file.write(f"{{x}} {{os.getpid()}} {{daemon}}\\n")
+        time.sleep(0.3)
+        os.unlink(lock)
+        return x
+"""
+
+
+def test_an_agent_that_returns_runs_no_task_twice_at_once_and_only_what_is_not_committed(shell: Shell) -> None:
+    # Given a job whose agent is killed three times, while its tasks run and have children that hide
+    trace, place = shell.home / "trace", shell.home / "locks"
+    trace.touch()
+    place.mkdir()
+    shell.write("locking.py", LOCKING.format(tasks=40, place=str(place), trace=str(trace)))
+    job = shell.submit("locking.py")
+
+    def runs() -> list[list[int]]:
+        return [[int(word) for word in line.split()] for line in trace.read_text().splitlines()]
+
+    seen: set[int] = set()
+    for _ in range(3):
+        committed = set(committed_tasks(shell, job))
+        until(lambda: len(runs()) >= len(seen) + 4, 60, "tasks run")
+        before = runs()
+        for number in agents(shell):
+            kill(number)
+        # When the next one runs tasks, then nothing of its predecessor's is alive
+        until(lambda before=before: len(runs()) > len(before) + 2, 60, "tasks run again")
+        for _, worker, daemon in before:
+            assert not is_alive(worker)
+            assert not is_alive(daemon)
+        # And nothing that was committed before runs again
+        assert not committed & {task for task, *_ in runs()[len(before) :]}
+        seen.update(range(len(runs())))
+    # And the job has every result once
+    assert shell.wait(job)["state"] == "done"
+    assert shell.ask("result", job)["results"] == list(range(40))
+    assert committed_tasks(shell, job) == list(range(40))
     until(lambda: not processes(str(shell.home)), 30, "the machine ends by itself")
 
 

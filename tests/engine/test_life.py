@@ -16,7 +16,9 @@ import pytest
 from tests.engine.bench import APP, PATIENCE, Bench, block, is_alive, nap, wait_until
 from tests.engine.conftest import MakeBench
 from vmrun.agent.engine import Engine, EngineSpec, Load, RunnerDied
+from vmrun.agent.runner import launch
 from vmrun.agent.runner.processes import marked
+from vmrun.agent.sweep import end_predecessors
 from vmrun.core.blocks import Status
 from vmrun.core.clock import SystemClock
 from vmrun.core.errors import UsageError
@@ -121,6 +123,37 @@ def test_an_agent_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
         finally:
             agent.kill()
     wait_until(lambda: not any(map(is_alive, [runner, *pids])), "the runner to notice")
+
+
+@pytest.mark.parametrize("state", ["stopped runner", "dead runner"])
+def test_an_agent_ends_what_its_predecessor_left_before_it_does_anything(tmp_path: Path, state: str) -> None:
+    """The runner does not see its agent die, and everything goes on as if nothing had happened; until the next one."""
+    work = tmp_path / "work"
+    place = work / "somejob"
+    place.mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    bystander = subprocess.Popen(["sleep", "600"])
+    with subprocess.Popen([sys.executable, "-c", AGENT, str(place)], cwd=APP) as agent:
+        try:
+            runner, pids = held(place, 2)
+            os.kill(runner, signal.SIGSTOP)
+        finally:
+            agent.kill()
+    if state == "dead runner":
+        os.kill(runner, signal.SIGKILL)
+        wait_until(lambda: not is_alive(runner))
+    else:
+        assert all(map(is_alive, [runner, *pids]))
+    end_predecessors(str(work), SystemClock())
+    assert not any(map(is_alive, [runner, *pids]))
+    assert is_alive(bystander.pid)
+    bystander.kill()
+    bystander.wait()
+    # Marks that are no marks, and directories that are none, are nobody's processes.
+    (place / "engine" / launch.MARK_FILE).write_bytes(b"\xff")
+    (work / "file").touch()
+    end_predecessors(str(work), SystemClock())
+    end_predecessors(str(tmp_path / "nowhere"), SystemClock())
 
 
 def test_workers_that_cannot_start_are_reported_with_the_reason(make_bench: MakeBench, tmp_path: Path) -> None:

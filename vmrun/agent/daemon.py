@@ -11,7 +11,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from vmrun.core.clock import SystemClock, system_rng
+from vmrun.core.clock import Clock, SystemClock, system_rng
 from vmrun.core.errors import Corrupt, SchemaError, StoreError, StoreUnavailable, Unreachable, VmrunError
 from vmrun.core.ids import new_id
 from vmrun.core.ledger import Desk, JobLedger
@@ -25,6 +25,7 @@ from vmrun.store.retrying import RetryingStore
 
 from .config import AgentConfig
 from .pulse import Pulse
+from .sweep import end_predecessors
 from .work import JobRun
 from .workshop import Owners, Workshop
 
@@ -46,7 +47,7 @@ def run(config: AgentConfig) -> int:
     """Serve until drained or condemned; 0 means that the machine is not needed any more."""
     signal.signal(signal.SIGTERM, _on_term)
     shop = open_workshop(config)
-    _clean(config)
+    _clean(config, shop.desk.clock)
     shop.pulse.start()
     ended = False
     try:
@@ -102,8 +103,9 @@ def _on_term(*_: object) -> None:
     raise Terminated
 
 
-def _clean(config: AgentConfig) -> None:
-    """Remove what an earlier run of the agent left; its processes ended with it."""
+def _clean(config: AgentConfig, clock: Clock) -> None:
+    """End and remove what an earlier run of the agent left: no task may run twice at once."""
+    end_predecessors(config.work_dir, clock)
     shutil.rmtree(config.work_dir, ignore_errors=True)
     os.makedirs(config.work_dir, mode=0o711, exist_ok=True)
 

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import os
 import selectors
-import signal
 import socket
 import struct
 import subprocess
@@ -29,7 +28,7 @@ from .runner import launch
 from .runner.chunks import OVERHEAD, Work, WorkQueue
 from .runner.frames import REPLY_MAX, Frame, FrameReader, FrameWriter, Kind
 from .runner.outputs import STDOUT, records
-from .runner.processes import is_running, marked
+from .sweep import end_engine
 
 #: What the runner holds at most: bytes of arguments and tasks; always enough to keep all workers at work.
 AHEAD_BYTES, AHEAD_TASKS = 64 * 1024 * 1024, 512 * 1024
@@ -39,8 +38,8 @@ BACKLOG_BYTES, BACKLOG_TASKS = 16 * 1024 * 1024, 128 * 1024
 _PIECE_TASKS, _PIECE_BYTES, _SEND_BYTES = 16 * 1024, 1024 * 1024, 4 * 1024 * 1024
 #: Bytes read in one poll.
 _READ_BYTES = 8 * 1024 * 1024
-#: Seconds that the runner gets to end by itself, and how often its processes are looked for after that.
-_CLOSE_PATIENCE, _SWEEPS, _SWEEP_PAUSE = 10.0, 200, 0.01
+#: Seconds that the runner gets to end by itself.
+_CLOSE_PATIENCE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +178,7 @@ class Engine:
         self._mark = new_id(clock, system_rng())
         ours, theirs = socket.socketpair()
         try:
-            launch.make_directories(spec.directory, spec.user)
+            launch.make_directories(spec.directory, spec.user, self._mark)
             env = launch.environment(spec.env, spec.user, self._mark)
             paths = (spec.python, spec.app_path, spec.directory)
             self._process = launch.start(paths, spec.user, env, theirs.fileno())
@@ -378,19 +377,11 @@ class Engine:
         try:
             self._process.wait(_CLOSE_PATIENCE)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            # With all that is below it, before it can leave that to others.
+            end_engine(self._mark, self._clock)
             self._process.wait()
         # After an orderly end there is nothing left. A runner that was killed leaves what its workers had started.
-        killed: set[int] = set()
-        for _ in range(_SWEEPS):
-            left = marked(f"{launch.MARK}={self._mark}")
-            if not left and not any(map(is_running, killed)):
-                break
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
-            killed.update(left)
-            self._clock.sleep(_SWEEP_PAUSE)
+        end_engine(self._mark, self._clock)
 
 
 def _drained(channel: socket.socket) -> bool:

@@ -44,8 +44,9 @@ def test_the_directory_is_made_anew_and_private(tmp_path: Path) -> None:
     directory = tmp_path / "engine"
     directory.mkdir()
     (directory / "old").write_text("left by an engine that died")
-    launch.make_directories(str(directory), "")
-    assert sorted(path.name for path in directory.iterdir()) == [launch.RUN, launch.TAKEN]
+    launch.make_directories(str(directory), "", "a-mark")
+    assert sorted(path.name for path in directory.iterdir()) == [*(launch.MARK_FILE, launch.RUN, launch.TAKEN)]
+    assert (directory / launch.MARK_FILE).read_text() == "a-mark"
     assert sorted(path.name for path in (directory / launch.RUN).iterdir()) == sorted(launch.PARTS)
     assert stat.S_IMODE((directory / launch.RUN).stat().st_mode) == 0o700
     assert stat.S_IMODE((directory / launch.TAKEN).stat().st_mode) == 0o700
@@ -54,7 +55,7 @@ def test_the_directory_is_made_anew_and_private(tmp_path: Path) -> None:
 def test_only_what_the_runner_may_leave_is_taken_from_it(tmp_path: Path) -> None:
     """The runner is user code's own user; the agent may be root and carries what it takes to the store."""
     directory = tmp_path / "engine"
-    launch.make_directories(str(directory), "")
+    launch.make_directories(str(directory), "", "a-mark")
     spool, files = directory / "run" / "spool", directory / "run" / "files"
     secret = tmp_path / "secret"
     secret.write_text("canary")
@@ -79,7 +80,7 @@ def test_only_what_the_runner_may_leave_is_taken_from_it(tmp_path: Path) -> None
 
 def test_nothing_is_taken_through_a_link_in_a_parts_place(tmp_path: Path) -> None:
     directory, elsewhere = tmp_path / "engine", tmp_path / "elsewhere"
-    launch.make_directories(str(directory), "")
+    launch.make_directories(str(directory), "", "a-mark")
     elsewhere.mkdir()
     (elsewhere / "agent.key").write_text("canary")
     (directory / launch.RUN / "spool").rmdir()

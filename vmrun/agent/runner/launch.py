@@ -14,6 +14,8 @@ RUN, TAKEN = "run", "taken"
 #: Below `RUN`: large results, files of tasks, files being written, what programs import from.
 PARTS = ("spool", "files", "output", "path")
 LOG = "runner.log"
+#: Holds the engine's mark, for an agent that comes after the one that made it.
+MARK_FILE = "mark"
 #: Of the agent's own environment user code gets these, and nothing else: it may hold credentials.
 INHERITED = (
     "PATH",
@@ -49,10 +51,12 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-def make_directories(directory: str, user: str) -> None:
+def make_directories(directory: str, user: str, mark: str) -> None:
     """An empty engine directory, with a part that `user` ("": this process's) may write to."""
     remove(directory)
     os.makedirs(directory, mode=0o711)
+    with open(os.path.join(directory, MARK_FILE), "w", encoding="ascii") as file:
+        file.write(mark)
     os.mkdir(os.path.join(directory, TAKEN), mode=0o700)
     run = os.path.join(directory, RUN)
     for path in (run, *(os.path.join(run, part) for part in PARTS)):
