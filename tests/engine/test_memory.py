@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.engine.bench import Bench, nap, wait_until
+from tests.engine.bench import Bench, is_alive, nap, wait_until
 from tests.engine.conftest import MakeBench
 from vmrun.agent.runner.processes import marked
 from vmrun.core.blocks import Status
 
-LIMIT = 100 * 1024 * 1024
+LIMIT = 300 * 1024 * 1024
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_a_task_that_takes_more_than_its_limit_ends_alone(make_bench: MakeBench,
     said = outcomes.pop(5)
     assert said["kind"] == "oom"
     assert "150 MB is the limit (--task-memory)" in said["message"]
-    assert float(said["message"].split()[3]) > 150
+    assert float(said["message"].split()[3]) >= 150
     assert bench.facts[5]["attempt"] == 0
     assert outcomes == {number: number for number in range(30) if number != 5}
 
@@ -155,19 +155,19 @@ def test_what_a_worker_inherits_is_not_held_against_its_tasks(make_bench: MakeBe
 
 
 def test_whoever_takes_most_ends_before_the_kernel_has_to_choose(group: Path, tmp_path: Path) -> None:
-    """In a group of 100 MB of which tasks may use 80: the one above its half goes, the small one stays."""
+    """In a group of 300 MB of which tasks may use 200: the one above its half goes, the small one stays."""
     program = """
 import os, sys
 from pathlib import Path
 Path(sys.argv[1], "cgroup.procs").write_text("0")
 from tests.engine.bench import Bench, nap
-bench = Bench(Path(sys.argv[2]), memory=80_000_000, memory_spare=10_000_000)
+bench = Bench(Path(sys.argv[2]), memory=200_000_000, memory_spare=80_000_000)
 def work(number):
     if number == 3:
         kept = []
         while True:
             kept.append(bytes([1]) * 1_000_000)
-            nap(0.004)
+            nap(0.003)
     nap(0.1)
     return number
 try:
@@ -189,5 +189,70 @@ finally:
     message, kind, attempt, others = done.stdout.splitlines()
     assert kind == "oom"
     assert "the machine was short of memory" in message
-    assert "40 MB was its fair share" in message
+    assert "100 MB was its fair share" in message
     assert (attempt, others) == ("0", "True")
+
+
+# --- the kernel's own limit ---
+
+
+@pytest.fixture
+def grouped(make_bench: MakeBench) -> Bench:
+    """An engine with a control group of its own, and a warden that looks away."""
+    bench = make_bench(memory=200 * MB, memory_spare=0)
+    if not bench.engine._group._folders:
+        pytest.skip("no control group can be made here")
+    return bench
+
+
+def test_a_job_has_a_group_of_its_own_with_a_limit(grouped: Bench) -> None:
+    grouped.run(lambda _: (os.getpid(), os.getppid()), [0])
+    assert set(grouped.outcomes[0]) <= grouped.engine._group.members()
+    assert os.getpid() not in grouped.engine._group.members()
+    folders = [Path(folder) for folder in grouped.engine._group._folders]
+    assert any("vmrun-job-" in str(folder) for folder in folders)
+    grouped.close()
+    assert not any(folder.exists() for folder in folders)
+
+
+def test_a_task_that_is_too_fast_to_be_watched_is_ended_by_the_kernel_and_says_so(grouped: Bench) -> None:
+    outcomes = grouped.run(lambda number: len(bytes([1]) * 400 * MB) if number == 3 else number, range(12))
+    said = outcomes.pop(3)
+    assert said["kind"] == "oom"
+    assert "out of memory" in said["message"]
+    assert outcomes == {number: number for number in range(12) if number != 3}
+
+
+def test_who_is_killed_while_another_runs_out_of_memory_was_not_out_of_memory(grouped: Bench, tmp_path: Path) -> None:
+    def work(number: int) -> int:
+        if number == 0:
+            (tmp_path / "large").touch()
+            return len(bytes([1]) * 400 * MB)
+        if number == 1:
+            while not (tmp_path / "large").exists():
+                nap(0.001)
+            nap(0.5)
+            os.kill(os.getpid(), 9)
+        return number
+
+    outcomes = grouped.run(work, range(4))
+    assert [grouped.statuses[number].name for number in range(4)] == ["oom", "signalled", "ok", "ok"], outcomes
+
+
+def test_nothing_of_a_group_survives_though_it_hid_from_everybody(grouped: Bench, tmp_path: Path) -> None:
+    """The runner is killed first, and its worker with it; the child has neither parents nor the engine's mark."""
+
+    def work(_: int) -> None:
+        child = subprocess.Popen(["sleep", "600"], env={}, start_new_session=True)
+        (tmp_path / "new").write_text(f"{os.getppid()} {child.pid}")
+        (tmp_path / "new").rename(tmp_path / "pids")
+        nap(600)
+
+    grouped.define(work)
+    grouped.feed([0])
+    runner, hidden = map(
+        int, wait_until(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text().split())
+    )
+    os.kill(runner, 9)
+    grouped.until(lambda: grouped.died)
+    assert not is_alive(hidden)

@@ -24,6 +24,7 @@ from vmrun.core.clock import Clock, system_rng
 from vmrun.core.errors import UsageError
 from vmrun.core.ids import new_id
 
+from .groups import make_group
 from .runner import launch
 from .runner.chunks import OVERHEAD, Work, WorkQueue
 from .runner.frames import REPLY_MAX, Frame, FrameReader, FrameWriter, Kind
@@ -176,14 +177,18 @@ class Engine:
         self._spec = spec
         self._clock = clock
         self._mark = new_id(clock, system_rng())
+        self._group = make_group(self._mark, spec.memory)
         ours, theirs = socket.socketpair()
         try:
             launch.make_directories(spec.directory, spec.user, self._mark)
             env = launch.environment(spec.env, spec.user, self._mark)
             paths = (spec.python, spec.app_path, spec.directory)
             self._process = launch.start(paths, spec.user, env, theirs.fileno())
+            # It starts no process before it is configured: all that there will be is in the group.
+            self._group.add(self._process.pid)
         except (OSError, KeyError, ValueError, subprocess.SubprocessError) as error:
             ours.close()
+            self._group.end(clock)
             launch.remove(spec.directory)
             raise UsageError(
                 f"cannot start {spec.python} for the job: {error}",
@@ -382,6 +387,7 @@ class Engine:
             self._process.wait()
         # After an orderly end there is nothing left. A runner that was killed leaves what its workers had started.
         end_engine(self._mark, self._clock)
+        self._group.end(self._clock)
 
 
 def _drained(channel: socket.socket) -> bool:

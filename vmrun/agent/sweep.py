@@ -8,6 +8,7 @@ import os
 
 from vmrun.core.clock import Clock
 
+from .groups import find_group
 from .runner import launch
 from .runner.processes import descendants, is_running, kill, marked
 
@@ -47,4 +48,5 @@ def end_predecessors(work_dir: str, clock: Clock) -> None:
             continue
         if mark:
             left = end_engine(mark, clock)
+            find_group(mark).end(clock)
             log.info("event=predecessor-ended engine=%s left=%d", mark, len(left))

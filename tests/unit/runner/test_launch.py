@@ -145,5 +145,17 @@ def test_a_kill_for_lack_of_memory_is_remembered_for_some_seconds() -> None:
     assert seen[-1] is False
 
 
+def test_one_kill_accounts_for_one_death() -> None:
+    now, kills = [100.0], [7]
+    watch = processes.MemoryWatch(lambda: now[0], lambda: kills[0])
+    assert not watch.account()
+    kills[0] = 9
+    assert [watch.account() for _ in range(3)] == [True, True, False]
+    now[0] += 1.1
+    watch.look()
+    kills[0] = 10
+    assert [watch.account() for _ in range(2)] == [True, False]
+
+
 def test_kills_for_lack_of_memory_are_counted_by_the_system() -> None:
     assert processes.out_of_memory_kills() >= 0

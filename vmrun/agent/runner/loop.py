@@ -218,7 +218,8 @@ class Runner:
         self._warden.forget(slot.pid)
         peak = usage.ru_maxrss * 1024
         # The kernel ends whoever has most; who was small was ended by somebody else.
-        starved = self._memory.killed() and peak >= self._warden.largest(self._slots.values()) * _SOME
+        largest = peak >= self._warden.largest(self._slots.values()) * _SOME
+        starved = code == -signal.SIGKILL and not slot.killed and largest and self._memory.account()
         self._outcomes.died(slot, Death(code, peak, starved))
         self._watch(slot.channel, 0, None)
         self._masks.pop(slot.channel, None)

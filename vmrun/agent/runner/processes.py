@@ -131,12 +131,29 @@ def marked(mark: str) -> list[int]:
 
 
 def out_of_memory_kills() -> int:
-    """Processes that the kernel has killed for lack of memory since it started; 0 where it does not say."""
-    with contextlib.suppress(OSError, ValueError), open("/proc/vmstat", "rb") as file:
-        for line in file:
-            if line.startswith(b"oom_kill "):
-                return int(line.split()[1])
+    """Processes that the kernel has killed for lack of memory: of this one's control group, else of the machine.
+
+    0 where it does not say.
+    """
+    for path in (*_group_events(), "/proc/vmstat"):
+        with contextlib.suppress(OSError, ValueError), open(path, "rb") as file:
+            for line in file:
+                if line.startswith(b"oom_kill "):
+                    return int(line.split()[1])
     return 0
+
+
+def _group_events() -> list[str]:
+    """The files that count for this process's control group, whichever its version."""
+    found = []
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/cgroup", encoding="ascii") as file:
+        for line in file:
+            _, names, path = line.rstrip("\n").split(":", 2)
+            if path != "/" and names == "":
+                found.append(f"/sys/fs/cgroup{path}/memory.events")
+            elif path != "/" and "memory" in names.split(","):
+                found.append(f"/sys/fs/cgroup/memory{path}/memory.oom_control")
+    return found
 
 
 class MemoryWatch:
@@ -158,8 +175,14 @@ class MemoryWatch:
         now = self._monotonic()
         if now - self._looked >= _RECENT:
             self._looked = now
-            self._before, self._now = self._now, self._count()
+            self._before, self._now = max(self._before, self._now), self._count()
 
     def killed(self) -> bool:
-        """Whether there was such a kill recently."""
+        """Whether there was such a kill recently that accounts for no death yet."""
         return self._count() > self._before
+
+    def account(self) -> bool:
+        """Whether there was, and take it for the death that is asked about: one kill, one death."""
+        found = self.killed()
+        self._before += found
+        return found
