@@ -68,7 +68,7 @@ thread.start()
 thread.join()
 """
     with running(program) as pid:
-        assert threads(pid) == 8
+        wait_until(lambda: threads(pid) == 8)  # the kernel may know the joined one a little longer
         # Made by a thread that has ended: the kernel gives them to another of the process.
         found = wait_until(lambda: len(below := descendants(pid)) == 2 and below)
         assert set(children(pid)) < set(found)

@@ -258,7 +258,10 @@ class Guard:
 
     def left_children(self) -> bool:
         """Whether there are processes that a task started, ended ones included."""
-        return has_children() and not self._own_children().issuperset(children(os.getpid()))
+        if not has_children():
+            return False
+        # Those of a fork server are its children.
+        return bool(_pooled()) or not self._own_children().issuperset(children(os.getpid()))
 
     def _own_children(self) -> set[int]:
         return self._spared | {_known(*helper) for helper in _HELPERS}
