@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,5 +24,30 @@ def small_disk(place: Path, size: int) -> Iterator[Path]:
         pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
     try:
         yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True, timeout=30)
+
+
+@contextmanager
+def frozen_disk(place: Path) -> Iterator[Path]:
+    """A file system at `place` on which every write waits in the kernel, beyond any signal, until the block ends."""
+    if not all(map(shutil.which, ("mkfs.ext4", "mount", "fsfreeze"))):
+        pytest.skip("mkfs.ext4, mount and fsfreeze are needed to make a disk that does not answer")
+    image = place.with_suffix(".img")
+    with image.open("wb") as file:
+        file.truncate(8 << 20)
+    place.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", str(image)], check=True, timeout=30)
+    done = subprocess.run(
+        ["mount", "-o", "loop", str(image), str(place)], capture_output=True, text=True, check=False, timeout=30
+    )
+    if done.returncode != 0:
+        pytest.skip(f"no image can be mounted here: {done.stderr.strip()}")
+    try:
+        subprocess.run(["fsfreeze", "--freeze", str(place)], check=True, timeout=30)
+        try:
+            yield place
+        finally:
+            subprocess.run(["fsfreeze", "--unfreeze", str(place)], check=True, timeout=30)
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True, timeout=30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -136,6 +137,8 @@ def _serve(shop: Workshop) -> None:
             jobs = shop.pulse.jobs()
             if served < len(jobs):
                 _run_job(shop, jobs[served])
+                if shop.pulse.given_up():
+                    continue
                 served += 1
                 shop.pulse.finished(served)
                 pause = shop.config.poll_min
@@ -155,6 +158,10 @@ def _serve(shop: Workshop) -> None:
         clock.sleep(pause)
         pause = min(shop.config.poll_max, pause * 1.5)
     log.info("event=condemned why=%s", shop.pulse.condemned())
+    if shop.pulse.given_up():
+        # So that nobody gives it another job; whoever it had one from gets another VM.
+        with contextlib.suppress(StoreError):
+            shop.pulse.drain(shop.pulse.given_up(), served + 1)
 
 
 def _end(shop: Workshop) -> dict[str, object]:

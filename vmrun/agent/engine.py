@@ -67,6 +67,8 @@ class EngineSpec:
     memory_spare: int = 0
     #: Processes and threads that all tasks together may have; 0: as many as the machine can do with.
     crowd_max: int = 0
+    #: Seconds after SIGKILL at which a process that is still there is given up.
+    abandon_after: float = 60.0
     #: The job's code: first on the module path, and the directory that tasks start in.
     code_path: str = ""
     #: Variables for user code, beyond a few of the agent's own (see `launch.INHERITED`).
@@ -86,6 +88,7 @@ class EngineSpec:
 #: Fields of the spec that the runner is told.
 _FOR_RUNNER = (
     *("workers", "threads", "threads_asked", "task_memory", "memory", "memory_spare", "crowd_max"),
+    "abandon_after",
     *("job", "code_path", "app_path"),
     *("task_timeout", "kill_grace", "retries", "output_cap"),
 )
@@ -155,6 +158,8 @@ class Load:
     running: int
     queued: int
     done: int
+    #: Workers that were killed and did not end: others have their places, and their memory is gone.
+    stuck: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +353,7 @@ class Engine:
         elif frame.kind is Kind.files:
             self._events.append(Files(int(head["task"]), int(head["attempt"]), self._seize("files", head["path"])))
         elif frame.kind is Kind.load:
-            self._events.append(Load(head["running"], head["queued"] + self._queue.tasks, self._done))
+            self._events.append(Load(head["running"], head["queued"] + self._queue.tasks, self._done, head["stuck"]))
         elif frame.kind is Kind.fatal:
             self._died(head["reason"])
 

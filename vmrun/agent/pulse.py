@@ -46,6 +46,8 @@ class Pulse:
         self._wake = threading.Event()
         self._ended = threading.Event()
         self._beat = Heartbeat(counter=0, boot_id=boot_id, seen=0)
+        #: Why this VM is of no use any more.
+        self._given_up = ""
         #: Jobs that are behind this VM.
         self._finished = 0
         self._last_sign = self._clock.monotonic()
@@ -99,8 +101,20 @@ class Pulse:
         with self._journal_lock:
             return self._ledger.refresh().ready is not None
 
+    def give_up(self, why: str) -> None:
+        """The VM is of no use any more: it takes no further work, and what it has in hand goes to others."""
+        if not self._given_up:
+            log.error("event=given-up why=%s", why)
+        self._given_up = why
+
+    def given_up(self) -> str:
+        """Why this VM gave itself up; "" if it did not."""
+        return self._given_up
+
     def condemned(self) -> str:
         """Why this VM is to end at once; "" if it is not. Costs no request."""
+        if self._given_up:
+            return self._given_up
         fold = self._ledger.fold
         if fold.delete is not None:
             return fold.delete.why

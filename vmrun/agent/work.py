@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: Shards that one VM holds at once at most, or this many for each worker: calls of an open job are a shard each.
 SHARDS_MAX, SHARDS_PER_WORKER = 64, 2
+#: A VM gives up when more than one of this many workers cannot be ended.
+STUCK_PART = 10
 #: Times that the runner may die before the job is given up.
 RUNNER_DEATHS_MAX = 3
 #: Claims of a shard in a row that gave no outcome, after which its job is given up: it may be what ends its VMs.
@@ -167,9 +169,13 @@ class JobRun:
         return taken
 
     @property
-    def _held_max(self) -> int:
+    def _workers(self) -> int:
         assert self._prepared is not None
-        return max(SHARDS_MAX, SHARDS_PER_WORKER * self._prepared.engine_spec.workers)
+        return self._prepared.engine_spec.workers
+
+    @property
+    def _held_max(self) -> int:
+        return max(SHARDS_MAX, SHARDS_PER_WORKER * self._workers)
 
     def _claim_shard(self, plan: ShardPlan) -> bool:
         if self._is_settled(plan):
@@ -253,6 +259,8 @@ class JobRun:
             self._output.add(OutputChunk(event.task, event.attempt, event.stream, event.data, reduce))
         elif isinstance(event, Load):
             self._shop.pulse.sign(running=event.running, queued=event.queued, done=event.done)
+            if event.stuck * STUCK_PART > self._workers:
+                self._shop.pulse.give_up(f"{event.stuck} of its {self._workers} workers cannot be ended")
         elif isinstance(event, RunnerDied):
             self._deaths += 1
             self._fallen = event.reason

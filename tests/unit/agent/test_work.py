@@ -12,7 +12,7 @@ from tests.unit.agent.bench import Bench, FakeEngine, Switch, files_of, large_of
 from tests.unit.core.world import JOB, OTHER_VM, VM
 from vmrun.agent import work
 from vmrun.agent.daemon import Terminated
-from vmrun.agent.engine import Event
+from vmrun.agent.engine import Event, Load
 from vmrun.agent.work import JobRun
 from vmrun.core import codec, keys
 from vmrun.core.blocks import TaskBlock, lengths_of
@@ -249,6 +249,36 @@ def test_an_agent_that_is_told_to_end_commits_what_is_finished_and_gives_back_th
     engine.stuck, engine.script = set(), staticmethod(lambda made: None)
     assert bench.run(OTHER_VM).final is not None
     assert engine.made[-1].fed == [6, 7]
+
+
+@pytest.mark.parametrize(("stuck", "workers"), [(1, 10), (2, 10)])
+def test_a_vm_with_too_many_processes_that_cannot_be_ended_gives_itself_up(
+    bench: Bench, engine: Engine, stuck: int, workers: int
+) -> None:
+    """Up to a tenth it goes on. With more it commits what it has, and another VM does the rest."""
+
+    def script(made: FakeEngine) -> None:
+        if made.polls == 3:
+            made.ready.append(Load(1, 0, 3, stuck=stuck))
+            type(made).stuck.clear()
+
+    engine.script = staticmethod(script)
+    engine.stuck.update({9, 10})
+    bench.submit(12, workers=workers)
+    bench.vm()
+    shop = bench.shop()
+    JobRun(shop, JOB).run()
+    if stuck == 1:
+        assert shop.pulse.condemned() == ""
+        assert bench.job().final is not None
+        return
+    assert shop.pulse.condemned() == "2 of its 10 workers cannot be ended"
+    assert bench.job().final is None
+    assert all(not shard.fold.owner for shard in bench.shards() if not shard.fold.complete)
+    bench.vm(OTHER_VM)
+    engine.script = staticmethod(lambda made: None)
+    assert bench.run(OTHER_VM).final is not None
+    assert bench.values() == list(range(12))
 
 
 def test_sigterm_passes_through_handlers_of_errors() -> None:

@@ -61,10 +61,12 @@ class Runner:
         self._starts_failed = 0
         self._fork_after = 0.0
         self._looked = time.monotonic()
-        self._load: tuple[int, int, int] = (0, 0, 0)
-        self._load_sent = (self._looked, (0, 0, 0))
+        self._load: tuple[int, ...] = (0, 0, 0, 0)
+        self._load_sent = (self._looked, self._load)
         self._memory = MemoryWatch()
         self._warden = Warden(config)
+        #: Workers that were killed, and wait in the kernel.
+        self._stuck: set[int] = set()
         self._fatal = ""
 
     def run(self) -> int:
@@ -197,6 +199,7 @@ class Runner:
             _, status, usage = os.wait4(info.si_pid, 0)
             if slot is not None:
                 self._died(slot, status, usage)
+            self._stuck.discard(info.si_pid)
             orphans = True
         if orphans:
             # What they had started is below this process now. What workers start is below them, as long as they live.
@@ -215,19 +218,32 @@ class Runner:
             self._handle(slot, sys.maxsize)
         code = os.waitstatus_to_exitcode(status)
         del self._slots[slot.pid]
-        self._warden.forget(slot.pid)
         peak = usage.ru_maxrss * 1024
         # The kernel ends whoever has most; who was small was ended by somebody else.
         largest = peak >= self._warden.largest(self._slots.values()) * _SOME
         starved = code == -signal.SIGKILL and not slot.killed and largest and self._memory.account()
         self._outcomes.died(slot, Death(code, peak, starved))
-        self._watch(slot.channel, 0, None)
-        self._masks.pop(slot.channel, None)
+        self._let_go(slot)
         if not slot.ready and not self._ending and slot.doom is None:
             last = slot.outputs.streams[1].last(1, 2000).decode(errors="replace")
             limit = STARTS_KILLED_MAX if code == -signal.SIGKILL else STARTS_MAX
             self._start_failed(f"exit status {code}. {last}", limit)
         slot.close()
+
+    def _abandon(self, now: float) -> None:
+        """Do without workers that cannot be killed; others take their places."""
+        for slot in list(self._slots.values()):
+            if slot.killed and now - slot.killed_at > self._config.abandon_after:
+                self._outcomes.abandoned(slot)
+                self._stuck.add(slot.pid)
+                del self._slots[slot.pid]
+                self._let_go(slot)
+                slot.close()
+
+    def _let_go(self, slot: Slot) -> None:
+        self._warden.forget(slot.pid)
+        self._watch(slot.channel, 0, None)
+        self._masks.pop(slot.channel, None)
 
     # --- time ---
 
@@ -247,15 +263,16 @@ class Runner:
         if now - self._looked >= TICK:
             self._looked = now
             self._memory.look()
+            self._abandon(now)
             slots = list(self._slots.values())
             self._warden.look(slots)
             self._dispatch.watch(slots, room=len(slots) < self._config.workers, follow=not self._congested)
         running = sum(1 for slot in self._slots.values() if slot.chunks)
-        self._load = (running, self._outcomes.queue.tasks, self._outcomes.done)
+        self._load = (running, self._outcomes.queue.tasks, self._outcomes.done, len(self._stuck))
         sent, before = self._load_sent
         if self._load != before and now - sent >= _LOAD_EVERY:
             self._load_sent = (now, self._load)
-            self._writer.push(Kind.load, dict(zip(("running", "queued", "done"), self._load, strict=True)))
+            self._writer.push(Kind.load, dict(zip(("running", "queued", "done", "stuck"), self._load, strict=True)))
 
     # --- the end ---
 

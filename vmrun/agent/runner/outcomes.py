@@ -246,6 +246,22 @@ class Outcomes:
             if slot.doom is not None or began or (slot.ready and chunk.next == chunk.first and not retired):
                 self._bury(slot, chunk, death, began=began)
             # Otherwise it finished something and ended between two tasks: nobody's fault, and no endless loop.
+        self._leave_all(slot)
+
+    def abandoned(self, slot: Slot) -> None:
+        """A worker that was killed does not end: its task is lost, what waits behind it is not."""
+        self.harvest(slot)
+        slot.alive = False
+        chunk, words = slot.current(), slot.shared.words
+        if chunk is not None and words[CHUNK] == chunk.number and words[BEGUN]:
+            message = "its process was killed and does not end: it waits in the kernel, for a disk or a network drive"
+            facts = {"worker": slot.place.slot, "pid": slot.pid, "attempt": chunk.work.attempt}
+            document = failure(Status.lost, message)
+            self._report(chunk.work, chunk.next, 1, _same(chunk.next, 1, Status.lost, document, facts).encode())
+            chunk.next += 1
+        self._leave_all(slot)
+
+    def _leave_all(self, slot: Slot) -> None:
         for chunk in reversed(slot.chunks):
             self._left(slot, chunk.rest(chunk.next))
         slot.chunks.clear()

@@ -50,6 +50,8 @@ class RunnerConfig:
     memory_spare: int = 0
     #: Processes and threads of all tasks together; 0: as many as the machine can do with.
     crowd_max: int = 0
+    #: Seconds after SIGKILL at which a worker that is still there is given up.
+    abandon_after: float = 60.0
 
 
 @dataclass(slots=True)
@@ -125,8 +127,9 @@ class Slot:
     steady: bool = False
     #: The directory of files that it told of last.
     left: str = ""
-    #: SIGKILL was sent by the runner itself.
+    #: SIGKILL was sent by the runner itself, and the monotonic time when it first was.
     killed: bool = False
+    killed_at: float = 0.0
 
     def send(self, work: Work) -> None:
         """Give the worker tasks."""
@@ -168,7 +171,8 @@ class Slot:
 
     def signal(self, number: int) -> None:
         """Signal the worker and what it started, as far as that stayed in its process group."""
-        self.killed = self.killed or number == signal.SIGKILL
+        if number == signal.SIGKILL and not self.killed:
+            self.killed, self.killed_at = True, time.monotonic()
         try:
             os.killpg(self.pid, number)
         except ProcessLookupError:
