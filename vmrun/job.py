@@ -50,6 +50,8 @@ class JobOptions(TypedDict, total=False):
     threads_per_task: int
     #: The most memory that one task takes: `8GB`, or bytes. No more run at once than fit, and who takes more ends.
     task_memory: str | int
+    #: A new process for each task, in which nothing of an earlier one is left.
+    fresh: bool
     #: Further attempts at a task that failed.
     retries: int
     #: `5m`, or seconds; likewise `max_lifetime` and `keep_warm`.
@@ -220,6 +222,12 @@ def _whole(value: object, where: str, *, least: int, most: int) -> int:
     return value
 
 
+def _flag(value: object, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"{where}: {value!r:.80} is neither true nor false", hint="write it without quotes")
+    return value
+
+
 def _size(value: object, where: str) -> int:
     if not isinstance(value, str | int) or isinstance(value, bool):
         raise UsageError(f"{where}: {value!r:.80} is not a size", hint="write a size such as 16GB")
@@ -286,6 +294,7 @@ CHECKS: dict[str, Callable[[object, str], Any]] = {
     "workers": functools.partial(_whole, least=1, most=100_000),
     "threads_per_task": functools.partial(_whole, least=1, most=100_000),
     "task_memory": _task_memory,
+    "fresh": _flag,
     "retries": functools.partial(_whole, least=0, most=RETRIES_MAX),
     "task_timeout": _positive_duration,
     "max_lifetime": _positive_duration,

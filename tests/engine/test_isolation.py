@@ -316,6 +316,23 @@ def test_a_forked_child_that_comes_back_does_not_answer_for_its_parent(bench: Be
     assert outcomes == {number: number for number in range(10) if number != 2}
 
 
+def test_globals_last_as_long_as_a_worker_and_a_fresh_one_has_none(make_bench: MakeBench, tmp_path: Path) -> None:
+    path = tmp_path / "globals.py"
+    path.write_text("import os\nseen = []\ndef work(number):\n    seen.append(number)\n    return seen, os.getpid()\n")
+    kept = make_bench(workers=1)
+    kept.source(path, "work")
+    kept.feed(range(50), "work")
+    kept.finish()
+    assert kept.outcomes[49][0] == list(range(50))
+    fresh = make_bench(workers=2, fresh=True)
+    fresh.source(path, "work")
+    fresh.feed(range(50), "work")
+    fresh.finish()
+    assert [fresh.outcomes[number][0] for number in range(50)] == [[number] for number in range(50)]
+    assert len({fresh.outcomes[number][1] for number in range(50)}) == 50
+    assert {fresh.facts[number]["attempt"] for number in range(50)} == {0}
+
+
 def test_processes_and_threads_may_be_used_in_a_task(bench: Bench) -> None:
     def work(number: int) -> list[int]:
         import multiprocessing

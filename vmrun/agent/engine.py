@@ -69,6 +69,8 @@ class EngineSpec:
     crowd_max: int = 0
     #: Seconds after SIGKILL at which a process that is still there is given up.
     abandon_after: float = 60.0
+    #: Whether each task gets a new process.
+    fresh: bool = False
     #: The job's code: first on the module path, and the directory that tasks start in.
     code_path: str = ""
     #: Variables for user code, beyond a few of the agent's own (see `launch.INHERITED`).
@@ -88,7 +90,7 @@ class EngineSpec:
 #: Fields of the spec that the runner is told.
 _FOR_RUNNER = (
     *("workers", "threads", "threads_asked", "task_memory", "memory", "memory_spare", "crowd_max"),
-    "abandon_after",
+    *("abandon_after", "fresh"),
     *("job", "code_path", "app_path"),
     *("task_timeout", "kill_grace", "retries", "output_cap"),
 )

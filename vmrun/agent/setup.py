@@ -98,6 +98,7 @@ def prepare(shop: Workshop, job: str, spec: JobSpec) -> Prepared:
         env=_environment_variables(shop, spec),
         task_timeout=spec.task_timeout or None,
         retries=spec.retries,
+        fresh=spec.fresh,
         user=config.job_user,
     )
     prepared = Prepared(spec, engine_spec, Engine(engine_spec, shop.desk.clock), shop)

@@ -32,7 +32,7 @@ class Asked:
     """The options of one submit as they were written."""
 
     #: Options by the name of their field in SubmitRequest; None where one was not given.
-    options: Mapping[str, str | int | None]
+    options: Mapping[str, str | int | bool | None]
     packages: Sequence[str] = ()
     requirements: str | None = None
     env: Sequence[str] = field(default=(), repr=False)

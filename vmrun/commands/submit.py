@@ -72,6 +72,9 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
     env: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Environment variable of the tasks; repeatable.")
     ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="A new process for each task, with nothing of an earlier one in it.")
+    ] = False,
     retries: Annotated[int | None, typer.Option(metavar="N", help="Further attempts at a failed task.")] = None,
     task_timeout: Annotated[
         str | None, typer.Option(metavar="TIME", help="Longest time for one attempt at a task, as 5m.")
@@ -107,7 +110,7 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
     """
     del json  # the screen knows already
     session = session_of(ctx)
-    options: dict[str, str | int | None] = {
+    options: dict[str, str | int | bool | None] = {
         "on": on,
         "cpus": cpus,
         "memory": memory,
@@ -119,6 +122,7 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
         "workers": workers,
         "threads_per_task": threads_per_task,
         "task_memory": task_memory,
+        "fresh": fresh or None,
         "python": python,
         "retries": retries,
         "task_timeout": task_timeout,

@@ -86,6 +86,8 @@ class JobSpec:
     workers: int = 0
     #: Cores for each task; 0: not said.
     threads_per_task: int = 0
+    #: A new process for each task.
+    fresh: bool = False
     retries: int = 0
     #: Seconds; 0: none.
     task_timeout: float = 0.0

@@ -125,6 +125,7 @@ class Defaults(Section):
         0, ge=0, le=100_000, description="Cores for each task; 0: one, or more if there are fewer workers than cores."
     )
     task_memory: Size = Field(0, description="The most memory that one task takes, such as 8GB; 0: not said.")
+    fresh: bool = Field(default=False, description="Whether each task gets a new process.")
     retries: int = Field(0, ge=0, le=100, description="Further attempts at a task that failed.")
     task_timeout: Duration = Field(0.0, description="Longest time for one attempt at a task; 0s: no limit.")
     max_lifetime: Period = Field(86400.0, description="Hard limit to a machine's life; nothing extends it.")

@@ -21,6 +21,8 @@ class Options:
     workers: int
     #: 0: one, or the cores that are left over when there are few workers.
     threads_per_task: int
+    #: A process for each task.
+    fresh: bool
     retries: int
     #: Seconds; 0: none.
     task_timeout: float
@@ -57,6 +59,7 @@ def decide(
         need=need,
         workers=pick("workers", 0),
         threads_per_task=pick("threads_per_task", 0),
+        fresh=pick("fresh", default=False),
         retries=pick("retries", 0),
         task_timeout=pick("task_timeout", 0.0),
         max_lifetime=pick("max_lifetime", 86400.0),

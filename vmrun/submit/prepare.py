@@ -188,6 +188,7 @@ class Preparer:
             python_path=path if self._same_machine(options.on) else (),
             workers=options.workers,
             threads_per_task=options.threads_per_task,
+            fresh=options.fresh,
             retries=options.retries,
             task_timeout=options.task_timeout,
             need=options.need,

@@ -33,6 +33,7 @@ class SubmitRequest:
     threads_per_task: int | None = None
     #: Bytes.
     task_memory: int | None = None
+    fresh: bool | None = None
     retries: int | None = None
     #: Seconds.
     task_timeout: float | None = None

@@ -26,7 +26,7 @@ def test_every_option_reaches_the_request(vmrun, client, here) -> None:
     done = vmrun(
         *("submit", "job.py::simulate", "--on", "docker", "--cpus", "128", "--memory", "1TB", "--disk", "200GiB"),
         *("--arch", "arm64", "--instance-type", "m7g.48xlarge", "--region", "eu-west-1", "--zone", "eu-west-1a"),
-        *("--workers", "4", "--threads-per-task", "2", "--task-memory", "8GB"),
+        *("--workers", "4", "--threads-per-task", "2", "--task-memory", "8GB", "--fresh"),
         *("--with", "numpy", "--with", "scipy>=1.14", "--requirements", "requirements.txt"),
         *("--python", "3.12", "--env", "LEVEL=2", "--env", "TEXT=a=b", "--retries", "2", "--task-timeout", "5m"),
         *("--max-lifetime", "1h30m", "--keep-warm", "10m", "--name", "night run", "--idempotency-key", "k1"),
@@ -47,6 +47,7 @@ def test_every_option_reaches_the_request(vmrun, client, here) -> None:
         workers=4,
         threads_per_task=2,
         task_memory=8 * 10**9,
+        fresh=True,
         retries=2,
         task_timeout=300.0,
         max_lifetime=5400.0,

@@ -60,6 +60,8 @@ class Dispatch:
 
     def _short(self, slot: Slot) -> bool:
         """Whether neither what the worker has nor what comes next takes long, for how much is waiting."""
+        if self._config.fresh:
+            return False
         # The last tasks wait for whoever is free first.
         limit = BRIEF if self._queue.tasks > self._config.workers else SHORT
         sizers = self._outcomes.sizers
@@ -72,7 +74,7 @@ class Dispatch:
             slot.writer.push(Kind.define, definition.head, definition.body)
             slot.known.add(function)
         size = self._outcomes.sizers[function].size(self._queue.tasks, self._config.workers)
-        slot.send(self._queue.take(size))
+        slot.send(self._queue.take(1 if self._config.fresh else size))
 
     def watch(self, slots: list[Slot], *, room: bool, follow: bool) -> None:
         """Look at all workers once; at most every `TICK` seconds.

@@ -74,6 +74,8 @@ class Place:
     #: Threads of libraries in each worker, and whether the user asked for that many.
     threads: int = 1
     threads_asked: bool = False
+    #: Whether it is to end after one task.
+    fresh: bool = False
 
     @property
     def output(self) -> str:

@@ -147,9 +147,15 @@ class Runner:
         number = next(at for at in range(self._config.workers) if at not in taken)
         self._serial += 1
         config = self._config
-        threads = config.threads or max(1, len(os.sched_getaffinity(0)) // config.workers)
         place = Place(
-            config.job, number, self._serial, config.directory, config.code_path, threads, config.threads_asked
+            job=config.job,
+            slot=number,
+            serial=self._serial,
+            directory=config.directory,
+            code_path=config.code_path,
+            threads=config.threads or max(1, len(os.sched_getaffinity(0)) // config.workers),
+            threads_asked=config.threads_asked,
+            fresh=config.fresh,
         )
         try:
             slot = spawn(config, place, self._limits)

@@ -52,6 +52,8 @@ class RunnerConfig:
     crowd_max: int = 0
     #: Seconds after SIGKILL at which a worker that is still there is given up.
     abandon_after: float = 60.0
+    #: Whether each task gets a new worker.
+    fresh: bool = False
 
 
 @dataclass(slots=True)

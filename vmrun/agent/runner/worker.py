@@ -74,7 +74,7 @@ class Worker:
         self._sprinters: dict[str, bool] = {}
         self._forked = False
         #: Whether this process can go on after the tasks that it has run.
-        self._fit = True
+        self._fit = not place.fresh
         os.register_at_fork(after_in_child=self._in_child)
 
     def _in_child(self) -> None:
@@ -190,7 +190,7 @@ class Worker:
         """Note what the task wrote, undo what it changed; whether there was anything."""
         guard, found = self._guard, False
         if took >= FORK_FASTEST and guard.left_children():
-            self._fit = guard.end_children()
+            self._fit = guard.end_children() and self._fit
             found = True
         if guard.moved(self._ends):
             self._wrote(number)
