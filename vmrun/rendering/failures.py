@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator, Sequence
 
@@ -14,6 +15,9 @@ SHOWN_MAX = 3
 #: Lines of one traceback; the middle of a longer one is left out.
 TRACEBACK_LINES_MAX = 40
 _WHICH_PROGRAMS = "name one that is on the machine, or the path of one of yours: `vmrun submit -- ./program`"
+_MISSING = re.compile(r"No module named '([A-Za-z0-9_]+)")
+#: Kinds of failures that an option may help against.
+_ADVISED = ("oom", "timeout", "unpicklable")
 _WORDS = {
     "timeout": "took longer than its limit",
     "oom": "ran out of memory",
@@ -93,11 +97,23 @@ def summary(view: JobView, failures: Sequence[TaskFailure]) -> tuple[str, str]:
     first = failures[0]
     if _never_ran(view, first):
         return f"the program cannot be started: {visible(first.message)}", _WHICH_PROGRAMS
+    advice = _advice(first)
     if view.kind in ("script", "command"):
-        return f"{who(view, first.task)} {what_happened(first)}", f"`vmrun logs {view.id}` shows its output again"
+        message = f"{who(view, first.task)} {what_happened(first)}"
+        return message, f"{advice}`vmrun logs {view.id}` shows its output again"
     if len(failures) == 1:
         message = f"{who(view, first.task)} {what_happened(first)}"
     else:
         message = f"{len(failures):,} of {count(view.tasks.total, 'task')} failed"
-    hint = f"`vmrun logs {view.id} --task {first.task}` shows its output"
+    hint = f"{advice}`vmrun logs {view.id} --task {first.task}` shows its output"
     return message, f"{hint}; `vmrun result {view.id}` has the others' results" if view.tasks.done else hint
+
+
+def _advice(failed: TaskFailure) -> str:
+    """What to do about a failure of this kind, to go before where to read more."""
+    missing = _MISSING.search(failed.message) if failed.type == "ModuleNotFoundError" else None
+    if missing is not None:
+        return f"`--with {missing[1]}` installs a package for the job (if that is its name); "
+    from vmrun.watch.results import HINTS
+
+    return f"{HINTS[failed.kind]}; " if failed.kind in _ADVISED else ""

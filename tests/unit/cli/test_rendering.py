@@ -164,6 +164,23 @@ def test_a_program_that_cannot_be_started_shows_no_traceback_of_ours() -> None:
     assert "./program" in hint
 
 
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        ({"type": "ModuleNotFoundError", "message": "No module named 'cv2.data'"}, "`--with cv2` installs a package"),
+        ({"kind": "oom", "type": "", "message": "more than 8 GB"}, "raise --task-memory"),
+        ({"kind": "timeout", "type": "", "message": "5 seconds"}, "raise --task-timeout"),
+        ({}, "`vmrun logs"),
+    ],
+)
+def test_where_an_option_helps_it_is_named_first(changes: dict, advice: str) -> None:
+    view = job_view("failed")
+    _, hint = failures.summary(view, [failure(**changes)])
+    assert hint.startswith(advice)
+    assert f"`vmrun logs {view.id}" in hint
+    assert "\n" not in hint
+
+
 def test_the_reduce_is_called_so() -> None:
     view = job_view("failed", reduce=True, tasks=TaskCounts(5, 4, 1))
     assert failures.summary(view, [failure(4)])[0] == "the reduce raised ValueError: bad seed"
