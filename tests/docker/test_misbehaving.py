@@ -78,6 +78,7 @@ def agent(name: str) -> str:
     return inside(name, "systemctl", "show", "-p", "MainPID", "--value", "vmrun-agent.service").strip()
 
 
+@pytest.mark.catalogue(44, 53, 54)
 def test_what_tasks_do_to_their_machine_costs_nobody_else(shell: Shell) -> None:
     # Given a small machine, on which no more tasks run at once than fit
     job = run(shell, "greedy.py", GREEDY)

@@ -132,6 +132,7 @@ def test_packages_that_the_script_asks_for_are_installed_for_it_alone(shell: She
     assert again.returncode == 0
 
 
+@pytest.mark.catalogue(59)
 def test_a_job_over_nothing_is_done_at_once_without_a_machine(shell: Shell) -> None:
     shell.write("none.py", "import vmrun\n\n@vmrun.job(over=[])\ndef f(x):\n    return x\n")
     shell.run("submit", "none.py")

@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 WRITES_MAX = 60
 
 
+@pytest.mark.catalogue(58)
 def test_ten_thousand_no_op_tasks_cost_few_writes(shell: Shell, tmp_path: Path) -> None:
     shell.write("noop.py", "import vmrun\n\n@vmrun.job(over=range(10_000))\ndef f(x):\n    return None\n")
     with s3_server("127.0.0.1", tmp_path / "s3.log") as server:

@@ -39,6 +39,7 @@ def fork_chain(stop: Path) -> None:
         assert not stop.exists()
 
 
+@pytest.mark.catalogue(43)
 @pytest.mark.parametrize("start", [start_threads, fork_children, fork_chain])
 def test_a_task_that_starts_too_much_ends_alone_and_all_of_it_ends(
     make_bench: MakeBench, tmp_path: Path, start: Any

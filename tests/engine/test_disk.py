@@ -36,6 +36,7 @@ def bench(disk: Path) -> Iterator[Bench]:
     made.close()
 
 
+@pytest.mark.catalogue(46)
 def test_a_task_that_fills_the_disk_fails_alone_and_its_files_are_gone(bench: Bench, disk: Path) -> None:
     def work(number: int) -> object:
         if number == 7:
@@ -59,6 +60,7 @@ def test_a_task_that_fills_the_disk_fails_alone_and_its_files_are_gone(bench: Be
     assert [bench.outcomes[number] for number in range(21, 26)] == [bytes([n]) * 2 * MB for n in range(21, 26)]
 
 
+@pytest.mark.catalogue(46)
 def test_a_result_for_which_there_is_no_space_fails_its_task_and_says_why(bench: Bench, disk: Path) -> None:
     outcomes = bench.run(lambda number: bytes(SIZE * 2) if number == 3 else number, range(10))
     said = outcomes.pop(3)

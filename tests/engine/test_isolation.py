@@ -43,10 +43,12 @@ def alone(make_bench: MakeBench) -> Bench:
     return make_bench(workers=1, env={"KEPT": "before", "REMOVED": "before"})
 
 
+@pytest.mark.catalogue(50)
 def test_working_directory(alone: Bench) -> None:
     spoil_and_look(alone, lambda: os.chdir("/"), os.getcwd)
 
 
+@pytest.mark.catalogue(50)
 def test_umask(alone: Bench) -> None:
     def look() -> int:
         mask = os.umask(0o77)
@@ -56,6 +58,7 @@ def test_umask(alone: Bench) -> None:
     spoil_and_look(alone, lambda: os.umask(0), look)
 
 
+@pytest.mark.catalogue(50)
 def test_environment(alone: Bench) -> None:
     def spoil() -> None:
         os.environ["KEPT"] = "after"
@@ -73,6 +76,7 @@ def test_environment(alone: Bench) -> None:
     assert alone.outcomes[0][0]["KEPT"] == "before"
 
 
+@pytest.mark.catalogue(50)
 def test_a_replaced_environment(alone: Bench) -> None:
     def spoil() -> None:
         os.environ = {}  # type: ignore[assignment]  # noqa: B003
@@ -93,6 +97,7 @@ def test_every_task_knows_its_number_and_so_do_its_children(alone: Bench) -> Non
     assert outcomes[4] == ("4", "4", "testjob", "0")
 
 
+@pytest.mark.catalogue(49)
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -133,6 +138,7 @@ def test_a_task_that_closes_everything_costs_its_worker_and_no_outcome(bench: Be
     assert bench.run(work, range(40)) == {number: number for number in range(40)}
 
 
+@pytest.mark.catalogue(49)
 def test_a_task_that_writes_into_every_descriptor_fails_alone(bench: Bench) -> None:
     """The protocol's own descriptor included: foreign bytes there are noticed, and nothing of them is obeyed."""
 
@@ -182,6 +188,7 @@ def start_process(note: Path) -> None:
     note.write_text(str(child.pid))
 
 
+@pytest.mark.catalogue(42)
 @pytest.mark.parametrize("start", [start_daemon, start_hidden, start_process])
 @pytest.mark.parametrize("end", ["returns", "raises", "leaves", "crashes", "hangs"])
 def test_what_a_task_starts_ends_with_it(make_bench: MakeBench, tmp_path: Path, start: Any, end: str) -> None:
@@ -208,6 +215,7 @@ def test_what_a_task_starts_ends_with_it(make_bench: MakeBench, tmp_path: Path, 
     wait_until(lambda: not is_alive(int(note.read_text())), "the child to end")
 
 
+@pytest.mark.catalogue(42)
 def test_no_process_of_a_task_sees_the_next_one(alone: Bench, tmp_path: Path) -> None:
     """On one worker: the next task begins when they are gone, however many there were."""
 
@@ -221,6 +229,7 @@ def test_no_process_of_a_task_sees_the_next_one(alone: Bench, tmp_path: Path) ->
     assert outcomes == {0: [], 1: [False] * 20, 2: [], 3: [False] * 20}
 
 
+@pytest.mark.catalogue(42)
 def test_cancelling_ends_daemons_too(make_bench: MakeBench, tmp_path: Path) -> None:
     bench = make_bench(kill_grace=0.2)
     note = tmp_path / "child"
@@ -316,6 +325,7 @@ def test_a_forked_child_that_comes_back_does_not_answer_for_its_parent(bench: Be
     assert outcomes == {number: number for number in range(10) if number != 2}
 
 
+@pytest.mark.catalogue(50, 56)
 def test_globals_last_as_long_as_a_worker_and_a_fresh_one_has_none(make_bench: MakeBench, tmp_path: Path) -> None:
     path = tmp_path / "globals.py"
     path.write_text("import os\nseen = []\ndef work(number):\n    seen.append(number)\n    return seen, os.getpid()\n")
@@ -331,6 +341,31 @@ def test_globals_last_as_long_as_a_worker_and_a_fresh_one_has_none(make_bench: M
     assert [fresh.outcomes[number][0] for number in range(50)] == [[number] for number in range(50)]
     assert len({fresh.outcomes[number][1] for number in range(50)}) == 50
     assert {fresh.facts[number]["attempt"] for number in range(50)} == {0}
+
+
+@pytest.mark.catalogue(51)
+def test_workers_are_forked_from_a_process_that_has_no_threads(make_bench: MakeBench, tmp_path: Path) -> None:
+    """A lock that another thread holds at the fork would stay locked in the child for ever, as BLAS's do."""
+    bench = make_bench(retries=1)
+
+    def work(number: int) -> tuple[int, int]:
+        lock = threading.Lock()
+        for _ in range(20):
+            threading.Thread(target=lambda: nap(600), daemon=True).start()
+        with lock:
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if lock.locked() else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        if number % 4 == 0 and not (tmp_path / str(number)).exists():
+            (tmp_path / str(number)).touch()
+            os._exit(1)
+        runner = os.getppid()
+        return runner, len(os.listdir(f"/proc/{runner}/task"))
+
+    outcomes = bench.run(work, range(12))
+    assert {threads for _, threads in outcomes.values()} == {1}
+    assert os.getpid() not in {runner for runner, _ in outcomes.values()}
 
 
 def test_processes_and_threads_may_be_used_in_a_task(bench: Bench) -> None:

@@ -7,6 +7,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.engine.bench import Bench, is_alive, nap, wait_until
 from tests.engine.conftest import MakeBench
 from vmrun.core.blocks import Status
@@ -14,6 +16,7 @@ from vmrun.core.blocks import Status
 LIMIT = 0.4
 
 
+@pytest.mark.catalogue(40)
 def test_a_task_that_takes_too_long_ends_and_the_others_go_on(make_bench: MakeBench) -> None:
     bench = make_bench(task_timeout=LIMIT)
 
@@ -34,6 +37,7 @@ def test_the_message_names_the_limit(make_bench: MakeBench) -> None:
     assert "0.4 seconds" in bench.run(lambda _: nap(600), [0])[0]["message"]
 
 
+@pytest.mark.catalogue(41)
 def test_a_task_that_ignores_the_request_is_killed(make_bench: MakeBench, tmp_path: Path) -> None:
     bench = make_bench(task_timeout=LIMIT, kill_grace=0.3)
 
@@ -70,6 +74,7 @@ def test_a_task_may_use_the_grace_to_save_and_is_timed_out_all_the_same(make_ben
     assert time.monotonic() - began < 15
 
 
+@pytest.mark.catalogue(42)
 def test_children_of_a_task_end_with_it(make_bench: MakeBench, tmp_path: Path) -> None:
     bench = make_bench(task_timeout=LIMIT, kill_grace=0.2)
 

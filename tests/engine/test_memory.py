@@ -43,6 +43,7 @@ def group() -> Iterator[Path]:
     made.rmdir()
 
 
+@pytest.mark.catalogue(44)
 def test_a_task_that_needs_too_much_memory_fails_alone_and_says_so(group: Path, tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     try:
@@ -97,6 +98,7 @@ def grow_in_a_hidden_child(size: int) -> None:
         nap(600)
 
 
+@pytest.mark.catalogue(44)
 @pytest.mark.parametrize("take", [grow, grow_at_once, grow_in_a_child, grow_in_a_hidden_child])
 def test_a_task_that_takes_more_than_its_limit_ends_alone(make_bench: MakeBench, take: Any) -> None:
     bench = make_bench(task_memory=150 * MB)
@@ -154,6 +156,7 @@ def test_what_a_worker_inherits_is_not_held_against_its_tasks(make_bench: MakeBe
 # --- the share of the machine ---
 
 
+@pytest.mark.catalogue(45)
 def test_whoever_takes_most_ends_before_the_kernel_has_to_choose(group: Path, tmp_path: Path) -> None:
     """In a group of 300 MB of which tasks may use 200: the one above its half goes, the small one stays."""
     program = """
@@ -215,6 +218,7 @@ def test_a_job_has_a_group_of_its_own_with_a_limit(grouped: Bench) -> None:
     assert not any(folder.exists() for folder in folders)
 
 
+@pytest.mark.catalogue(44)
 def test_a_task_that_is_too_fast_to_be_watched_is_ended_by_the_kernel_and_says_so(grouped: Bench) -> None:
     outcomes = grouped.run(lambda number: len(bytes([1]) * 400 * MB) if number == 3 else number, range(12))
     said = outcomes.pop(3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import ctypes
+import math
 import os
 import pickle
 import signal
@@ -41,14 +42,17 @@ def run_one_bad(bench: Bench, misbehave: Any) -> dict[str, Any]:
     return outcomes[bad]
 
 
+@pytest.mark.catalogue(60)
 def test_tasks_return_what_the_function_returns(bench: Bench) -> None:
-    values: list[object] = [None, float("inf"), 10**400, "ä\0", b"\xff", (1, [2, {3: {4}}]), lambda: 5]
+    values: list[object] = [None, float("inf"), 10**400, "ä\0", b"\xff", (1, [2, {3: {4}}]), lambda: 5, float("nan")]
     outcomes = bench.run(lambda value: value, values)
     assert [outcomes[at] for at in range(6)] == values[:6]
     assert outcomes[6]() == 5
+    assert math.isnan(outcomes[7])
     assert set(bench.statuses.values()) == {Status.ok}
 
 
+@pytest.mark.catalogue(60)
 def test_a_result_that_contains_itself_comes_back_as_such(bench: Bench) -> None:
     def knot(_: int) -> list[Any]:
         loop: list[Any] = []
@@ -88,6 +92,7 @@ def test_what_each_task_was_is_on_record(bench: Bench) -> None:
 # --- ways to fail ---
 
 
+@pytest.mark.catalogue(35)
 def test_a_task_that_raises(bench: Bench) -> None:
     def fail() -> None:
         try:
@@ -103,6 +108,7 @@ def test_a_task_that_raises(bench: Bench) -> None:
     assert isinstance(pickle.loads(base64.b64decode(said["exception"])), ValueError)
 
 
+@pytest.mark.catalogue(36)
 def test_an_exception_that_cannot_be_unpickled(bench: Bench) -> None:
     def fail() -> None:
         class TwoArguments(Exception):
@@ -117,6 +123,7 @@ def test_an_exception_that_cannot_be_unpickled(bench: Bench) -> None:
     assert "exception" not in said
 
 
+@pytest.mark.catalogue(38)
 @pytest.mark.parametrize(
     ("leave", "code"),
     [(lambda: sys.exit(0), 0), (lambda: sys.exit("bye"), 1), (lambda: os._exit(0), 0), (lambda: os._exit(41), 41)],
@@ -126,6 +133,7 @@ def test_a_task_that_leaves_has_not_succeeded(bench: Bench, leave: Any, code: in
     assert (said["kind"], said["code"]) == ("exited", code)
 
 
+@pytest.mark.catalogue(39)
 def test_a_segmentation_fault_tells_where(bench: Bench) -> None:
     said = run_one_bad(bench, lambda: ctypes.string_at(0))
     assert (said["kind"], said["code"], said["message"]) == ("signalled", signal.SIGSEGV, "killed by SIGSEGV")
@@ -133,11 +141,13 @@ def test_a_segmentation_fault_tells_where(bench: Bench) -> None:
     assert "string_at" in said["traceback"]
 
 
+@pytest.mark.catalogue(39)
 def test_an_abort(bench: Bench) -> None:
     said = run_one_bad(bench, os.abort)
     assert (said["kind"], said["code"]) == ("signalled", signal.SIGABRT)
 
 
+@pytest.mark.catalogue(37)
 @pytest.mark.parametrize("make", [threading.Lock, lambda: {"deep": [1], "gen": (x for x in "ab")}])
 def test_a_result_that_cannot_be_pickled(bench: Bench, make: Any) -> None:
     said = run_one_bad(bench, make)
@@ -146,6 +156,7 @@ def test_a_result_that_cannot_be_pickled(bench: Bench, make: Any) -> None:
     assert "_thread.lock" in said["message"] or "result['gen'] is a generator" in said["message"]
 
 
+@pytest.mark.catalogue(33)
 def test_an_argument_that_cannot_be_loaded(bench: Bench) -> None:
     class Broken:
         def __reduce__(self) -> Any:
@@ -156,6 +167,7 @@ def test_an_argument_that_cannot_be_loaded(bench: Bench) -> None:
     assert (outcomes[1]["kind"], outcomes[1]["type"]) == ("raised", "ZeroDivisionError")
 
 
+@pytest.mark.catalogue(33, 34)
 def test_a_function_that_cannot_be_loaded_fails_every_task(bench: Bench) -> None:
     class Broken:
         def __reduce__(self) -> Any:
@@ -167,6 +179,7 @@ def test_a_function_that_cannot_be_loaded_fails_every_task(bench: Bench) -> None
     }
 
 
+@pytest.mark.catalogue(33)
 def test_a_function_that_crashes_the_process_when_it_is_loaded(bench: Bench) -> None:
     class Deadly:
         def __reduce__(self) -> Any:

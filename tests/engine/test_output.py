@@ -13,7 +13,7 @@ import pytest
 
 from tests.engine.bench import Bench, nap
 from tests.engine.conftest import MakeBench
-from vmrun.agent.engine import Output, Results
+from vmrun.agent.engine import LargeResult, Output, Results
 from vmrun.agent.runner.outputs import omitted
 from vmrun.core.blocks import Status
 
@@ -95,6 +95,7 @@ def test_last_words_survive_a_crash(bench: Bench) -> None:
     assert bench.outcomes[0]["kind"] == "exited"
 
 
+@pytest.mark.catalogue(48)
 def test_invalid_text_is_kept_as_bytes_and_odd_text_is_no_error(bench: Bench) -> None:
     def work(_: int) -> None:
         sys.stdout.buffer.write(b"\xff\xfe\0")
@@ -105,6 +106,7 @@ def test_invalid_text_is_kept_as_bytes_and_odd_text_is_no_error(bench: Bench) ->
     assert bench.output[0, 0, "stdout"] == b"\xff\xfe\0\\ud800 \xc3\xa4 \xe2\x82\xac\n"
 
 
+@pytest.mark.catalogue(47)
 def test_of_endless_output_both_ends_are_kept_and_the_task_goes_on(make_bench: MakeBench) -> None:
     bench = make_bench(output_cap=1_000_000)
 
@@ -121,6 +123,7 @@ def test_of_endless_output_both_ends_are_kept_and_the_task_goes_on(make_bench: M
         assert bench.output[task, 0, "stdout"] == written[:750_000] + omitted(2_000_000) + written[-250_000:]
 
 
+@pytest.mark.catalogue(47)
 def test_a_task_that_floods_its_output_holds_no_neighbour_up_and_fills_no_disk(make_bench: MakeBench) -> None:
     """One worker writes hundreds of megabytes a second; meanwhile the other does thousands of tasks, each at once."""
     bench = make_bench(output_cap=16 * 1024 * 1024)
@@ -241,6 +244,32 @@ def test_results_around_the_limit(bench: Bench, size: int) -> None:
     assert outcomes == {number: bytes([number]) * size for number in range(8)}
 
 
+@pytest.mark.catalogue(57)
+def test_a_huge_result_passes_through_nobodys_memory(bench: Bench) -> None:
+    """It goes from the worker into a file; runner and agent only say where that is."""
+    size = 300_000_000
+
+    def peak(pid: int) -> int:
+        text = Path(f"/proc/{pid}/status").read_text()
+        return int(text.split("VmHWM:")[1].split()[0]) * 1024
+
+    bench.define(lambda _: bytes(size))
+    bench.define(lambda _: os.getppid(), "runner")
+    bench.feed([0], "runner")
+    bench.finish()
+    runner = bench.outcomes[0]
+    before = peak(runner), peak(os.getpid())
+    bench.feed([0], first=1)
+    found: list[LargeResult] = []
+    while not found:
+        found = [event for event in bench.engine.poll(0.1) if isinstance(event, LargeResult)]
+    assert found[0].size > size
+    assert peak(runner) - before[0] < 64 << 20
+    assert peak(os.getpid()) - before[1] < 64 << 20
+    bench.until(bench.engine.idle)
+
+
+@pytest.mark.catalogue(57)
 def test_large_arguments(bench: Bench) -> None:
     outcomes = bench.run(lambda data: (len(data), data[:1]), [bytes([n]) * 8_000_000 for n in range(12)])
     assert outcomes == {n: (8_000_000, bytes([n])) for n in range(12)}

@@ -17,6 +17,7 @@ def state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
+@pytest.mark.catalogue(55)
 @pytest.mark.parametrize("end", ["timeout", "cancel"])
 def test_a_worker_that_cannot_be_killed_is_given_up_and_its_task_is_lost(tmp_path: Path, end: str) -> None:
     with frozen_disk(tmp_path / "frozen") as disk:

@@ -203,6 +203,7 @@ def test_a_vm_that_was_given_a_job_is_busy_before_it_begins(bench: Bench) -> Non
     assert busy()
 
 
+@pytest.mark.catalogue(46)
 def test_a_lease_is_renewed_on_a_full_disk(tmp_path: Path) -> None:
     """A machine whose agent works must not end because one of its tasks took all space."""
     with small_disk(tmp_path / "disk", 1_000_000) as disk:

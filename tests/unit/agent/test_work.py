@@ -251,6 +251,7 @@ def test_an_agent_that_is_told_to_end_commits_what_is_finished_and_gives_back_th
     assert engine.made[-1].fed == [6, 7]
 
 
+@pytest.mark.catalogue(55)
 @pytest.mark.parametrize(("stuck", "workers"), [(1, 10), (2, 10)])
 def test_a_vm_with_too_many_processes_that_cannot_be_ended_gives_itself_up(
     bench: Bench, engine: Engine, stuck: int, workers: int
@@ -330,6 +331,7 @@ def test_a_vm_whose_work_was_taken_over_goes_on_with_what_is_left(bench: Bench, 
     assert bench.values() == [0, 1, 2, 3]
 
 
+@pytest.mark.catalogue(45)
 def test_a_shard_that_ends_every_vm_that_takes_it_is_given_up(bench: Bench, engine: Engine) -> None:
     ledger = bench.submit(2, 2)
     bench.vm()

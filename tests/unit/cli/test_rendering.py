@@ -164,6 +164,7 @@ def test_a_program_that_cannot_be_started_shows_no_traceback_of_ours() -> None:
     assert "./program" in hint
 
 
+@pytest.mark.catalogue(34)
 @pytest.mark.parametrize(
     ("changes", "advice"),
     [
@@ -334,5 +335,6 @@ def test_decoder_puts_cut_characters_together(text: str, size: int) -> None:
     assert "".join(decoder.feed(OutputChunk(0, 1, "stdout", piece)) for piece in pieces) == text
 
 
+@pytest.mark.catalogue(48)
 def test_decoder_escapes_what_is_no_text() -> None:
     assert TextDecoder().feed(OutputChunk(0, 1, "stdout", b"a\xff\n")) == "a\\xff\n"

@@ -91,6 +91,7 @@ def raised_without_frames(call: Any) -> BaseException:
     return caught.value.with_traceback(caught.value.__traceback__.tb_next)
 
 
+@pytest.mark.catalogue(36)
 @pytest.mark.parametrize("error", [TwoArguments(3, "x"), Furious("x"), ValueError(threading.Lock())])
 def test_an_exception_that_does_not_survive_pickling_travels_as_text(error: Exception) -> None:
     status, said = described(error)
