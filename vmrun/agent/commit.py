@@ -7,8 +7,8 @@ import os
 import shutil
 import stat
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from vmrun.core import keys, output
@@ -16,8 +16,8 @@ from vmrun.core.blocks import ResultBlock
 from vmrun.core.clock import Clock
 from vmrun.core.errors import KeyExists, StoreUnavailable
 from vmrun.core.ledger import ShardLedger
-from vmrun.core.outcomes import pack
-from vmrun.core.records import BlockRef, FileRef
+from vmrun.core.outcomes import large_ref, pack
+from vmrun.core.records import NO_TRAFFIC, BlockRef, FileRef, Traffic
 from vmrun.core.storage import BlobStore
 from vmrun.core.views import OutputChunk
 from vmrun.store.files import FilePieces, hash_file
@@ -36,6 +36,8 @@ COMMIT_MIN, COMMIT_MAX = 1.0, 30.0
 UNWRITTEN_MAX = 16
 #: Most files of one task that are brought home, and of one entry.
 FILES_MAX = 10_000
+#: Bytes that the head of a large result's block is looked for in.
+_START = 8 * 1024
 
 
 def commit_interval(age: float) -> float:
@@ -57,11 +59,13 @@ class Batch:
     Whatever fails on the way, StoreUnavailable above all, leaves it as it was: the same call may be made again.
     """
 
-    def __init__(self, blobs: BlobStore, job: str, ledger: ShardLedger, vm: str) -> None:
+    def __init__(self, blobs: BlobStore, job: str, ledger: ShardLedger, vm: str, clock: Clock) -> None:
         self._blobs = blobs
         self._job = job
         self.ledger = ledger
         self._vm = vm
+        self._clock = clock
+        self._traffic = NO_TRAFFIC
         #: Number of the claim under which the work is done.
         self.epoch = ledger.fold.epoch
         #: Outcomes in the order in which they came; a large one is in the store already.
@@ -81,8 +85,10 @@ class Batch:
     def add_large(self, task: int, path: str) -> None:
         """Upload a file that holds the encoded block of one successful task, as it is, and remove it."""
         digest, size = hash_file(path)
-        self._blobs.write(keys.segment(self._job, digest), FilePieces(path))
-        self._outcomes.append(BlockRef(task, 1, 0, size, digest, digest))
+        with open(path, "rb") as file:
+            ref = large_ref(task, file.read(_START), size, digest)
+        took = self._upload(keys.segment(self._job, digest), FilePieces(path))
+        self._outcomes.append(replace(ref, upload=took))
         self.tasks += 1
         os.unlink(path)
 
@@ -91,10 +97,22 @@ class Batch:
         found: list[FileRef] = []
         for path, relative, mode in _walk(directory):
             digest, size = hash_file(path)
-            self._blobs.write(keys.output_file(self._job, digest), FilePieces(path))
-            found.append(FileRef(task, relative, digest, size, mode))
+            took = self._upload(keys.output_file(self._job, digest), FilePieces(path))
+            found.append(FileRef(task, relative, digest, size, mode, took))
         self._files[task] = _Written(attempt, tuple(found))
         shutil.rmtree(directory, ignore_errors=True)
+
+    def add_traffic(self, traffic: Traffic) -> None:
+        """Have the next entry tell of it."""
+        mine = self._traffic
+        downloads = (*mine.downloads, *traffic.downloads)
+        self._traffic = Traffic(downloads, mine.sent + traffic.sent, mine.received + traffic.received)
+
+    def _upload(self, key: str, pieces: Iterable[bytes]) -> float:
+        """Write an object; the seconds that it took."""
+        began = self._clock.monotonic()
+        self._blobs.write(key, pieces)
+        return round(self._clock.monotonic() - began, 6)
 
     @property
     def full(self) -> bool:
@@ -128,13 +146,16 @@ class Batch:
     def _commit_entry(self, entry: list[ResultBlock | BlockRef]) -> bool:
         blocks = [outcome for outcome in entry if isinstance(outcome, ResultBlock)]
         packed = pack(blocks)
+        refs = list(packed.refs)
         if packed.segment:
-            self._blobs.write(keys.segment(self._job, packed.segment), [packed.data])
-        refs = [*packed.refs, *(outcome for outcome in entry if isinstance(outcome, BlockRef))]
+            took = self._upload(keys.segment(self._job, packed.segment), [packed.data])
+            refs = [replace(ref, upload=took) for ref in refs]
+        refs += (outcome for outcome in entry if isinstance(outcome, BlockRef))
         inline = b"" if packed.segment else packed.data
         with_outcome = {task for task in self._files if any(_holds(outcome, task) for outcome in entry)}
         files = [file for task in sorted(with_outcome) for file in self._files_of(task, blocks)]
-        ours = self.ledger.commit(self._vm, self.epoch, refs, files, inline)
+        ours = self.ledger.commit(self._vm, self.epoch, refs, files, inline, traffic=self._traffic)
+        self._traffic = NO_TRAFFIC
         count, size = sum(outcome.count for outcome in entry), sum(map(_weight, blocks))
         log.info("event=committed shard=%d tasks=%d bytes=%d", self.ledger.plan.shard, count, size)
         for _ in entry:

@@ -13,13 +13,14 @@ from vmrun.core.errors import Corrupt, StoreError, StoreUnavailable, UsageError,
 from vmrun.core.ledger import JobLedger, ShardLedger
 from vmrun.core.model import ShardPlan
 from vmrun.core.ranges import RangeSet
-from vmrun.core.records import Final
+from vmrun.core.records import Download, Final, Traffic
 from vmrun.core.views import OutputChunk
 
 from .commit import COMMIT_MIN, Batch, OutputWriter, commit_interval
 from .engine import Engine, Event, Files, LargeResult, Load, Output, Results, RunnerDied
 from .gather import gather_results
 from .inputs import ArgumentReader, clip, decode_tasks, without_arguments
+from .network import Network
 from .setup import Prepared, define_shard, prepare
 from .workshop import Workshop
 
@@ -37,6 +38,8 @@ BARREN_CLAIMS_MAX = 8
 UNCOMMITTED_MAX = 256 * 1024 * 1024
 #: Seconds between attempts while the store does not answer.
 STORE_PAUSE = 2.0
+#: Seconds of a download that is worth a record.
+DOWNLOAD_MIN = 0.0001
 
 
 @dataclass(slots=True)
@@ -70,6 +73,7 @@ class JobRun:
         self._prepared: Prepared | None = None
         self._arguments: ArgumentReader | None = None
         self._output = OutputWriter(shop.blobs, job, shop.stream, self._clock)
+        self._network = Network()
         self._started = self._clock.monotonic()
         self._committed = self._started
         self._polled = -1e9
@@ -191,9 +195,11 @@ class JobRun:
                 "the job may be what ends its machines: look at `vmrun logs`, ask for more --memory",
             )
             return False
-        if not ledger.claim(vm, from_owner=owner or None):
+        assert self._prepared is not None
+        workers, cores = self._prepared.engine_spec.workers, len(os.sched_getaffinity(0))
+        if not ledger.claim(vm, from_owner=owner or None, workers=workers, cores=cores):
             return False
-        batch = Batch(self._shop.blobs, self._job, ledger, vm)
+        batch = Batch(self._shop.blobs, self._job, ledger, vm, self._clock)
         self._held[plan.shard] = HeldShard(plan, batch, self._feed_of(plan, ledger, RangeSet()))
         log.info("event=claimed job=%s shard=%d tasks=%d", self._job, plan.shard, plan.count)
         return True
@@ -230,6 +236,7 @@ class JobRun:
                 self._feed_next(held)
 
     def _feed_next(self, held: HeldShard) -> None:
+        began = self._clock.monotonic()
         try:
             fed = next(held.feed, None)
         except StoreUnavailable:
@@ -240,6 +247,9 @@ class JobRun:
             held.fed = True
             return
         block, function = fed
+        took = round(self._clock.monotonic() - began, 6)
+        if took >= DOWNLOAD_MIN:
+            held.batch.add_traffic(Traffic((Download(block.first, block.count, took),)))
         self._engine.feed(block, function)
         held.given.add(block.first, block.first + block.count)
 
@@ -321,6 +331,8 @@ class JobRun:
         # Output first: whoever sees the outcome of a task can read all that the task wrote.
         self._output.flush()
         for number, held in list(self._held.items()):
+            if held.batch.tasks:
+                held.batch.add_traffic(self._network.passed())
             ours = held.batch.commit()
             if self._is_settled(held.plan) or not ours:
                 del self._held[number]

@@ -192,8 +192,11 @@ class ResultBlock:
         return b"".join((pack(_RESULTS, head), *times, bytes(self.status), *kept.values(), self.payload))
 
     @classmethod
-    def decode(cls, data: Bytes) -> ResultBlock:
-        """The block in `data`; payloads stay views into it. Raises BlockError."""
+    def decode(cls, data: Bytes, *, head_only: bool = False) -> ResultBlock:
+        """The block in `data`; payloads stay views into it. Raises BlockError.
+
+        With `head_only` it is what stands before the payloads that matters; they may be cut off, and are left out.
+        """
         head, view = unpack(_RESULTS, data)
         count = head["count"]
         times, view = _times(head, view)
@@ -204,7 +207,10 @@ class ResultBlock:
         columns, view = _columns(head, view)
         if "lengths" in columns:
             lengths = columns.pop("lengths")
-            check_lengths(lengths, view)
+            if head_only:
+                view = view[:0]
+            else:
+                check_lengths(lengths, view)
         else:
             # Not made before it is known that there are so many tasks: a header may say anything.
             lengths = zeros("Q", count)

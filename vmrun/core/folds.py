@@ -64,19 +64,20 @@ class JobFold:
             if self.submit is None and entry.n == 0:
                 self.submit, self.created_at, self.tasks = body, entry.at, body.spec.tasks
         elif isinstance(body, Tasks):
-            self._add(entry.n, body)
+            self._add(entry, body)
         elif isinstance(body, Close):
             self.closed = True
         elif isinstance(body, Cancel) and not self.cancelled_by:
             self.cancelled_by = body.by or "somebody"
 
-    def _add(self, n: int, body: Tasks) -> None:
+    def _add(self, entry: Entry, body: Tasks) -> None:
         # Numbers must follow on from what is there: a second client of the same open job loses its range.
         if self.is_open and not self.closed and body.first == self.tasks and body.count > 0:
             function = body.function
             if self.added and self.added[-1].function == function:
                 function = self.added[-1].function  # one object for the many calls of one function
-            plan = ShardPlan(len(self.added), body.first, body.count, function=function, entry=n)
+            first, count = body.first, body.count
+            plan = ShardPlan(len(self.added), first, count, function=function, entry=entry.n, added=entry.at)
             self.added.append(plan)
             self.tasks += body.count
 
@@ -125,6 +126,9 @@ class ShardFold:
     owner: str = ""
     #: Number of the CLAIM under which it does.
     epoch: int = -1
+    #: Workers and cores that the last claim told of; 0 for none.
+    workers: int = 0
+    cores: int = 0
     #: Claims since an outcome was last settled, those that were given back not counted.
     barren: int = 0
     #: Every VM that ever claimed the shard.
@@ -142,6 +146,7 @@ class ShardFold:
             return []
         if isinstance(body, Claim):
             self.owner, self.epoch = body.vm, entry.n
+            self.workers, self.cores = body.workers, body.cores
             self.barren += 1
             self.claimants.add(body.vm)
         elif isinstance(body, Release):

@@ -14,6 +14,7 @@ from .folds import Extent, JobFold, ShardFold, VmFold
 from .ids import is_id
 from .model import FunctionSpec, ShardPlan
 from .records import (
+    NO_TRAFFIC,
     Alive,
     Assign,
     BlockRef,
@@ -36,6 +37,7 @@ from .records import (
     Submit,
     Suspect,
     Tasks,
+    Traffic,
 )
 from .signing import OwnCheck
 
@@ -188,10 +190,11 @@ class ShardLedger:
             self.fold.apply(entry)
         return self.fold
 
-    def claim(self, vm: str, *, from_owner: str | None = None) -> bool:
+    def claim(self, vm: str, *, from_owner: str | None = None, workers: int = 0, cores: int = 0) -> bool:
         """Take the shard for `vm` if nobody has it, or if `from_owner` (judged dead by the caller) still does.
 
-        True, too, when an earlier call's claim ended in doubt and is found to hold.
+        `workers` and `cores` are told for those who look. True, too, when an earlier call's claim ended in doubt and is
+        found to hold.
         """
         for _ in range(MOVES_MAX):
             self.refresh()
@@ -201,17 +204,26 @@ class ShardLedger:
                 return True
             if self.fold.owner and self.fold.owner != from_owner:
                 return False
-            if self._append(Claim(vm)):
+            if self._append(Claim(vm, workers, cores)):
                 return True
         raise _contended(self.prefix)
 
-    def commit(self, vm: str, epoch: int, blocks: Sequence[BlockRef], files: Sequence[FileRef], inline: bytes) -> bool:
-        """Append outcomes; False when, after it, the shard is no longer this VM's.
+    def commit(
+        self,
+        vm: str,
+        epoch: int,
+        blocks: Sequence[BlockRef],
+        files: Sequence[FileRef],
+        inline: bytes,
+        *,
+        traffic: Traffic = NO_TRAFFIC,
+    ) -> bool:
+        """Append outcomes, and the `traffic` on the way to them; False when, after it, the shard is not this VM's.
 
         They are appended even then: first occurrence counts, so finished work is never thrown away. What is settled
         already, by an earlier call that ended in doubt or by another VM, is not appended again.
         """
-        body = Results(vm, epoch, tuple(blocks), tuple(files))
+        body = Results(vm, epoch, tuple(blocks), tuple(files), traffic)
         for _ in range(MOVES_MAX):
             self.refresh()
             if (blocks and self.fold.knows(blocks)) or self._append(body, inline):

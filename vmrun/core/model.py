@@ -126,6 +126,8 @@ class ShardPlan:
     function: FunctionSpec | None = None
     #: For a shard of an open job: number of the journal entry whose attachment is its task block.
     entry: int = -1
+    #: For a shard of an open job: seconds since the epoch, by the client, when its tasks were added.
+    added: float = field(default=0.0, compare=False)
 
     @property
     def end(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import codec, keys
 from .blocks import BlockError, ResultBlock, Status
@@ -15,6 +15,10 @@ from .storage import Store
 
 #: Outcomes up to this many bytes travel inside the entry; more go to a segment object of their own.
 INLINE_MAX = 128 * 1024
+#: Bytes of payloads from which on a block's head is signed for by itself, so that it can be read without them.
+HEAD_FROM = 64 * 1024
+#: Bytes of a head of one task at most.
+_HEAD_MAX = 8 * 1024
 
 
 def as_ranges(numbers: Sequence[int]) -> tuple[Range, ...]:
@@ -46,9 +50,27 @@ def pack(blocks: Sequence[ResultBlock]) -> Packed:
     refs, offset = [], 0
     for block, piece in zip(blocks, encoded, strict=True):
         failed = as_ranges(block.failed())
-        refs.append(BlockRef(block.first, block.count, offset, len(piece), codec.sha256(piece), segment, failed))
+        ref = BlockRef(block.first, block.count, offset, len(piece), codec.sha256(piece), segment, failed)
+        refs.append(with_head(ref, piece, len(piece) - len(block.payload)))
         offset += len(piece)
     return Packed(data, tuple(refs), segment)
+
+
+def with_head(ref: BlockRef, data: bytes, size: int) -> BlockRef:
+    """`ref` with what lets the first `size` bytes of the block, which begins with `data`, be read alone; if it pays."""
+    if ref.size - size < HEAD_FROM:
+        return ref
+    return replace(ref, head=size, head_sha256=codec.sha256(data[:size]))
+
+
+def large_ref(task: int, start: bytes, size: int, digest: str) -> BlockRef:
+    """The reference to a segment of `size` bytes that is the block of one task, and begins with `start`."""
+    ref = BlockRef(task, 1, 0, size, digest, digest)
+    try:
+        payload = sum(ResultBlock.decode(start[:_HEAD_MAX], head_only=True).lengths)
+    except BlockError:
+        return ref  # made by the job's own process: whoever reads it is told
+    return with_head(ref, start, size - payload) if 0 < size - payload <= len(start) else ref
 
 
 @dataclass(frozen=True, slots=True)

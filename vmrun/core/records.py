@@ -92,6 +92,9 @@ class Claim(Record):
 
     TYPE: ClassVar[str] = "CLAIM"
     vm: str
+    #: Worker processes that it runs the job with, and cores that it has; 0 when not told.
+    workers: int = 0
+    cores: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,12 @@ class BlockRef:
     segment: str = ""
     #: Tasks among them that failed for good.
     failed: tuple[Range, ...] = ()
+    #: Bytes before the payloads, and their SHA-256: what tasks took can be read without their results. 0 when the
+    #: payloads are too small for that to matter.
+    head: int = 0
+    head_sha256: str = ""
+    #: Seconds that the segment took to write; it may hold other blocks too.
+    upload: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +130,31 @@ class FileRef:
     size: int
     #: Permission bits.
     mode: int = 0o644
+    #: Seconds that it took to write.
+    upload: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """The VM fetched the arguments of tasks `first` … `first + count - 1`, together."""
+
+    first: int
+    count: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What came to a VM and left it since its entry before: for those who look, never for a decision."""
+
+    #: Arguments that were fetched.
+    downloads: tuple[Download, ...] = ()
+    #: Bytes that the VM's network interfaces sent and received, for whatever reason.
+    sent: int = 0
+    received: int = 0
+
+
+NO_TRAFFIC = Traffic()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +167,7 @@ class Results(Record):
     epoch: int
     blocks: tuple[BlockRef, ...]
     files: tuple[FileRef, ...] = ()
+    traffic: Traffic = NO_TRAFFIC
 
 
 @dataclass(frozen=True, slots=True)
