@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from .api import submit as submit
     from .client import Client as Client
     from .core.errors import VmrunError as VmrunError
+    from .core.task_views import JobStats as JobStats
+    from .core.task_views import TaskRecord as TaskRecord
     from .executor import Executor as Executor
     from .handle import JobHandle as JobHandle
     from .job import Job as Job
@@ -26,14 +28,28 @@ _PUBLIC = {
     "Executor": "executor",
     "Job": "job",
     "JobHandle": "handle",
+    "JobStats": "core.task_views",
     "SubmitRequest": "submit.request",
     "TaskError": "watch.results",
+    "TaskRecord": "core.task_views",
     "VmrunError": "core.errors",
     "job": "job",
     "submit": "api",
 }
 
-__all__ = ["Client", "Executor", "Job", "JobHandle", "SubmitRequest", "TaskError", "VmrunError", "job", "submit"]
+__all__ = [
+    "Client",
+    "Executor",
+    "Job",
+    "JobHandle",
+    "JobStats",
+    "SubmitRequest",
+    "TaskError",
+    "TaskRecord",
+    "VmrunError",
+    "job",
+    "submit",
+]
 
 
 class _Door(types.ModuleType):

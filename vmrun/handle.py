@@ -15,11 +15,14 @@ from .core.ledger import JobLedger
 from .core.model import JobState
 from .core.outcomes import Outcome
 from .core.records import FileRef
+from .core.task_views import JobStats, TaskRecord
 from .core.views import JobResults, JobView, OutputChunk, Snapshot, TaskFailure
 from .watch.files import bring_home
 from .watch.logs import OutputReader
 from .watch.observe import JobObserver
 from .watch.results import CannotOpen, ResultReader, exception_of, failure_of, unopened, value_of
+from .watch.stats import read_stats
+from .watch.tasks import TaskReader
 
 if TYPE_CHECKING:
     from .client import Client
@@ -155,6 +158,21 @@ class JobHandle:
             for outcome in reader.outcomes(reduce=reduce):
                 if outcome.status is not Status.ok:
                     yield failure_of(outcome)
+
+    def tasks(self) -> Iterator[TaskRecord]:
+        """The record of each task that has ended, in the order in which their outcomes were committed.
+
+        In bounded memory; of large results only what was measured is fetched. Needs nothing but the store.
+        """
+        return self.task_reader().records()
+
+    def task_reader(self) -> TaskReader:
+        """Reads the records, and adds them up on the way."""
+        return TaskReader(self._desk, self.id)
+
+    def stats(self) -> JobStats:
+        """What the tasks that have ended took together: percentiles, CPU time, use of the cores, each worker's part."""
+        return read_stats(self._desk, self.status())
 
     def save(self, path: str) -> None:
         """Write the values to a file: `.pkl` is one pickled list, `.jsonl` one JSON text a line.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vmrun.core.errors import UsageError, VmrunError
+from vmrun.core.errors import UsageError
 from vmrun.core.views import JobView, OutputChunk
 from vmrun.render import Screen
 from vmrun.rendering import documents
@@ -16,6 +16,7 @@ from vmrun.rendering.text import count
 
 from .options import JobId, Json
 from .session import session_of
+from .streamed import one_document
 
 EXAMPLES = (
     ("vmrun logs JOB", "all output so far, each line with its task: `[17] text`"),
@@ -79,19 +80,6 @@ def _follow_json(screen: Screen, view: JobView, chunks: Iterator[OutputChunk]) -
 
 
 def _one_document(screen: Screen, view: JobView, chunks: Iterator[OutputChunk]) -> None:
-    """One document, written as it is read: output may be larger than memory, so whether all went well comes last."""
-    decoder, separator = TextDecoder(), ""
-    screen.text(f'{{"schema": {documents.SCHEMA}, "job": {documents.dumps(view.id)}, "output": [')
-    error: VmrunError | None = None
-    try:
-        for chunk in chunks:
-            screen.text(f"{separator}{documents.dumps(documents.output(chunk, decoder.feed(chunk)))}")
-            separator = ", "
-    except VmrunError as caught:
-        error = caught
-    end = {"ok": True} if error is None else documents.failure(error)
-    end.pop("schema", None)
-    screen.text(f"], {documents.dumps(end)[1:]}\n")
-    screen.flush()
-    if error is not None:
-        raise typer.Exit(error.exit_code)
+    decoder = TextDecoder()
+    pieces = (documents.output(chunk, decoder.feed(chunk)) for chunk in chunks)
+    one_document(screen, {"job": view.id}, "output", pieces)

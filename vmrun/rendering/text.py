@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from vmrun.core.units import format_duration
+
 #: Characters that reorder or hide their neighbours: a name must not be able to show as another.
 _MISLEADING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
 _REFUSED = ("Cc", "Cs", "Zl", "Zp", "Co", "Cn")
@@ -88,6 +90,17 @@ def short_duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{round(seconds / 60)}m"
     return f"{round(seconds / 3600)}h" if seconds < 172_800 else f"{round(seconds / 86400)}d"
+
+
+def seconds_text(seconds: float, style: Style = PLAIN) -> str:
+    """Three digits and a unit: `12.3 µs`, `4.56 ms`, `7.89 s`, and from a minute on `2m 05s`."""
+    if seconds >= 59.95:
+        return format_duration(seconds)
+    for unit, scale in (("s", 1.0), ("ms", 1e3), ("µs" if style.unicode else "us", 1e6)):
+        # What would be rounded to one of the larger unit is written so.
+        if seconds * scale >= 0.9995:
+            return f"{seconds * scale:#.3g}".rstrip(".") + f" {unit}"
+    return "0 s" if seconds < 5e-10 else f"{seconds * 1e9:.0f} ns"
 
 
 def ago(then: float, now: float) -> str:
