@@ -23,6 +23,7 @@ from .watch.observe import JobObserver
 from .watch.results import CannotOpen, ResultReader, exception_of, failure_of, unopened, value_of
 from .watch.stats import read_stats
 from .watch.tasks import TaskReader
+from .watch.timeline import Timeline, read_timeline
 
 if TYPE_CHECKING:
     from .client import Client
@@ -173,6 +174,10 @@ class JobHandle:
     def stats(self) -> JobStats:
         """What the tasks that have ended took together: percentiles, CPU time, use of the cores, each worker's part."""
         return read_stats(self._desk, self.status())
+
+    def timeline(self) -> Timeline:
+        """When each task that has ended ran, where, and how it ended: what `vmrun plot` draws."""
+        return read_timeline(self._desk, self.status())
 
     def save(self, path: str) -> None:
         """Write the values to a file: `.pkl` is one pickled list, `.jsonl` one JSON text a line.

@@ -21,6 +21,7 @@ VERBS = {
     "status": Verb("status", "Jobs and VMs: what they do, what they cost, when they end."),
     "logs": Verb("logs", "What a job's tasks wrote, as long as the store keeps it."),
     "result": Verb("result", "Values, files and failures of a job."),
+    "plot": Verb("plot", "Draw a job's timeline, and how long its tasks took."),
     "wait": Verb("wait", "Wait until a job has ended."),
     "cancel": Verb("cancel", "End a job."),
     "ssh": Verb("ssh", "Log in to a VM, or run a command there.", takes_program=True),

@@ -77,8 +77,8 @@ class TaskRecord:
 
     @property
     def cpu_usage(self) -> float | None:
-        """CPU seconds per second: 1.0 is one core kept busy."""
-        return self.cpu_seconds / self.seconds if self.cpu_seconds is not None and self.seconds > 0 else None
+        """CPU seconds per second: 1.0 is one core kept busy. None for tasks that are too short to say."""
+        return self.cpu_seconds / self.seconds if self.cpu_seconds is not None and self.seconds >= 0.001 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class JobStats:
     kinds: dict[str, int]
     #: Further attempts that the outcomes took.
     retries: int
-    #: Seconds that tasks took.
+    #: Seconds that tasks took, those left out that never began.
     seconds: Spread
     cpu_seconds: float
     user_seconds: float

@@ -40,6 +40,14 @@ class Style:
 
 
 PLAIN = Style()
+#: (seconds from which on it is used, seconds that it has, name)
+_AXIS_UNITS = (
+    (6 * 3600.0, 3600.0, "hours"),
+    (600.0, 60.0, "minutes"),
+    (1.0, 1.0, "seconds"),
+    (1e-3, 1e-3, "milliseconds"),
+    (0.0, 1e-6, "microseconds"),
+)
 
 
 def visible(text: str, *, keep: str = "") -> str:
@@ -101,6 +109,14 @@ def seconds_text(seconds: float, style: Style = PLAIN) -> str:
         if seconds * scale >= 0.9995:
             return f"{seconds * scale:#.3g}".rstrip(".") + f" {unit}"
     return "0 s" if seconds < 5e-10 else f"{seconds * 1e9:.0f} ns"
+
+
+def axis_unit(most: float) -> tuple[float, str]:
+    """Seconds in the unit that times up to `most` seconds are best told in, and its name."""
+    for least, scale, name in _AXIS_UNITS:
+        if most >= least:
+            break
+    return scale, name
 
 
 def ago(then: float, now: float) -> str:

@@ -38,7 +38,7 @@ class Tally:
         self._kinds: Counter[int] = Counter()
         self._workers: dict[tuple[str, int], _Worker] = {}
         self._tasks_of_vms: Counter[str] = Counter()
-        self._retries = self._result_bytes = self._file_bytes = 0
+        self._ended_tasks = self._retries = self._result_bytes = self._file_bytes = 0
         self._cpu = self._user = self._system = 0.0
         self._peak = 0
         self._started = self._ended = self._committed = 0.0
@@ -56,7 +56,8 @@ class Tally:
         worker.cpu += cpu
         worker.peak = max(worker.peak, facts.peak or 0)
         worker.started, worker.ended = _earliest(worker.started, started), max(worker.ended, ended)
-        self._seconds.extend(block.seconds)
+        self._ended_tasks += block.count
+        self._seconds.extend(_begun(block))
         self._kinds.update(block.status)
         self._tasks_of_vms[stretch.vm] += block.count
         self._retries += facts.attempt * block.count
@@ -95,7 +96,7 @@ class Tally:
             name=view.name,
             state=view.state,
             tasks=view.tasks.total,
-            ended=len(self._seconds),
+            ended=self._ended_tasks,
             kinds={Status(code).name: count for code, count in sorted(self._kinds.items())},
             retries=self._retries,
             seconds=spread(self._seconds),
@@ -148,6 +149,13 @@ def _bounds(block: ResultBlock) -> tuple[float, float]:
             return 0.0, 0.0
         return min(started[at] for at in known), max(started[at] + block.seconds[at] for at in known)
     return min(started), max(map(add, started, block.seconds))
+
+
+def _begun(block: ResultBlock) -> Sequence[float]:
+    """Seconds of the tasks that had begun."""
+    if 0.0 not in block.started:
+        return block.seconds
+    return [seconds for seconds, started in zip(block.seconds, block.started, strict=True) if started]
 
 
 def _earliest(before: float, found: float) -> float:
