@@ -59,7 +59,7 @@ class Batch:
     Whatever fails on the way, StoreUnavailable above all, leaves it as it was: the same call may be made again.
     """
 
-    def __init__(self, blobs: BlobStore, job: str, ledger: ShardLedger, vm: str, clock: Clock) -> None:
+    def __init__(self, blobs: BlobStore, job: str, ledger: ShardLedger, vm: str, *, clock: Clock) -> None:
         self._blobs = blobs
         self._job = job
         self.ledger = ledger

@@ -13,7 +13,7 @@ from vmrun.core.errors import Corrupt, StoreError, StoreUnavailable, UsageError,
 from vmrun.core.ledger import JobLedger, ShardLedger
 from vmrun.core.model import ShardPlan
 from vmrun.core.ranges import RangeSet
-from vmrun.core.records import Download, Final, Traffic
+from vmrun.core.records import CrewFacts, Download, Final, Traffic
 from vmrun.core.views import OutputChunk
 
 from .commit import COMMIT_MIN, Batch, OutputWriter, commit_interval
@@ -195,14 +195,18 @@ class JobRun:
                 "the job may be what ends its machines: look at `vmrun logs`, ask for more --memory",
             )
             return False
-        assert self._prepared is not None
-        workers, cores = self._prepared.engine_spec.workers, len(os.sched_getaffinity(0))
-        if not ledger.claim(vm, from_owner=owner or None, workers=workers, cores=cores):
+        if not ledger.claim(vm, from_owner=owner or None, crew=self._crew()):
             return False
-        batch = Batch(self._shop.blobs, self._job, ledger, vm, self._clock)
+        batch = Batch(self._shop.blobs, self._job, ledger, vm, clock=self._clock)
         self._held[plan.shard] = HeldShard(plan, batch, self._feed_of(plan, ledger, RangeSet()))
         log.info("event=claimed job=%s shard=%d tasks=%d", self._job, plan.shard, plan.count)
         return True
+
+    def _crew(self) -> CrewFacts:
+        """Who works here, for the record."""
+        assert self._prepared is not None
+        workers, cores = self._prepared.engine_spec.workers, len(os.sched_getaffinity(0))
+        return CrewFacts(workers, cores, max(1, cores // workers))
 
     def _feed_of(self, plan: ShardPlan, ledger: ShardLedger, given: RangeSet) -> Iterator[tuple[TaskBlock, str]]:
         """The shard's tasks that have no outcome yet and were not `given`, with the function that each block calls."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from vmrun.core.views import JobView, OutputChunk, Snapshot
 from vmrun.render import ProgressView, Screen
+from vmrun.rendering.crew import crew_line
 from vmrun.rendering.output import LinePrefixer
 
 if TYPE_CHECKING:
@@ -49,12 +50,17 @@ def follow(handle: JobHandle, screen: Screen, progress: ProgressView, *, task_ou
     """The job as it ended."""
     relay = Relay(screen, task_output=task_output)
     view: JobView | None = None
+    told = False
     try:
         # To the very end: the watch gives back the machine after its last snapshot.
         for snapshot in handle.watch(output=True):
+            view = snapshot.job
+            if not told and (line := crew_line(view)):
+                told = True
+                with screen.above_progress():
+                    screen.note(line)
             relay.show(snapshot)
             progress.see(snapshot)
-            view = snapshot.job
     finally:
         progress.close()
         relay.close()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from .model import JobSpec, ShardPlan, plan_shards
 from .ranges import Range, RangeSet
 from .records import (
+    NO_CREW,
     Alive,
     Assign,
     BlockRef,
@@ -19,6 +20,7 @@ from .records import (
     Claim,
     Close,
     Created,
+    CrewFacts,
     Delete,
     Drain,
     Entry,
@@ -126,9 +128,8 @@ class ShardFold:
     owner: str = ""
     #: Number of the CLAIM under which it does.
     epoch: int = -1
-    #: Workers and cores that the last claim told of; 0 for none.
-    workers: int = 0
-    cores: int = 0
+    #: What the last claim told of those who work there.
+    crew: CrewFacts = NO_CREW
     #: Claims since an outcome was last settled, those that were given back not counted.
     barren: int = 0
     #: Every VM that ever claimed the shard.
@@ -146,7 +147,7 @@ class ShardFold:
             return []
         if isinstance(body, Claim):
             self.owner, self.epoch = body.vm, entry.n
-            self.workers, self.cores = body.workers, body.cores
+            self.crew = body.crew
             self.barren += 1
             self.claimants.add(body.vm)
         elif isinstance(body, Release):

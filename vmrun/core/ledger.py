@@ -14,6 +14,7 @@ from .folds import Extent, JobFold, ShardFold, VmFold
 from .ids import is_id
 from .model import FunctionSpec, ShardPlan
 from .records import (
+    NO_CREW,
     NO_TRAFFIC,
     Alive,
     Assign,
@@ -22,6 +23,7 @@ from .records import (
     Claim,
     Close,
     Created,
+    CrewFacts,
     Delete,
     Drain,
     Entry,
@@ -190,11 +192,10 @@ class ShardLedger:
             self.fold.apply(entry)
         return self.fold
 
-    def claim(self, vm: str, *, from_owner: str | None = None, workers: int = 0, cores: int = 0) -> bool:
+    def claim(self, vm: str, *, from_owner: str | None = None, crew: CrewFacts = NO_CREW) -> bool:
         """Take the shard for `vm` if nobody has it, or if `from_owner` (judged dead by the caller) still does.
 
-        `workers` and `cores` are told for those who look. True, too, when an earlier call's claim ended in doubt and is
-        found to hold.
+        `crew` is told for those who look. True, too, when an earlier call's claim ended in doubt and is found to hold.
         """
         for _ in range(MOVES_MAX):
             self.refresh()
@@ -204,7 +205,7 @@ class ShardLedger:
                 return True
             if self.fold.owner and self.fold.owner != from_owner:
                 return False
-            if self._append(Claim(vm, workers, cores)):
+            if self._append(Claim(vm, crew)):
                 return True
         raise _contended(self.prefix)
 

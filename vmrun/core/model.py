@@ -8,6 +8,17 @@ from enum import Enum
 
 from .clouds import Need
 
+#: Variables by which libraries are told how many threads to start in a task: those that the runner sets.
+THREAD_VARIABLES = frozenset(
+    {
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "NUMEXPR_NUM_THREADS",
+        "VECLIB_MAXIMUM_THREADS",
+    }
+)
+
 
 class JobState(Enum):
     """Where a job stands."""

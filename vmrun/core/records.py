@@ -87,14 +87,26 @@ class Final(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class CrewFacts:
+    """Those who work on a VM: for those who look, never for a decision. 0 when not told."""
+
+    workers: int = 0
+    cores: int = 0
+    #: Threads that libraries such as OpenMP's start in each task.
+    threads: int = 0
+
+
+NO_CREW = CrewFacts()
+
+
+@dataclass(frozen=True, slots=True)
 class Claim(Record):
     """The VM works on the shard from here on; the entry's number is the claim's epoch."""
 
     TYPE: ClassVar[str] = "CLAIM"
     vm: str
-    #: Worker processes that it runs the job with, and cores that it has; 0 when not told.
-    workers: int = 0
-    cores: int = 0
+    #: What it runs the job with.
+    crew: CrewFacts = NO_CREW
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,10 @@ class JobView:
     hint: str = ""
     kind: str = "map"
     reduce: bool = False
+    #: Workers of one of its VMs, the cores there, and threads that libraries start in each task; 0 while not known.
+    workers: int = 0
+    cores: int = 0
+    threads: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,10 +113,7 @@ def seconds_text(seconds: float, style: Style = PLAIN) -> str:
 
 def axis_unit(most: float) -> tuple[float, str]:
     """Seconds in the unit that times up to `most` seconds are best told in, and its name."""
-    for least, scale, name in _AXIS_UNITS:
-        if most >= least:
-            break
-    return scale, name
+    return next((scale, name) for least, scale, name in _AXIS_UNITS if most >= least)
 
 
 def ago(then: float, now: float) -> str:

@@ -12,8 +12,8 @@ from vmrun.core.folds import JobFold, VmFold
 from vmrun.core.heartbeats import read_heartbeat
 from vmrun.core.ids import is_id
 from vmrun.core.ledger import Desk, JobLedger, ShardLedger, VmLedger
-from vmrun.core.model import JobState
-from vmrun.core.records import Heartbeat, Submit
+from vmrun.core.model import THREAD_VARIABLES, JobState
+from vmrun.core.records import NO_CREW, CrewFacts, Heartbeat, Submit
 from vmrun.core.views import JobView, TaskCounts, VmView
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class JobObserver:
         self._refresh_shards(fold)
         vms = tuple(self._look_at_vms(fold))
         counts = self._counts(fold, vms)
-        final = fold.final
+        final, crew = fold.final, self._crew()
         return JobView(
             id=self.job,
             name=fold.spec.name,
@@ -100,7 +100,15 @@ class JobObserver:
             hint=final.hint if final is not None else "",
             kind=fold.spec.kind,
             reduce=fold.spec.reduce,
+            workers=crew.workers,
+            cores=crew.cores,
+            # The user's own word about threads goes before ours.
+            threads=0 if THREAD_VARIABLES & fold.spec.env.keys() else crew.threads,
         )
+
+    def _crew(self) -> CrewFacts:
+        crews = (ledger.fold.crew for ledger in self.shards.values())
+        return next((crew for crew in crews if crew.workers), NO_CREW)
 
     def _refresh_shards(self, fold: JobFold) -> None:
         for plan in fold.shards():

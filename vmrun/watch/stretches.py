@@ -122,7 +122,8 @@ class StretchReader:
         if isinstance(body, Claim):
             shard.claims[entry.n] = entry.at
             totals = self.vms.setdefault(body.vm, VmTotals())
-            totals.workers, totals.cores = body.workers or totals.workers, body.cores or totals.cores
+            totals.workers = body.crew.workers or totals.workers
+            totals.cores = body.crew.cores or totals.cores
         elif isinstance(body, Results):
             self._count(shard, body)
             pieces = _Pieces(self._desk, self.job, entry, body)

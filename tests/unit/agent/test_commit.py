@@ -22,7 +22,7 @@ def a_batch(bench: Bench, tasks: int = 10) -> Batch:
     job = JobLedger(bench.desk(f"vm:{VM}", bench.blobs), JOB)
     ledger = job.shard(next(job.refresh().shards()))
     assert ledger.claim(VM)
-    return Batch(bench.blobs, JOB, ledger, VM, bench.clock)
+    return Batch(bench.blobs, JOB, ledger, VM, clock=bench.clock)
 
 
 def entries(bench: Bench) -> list[int]:
