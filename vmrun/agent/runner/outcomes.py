@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from .frames import Buffer, Frame, FrameWriter, Kind
 from .guard import files_of, move_files
 from .shared import BEGUN, CHUNK, MOVE, Shared
 from .slots import Chunk, Doom, RunnerConfig, Slot
-from .worker import RETIRED
+from .worker import RETIRED, cold
 
 #: A task whose worker was killed from outside, by a SIGKILL that nobody here sent, is tried again this many times,
 #: whatever the job's retries: the machine may have been short of memory because of its neighbours.
@@ -131,7 +132,7 @@ class Outcomes:
         block, moves = _copy(shared), shared.moved()
         if slot.alive and not slot.still():
             return
-        block.facts = {"worker": slot.place.slot, "pid": slot.pid, "attempt": chunk.work.attempt}
+        block.facts = _facts(slot, chunk)
         self._pass_output(slot, chunk, memoryview(moves))
         if not slot.alive and not shared.words[BEGUN]:
             # It ended right after a task; what it wrote in the end is that task's.
@@ -203,8 +204,9 @@ class Outcomes:
         if not slot.cancelled and work.attempt - work.losses < self._config.retries:
             self._again(work, task)
             return
-        facts = {"worker": slot.place.slot, "pid": slot.pid, "attempt": work.attempt}
-        self._report(work, task, 1, _same(task, 1, status, document, facts).encode())
+        block = _same(task, 1, status, document, _facts(slot, chunk))
+        block.started[0], block.seconds[0] = _times(slot, chunk, task)
+        self._report(work, task, 1, block.encode())
 
     def _again(self, work: Work, task: int, *, lost: bool = False) -> None:
         """Queue one task for another attempt, without keeping its neighbours' arguments."""
@@ -236,7 +238,7 @@ class Outcomes:
 
     def died(self, slot: Slot, death: Death) -> None:
         """A worker ended; all that it had sent was handled before."""
-        slot.alive = False
+        slot.alive, slot.peak = False, death.peak_bytes
         self.harvest(slot)
         chunk = slot.current()
         if chunk is not None:
@@ -353,6 +355,21 @@ def _moves(data: memoryview) -> Iterator[tuple[int, ...]]:
     numbers = data.cast("q") if len(data) else ()
     for at in range(0, len(numbers), MOVE):
         yield tuple(numbers[at : at + MOVE])
+
+
+def _facts(slot: Slot, chunk: Chunk) -> dict[str, Any]:
+    """What is known of tasks whose worker did not get to tell."""
+    facts = {"worker": slot.place.slot, "pid": slot.pid, "attempt": chunk.work.attempt}
+    return {**facts, **cold(chunk.number, chunk.first), **({"peak_bytes": slot.peak} if slot.peak else {})}
+
+
+def _times(slot: Slot, chunk: Chunk, task: int) -> tuple[float, float]:
+    """When the task began that a worker is or was in (seconds since the epoch), and the seconds since; 0 if unknown."""
+    number, begun = slot.shared.running()
+    if not begun or number != task or slot.shared.words[CHUNK] != chunk.number:
+        return 0.0, 0.0
+    seconds = (time.monotonic_ns() - begun) / 1e9
+    return time.time() - seconds, seconds  # noqa: TID251  the runner has no one to hand it a clock
 
 
 def _same(first: int, count: int, status: Status, document: bytes, facts: dict[str, Any]) -> ResultBlock:

@@ -112,6 +112,8 @@ class Slot:
     #: Monotonic time at which it was given tasks last.
     given: float = 0.0
     alive: bool = True
+    #: Most resident bytes that it had; known when it has ended.
+    peak: int = 0
     #: The worker said that it is up.
     ready: bool = False
     #: It finished a task.

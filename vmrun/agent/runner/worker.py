@@ -42,6 +42,11 @@ _SECOND = 1_000_000_000
 _INTEGER, _AS_INTEGER = 1 << 63, int(Form.integer)
 
 
+def cold(chunk: int, first: int) -> dict[str, int]:
+    """As a fact: which task found its process fresh, if it is in chunk number `chunk`, whose first task is `first`."""
+    return {"cold": first} if chunk == 1 else {}
+
+
 @dataclass(slots=True)
 class Running:
     """The chunk at hand."""
@@ -339,7 +344,8 @@ class Worker:
 
         `final` says that no more of this chunk will come.
         """
-        shared, facts = self._shared, self._facts(running)
+        shared = self._shared
+        facts = self._facts(running, shared.done() + (large is not None))
         file = ("", 0) if large is None else self._keeper.large(large, facts)
         shared.words[BEGUN] = 0
         block = shared.results()
@@ -365,9 +371,10 @@ class Worker:
         shared.restart(after, running.number)
         self._flushed = time.monotonic_ns()
 
-    def _facts(self, running: Running) -> dict[str, Any]:
-        """What the tasks of a block share."""
-        return {"worker": self._place.slot, "attempt": running.attempt, **self._meter.facts()}
+    def _facts(self, running: Running, tasks: int) -> dict[str, Any]:
+        """What the `tasks` tasks of a block share."""
+        facts = {"worker": self._place.slot, "attempt": running.attempt, **self._meter.facts(tasks)}
+        return facts | cold(running.number, running.block.first)
 
 
 def _payloads(block: TaskBlock) -> Iterator[memoryview]:
