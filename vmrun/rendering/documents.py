@@ -15,6 +15,7 @@ from vmrun.core.views import JobResults, JobView, OutputChunk, Plan, TaskFailure
 
 #: Number of the format of all documents.
 SCHEMA = 1
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(", ", ": "))
 #: No value: what a task gave cannot be written as JSON.
 _NOT_JSON = object()
 
@@ -36,7 +37,7 @@ def failure(error: VmrunError, **fields: Any) -> dict[str, Any]:
 
 def dumps(value: Any) -> str:
     """One line of ASCII, which every terminal, pipe and parser takes."""
-    return json.dumps(value, allow_nan=False, separators=(", ", ": "))
+    return _ENCODER.encode(value)
 
 
 def _known(number: float | None) -> float | None:

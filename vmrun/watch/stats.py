@@ -129,9 +129,9 @@ def spread(values: Sequence[float]) -> Spread:
     if not values:
         return Spread()
     ordered, total = sorted(values), sum(values)
-    last = len(ordered) - 1
-    median, p95 = ordered[round(last * 0.5)], ordered[round(last * 0.95)]
-    return Spread(ordered[0], median, p95, ordered[last], total / len(ordered), total)
+    # The least value that is no smaller than half, or 95 %, of all.
+    median, p95 = (ordered[-(-len(ordered) * percent // 100) - 1] for percent in (50, 95))
+    return Spread(ordered[0], median, p95, ordered[-1], total / len(ordered), total)
 
 
 def _cpu(block: ResultBlock, share: float | None) -> float:

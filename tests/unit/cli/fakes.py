@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import pickle
+from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vmrun.core.errors import UsageError
+from vmrun.core.blocks import Status
+from vmrun.core.errors import UsageError, VmrunError
 from vmrun.core.model import JobState
+from vmrun.core.task_views import JobStats, TaskRecord, VmStats, WorkerStats
 from vmrun.core.views import (
     JobResults,
     JobView,
@@ -23,6 +27,8 @@ from vmrun.core.views import (
     VmView,
 )
 from vmrun.submit.request import SubmitRequest
+from vmrun.watch.stats import spread
+from vmrun.watch.timeline import Timeline
 
 JOB = "01hzy3v7k9m2n4p6q8r0s1t2v3"
 VM = "01hzy3vm00m2n4p6q8r0s1t2v3"
@@ -87,6 +93,90 @@ def failure(task: int = 1, **changes: Any) -> TaskFailure:
     return replace(TaskFailure(task, "raised", "ValueError", "bad seed", trace), **changes)
 
 
+def record(task: int = 0, kind: str = "ok", **changes: Any) -> TaskRecord:
+    """A task that took half a second, `task` seconds after the first one began."""
+    made = TaskRecord(
+        job=JOB,
+        name="simulate",
+        task=task,
+        reduce=False,
+        kind=kind,
+        type="" if kind == "ok" else "ValueError",
+        message="" if kind == "ok" else "bad seed",
+        exit=None,
+        attempt=0,
+        queued=NOW - 90,
+        claimed=NOW - 85,
+        started=NOW - 80 + task,
+        ended=NOW - 79.5 + task,
+        committed=NOW - 70 + task,
+        seconds=0.5,
+        load_seconds=None,
+        keep_seconds=None,
+        download_seconds=0.0,
+        upload_seconds=0.0,
+        cpu_seconds=0.4,
+        user_seconds=0.3,
+        system_seconds=0.1,
+        peak_bytes=20_000_000,
+        rss_bytes=10_000_000,
+        shared_bytes=5_000_000,
+        virtual_bytes=30_000_000,
+        argument_bytes=5,
+        result_bytes=17,
+        file_bytes=0,
+        vm=VM,
+        worker=task % 2,
+        pid=100 + task % 2,
+        cold=task < 2,
+        python="3.11",
+        measured_with=1,
+    )
+    return replace(made, **changes)
+
+
+def stats_of(records: Sequence[TaskRecord], view: JobView) -> JobStats:
+    began = [each.started for each in records if each.started]
+    ended = [each.ended for each in records if each.ended]
+    workers = sorted({(each.vm, each.worker) for each in records if each.worker is not None})
+    return JobStats(
+        job=view.id,
+        name=view.name,
+        state=view.state,
+        tasks=view.tasks.total,
+        ended=len(records),
+        kinds=dict(Counter(each.kind for each in records)),
+        retries=sum(each.attempt for each in records),
+        seconds=spread([each.seconds for each in records if each.started]),
+        cpu_seconds=sum(each.cpu_seconds or 0.0 for each in records),
+        user_seconds=0.0,
+        system_seconds=0.0,
+        peak_bytes=max((each.peak_bytes or 0 for each in records), default=0),
+        result_bytes=sum(each.result_bytes for each in records),
+        file_bytes=0,
+        queued=view.created,
+        started=min(began, default=0.0),
+        last_ended=max(ended, default=0.0),
+        committed=max((each.committed for each in records), default=0.0),
+        workers=len(workers),
+        per_worker=tuple(WorkerStats(vm, slot, 1, 0, 0.5, 0.4, 1, NOW, NOW) for vm, slot in workers),
+        per_vm=tuple(VmStats(vm, 2, 2, 1, 0, 0, 0.0, 0.0) for vm in sorted({vm for vm, _ in workers})),
+    )
+
+
+def timeline_of(records: Sequence[TaskRecord], stats: JobStats) -> Timeline:
+    began = [each for each in records if each.started and each.worker is not None]
+    rows = sorted({(each.vm, each.worker or 0) for each in began})
+    return Timeline(
+        stats,
+        rows,
+        array("I", [rows.index((each.vm, each.worker or 0)) for each in began]),
+        array("d", [each.started or 0.0 for each in began]),
+        array("f", [each.seconds for each in began]),
+        bytearray(Status[each.kind] for each in began),
+    )
+
+
 def wrote(text: str, task: int = 0, stream: str = "stdout", *, reduce: bool = False) -> OutputChunk:
     return OutputChunk(task, 0, stream, text.encode(), reduce)
 
@@ -103,6 +193,11 @@ class FakeHandle:
     #: Files by name, brought home by `collect`.
     files: dict[str, str] = field(default_factory=dict)
     cancels: bool = True
+    #: Of its tasks.
+    ended: Sequence[TaskRecord] = ()
+    #: Raised when they were read.
+    broken: VmrunError | None = None
+    drawn: Timeline | None = None
     #: Called before each snapshot but the first.
     between: Callable[[], None] = lambda: None
     calls: list[tuple[Any, ...]] = field(default_factory=list)
@@ -139,6 +234,21 @@ class FakeHandle:
             path.write_text(text, encoding="utf-8")
             paths.append(str(path))
         return replace(self.given, files=tuple(paths))
+
+    def task_reader(self) -> FakeHandle:
+        self.calls.append(("task_reader",))
+        return self
+
+    def records(self) -> Iterator[TaskRecord]:
+        yield from self.ended
+        if self.broken is not None:
+            raise self.broken
+
+    def stats(self, view: JobView | None = None) -> JobStats:
+        return stats_of(self.ended, view or self.status())
+
+    def timeline(self) -> Timeline:
+        return self.drawn or timeline_of(self.ended, self.stats())
 
     def save(self, path: str) -> None:
         self.calls.append(("save", path))

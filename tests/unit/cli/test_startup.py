@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.source import ROOT
+
 HEAVY = {
     *("pydantic", "rich", "obstore", "paramiko", "cryptography", "cloudpickle", "boto3", "asyncio"),
+    *("matplotlib", "numpy"),
     *("vmrun.client", "vmrun.settings", "vmrun.commands.submit", "vmrun.handle"),
 }
 
@@ -17,7 +21,8 @@ HEAVY = {
 def loaded_by(program: str, tmp_path: Path) -> set[str]:
     code = f"import sys\n{program}\nprint('LOADED', *sorted(sys.modules))"
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True, cwd=tmp_path)
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True, cwd=tmp_path, env=environ)
     return set(done.stdout.rpartition("LOADED")[2].split())
 
 
@@ -36,6 +41,21 @@ def test_what_a_command_line_does_not_load(arguments: list[str], light: set[str]
     loaded = loaded_by(f"from vmrun.cli import run\nrun({arguments!r})", tmp_path)
     assert "vmrun.cli" in loaded
     assert loaded & light == set()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["status"], ["status", "x", "--tasks"], ["plot", "--help"], ["plot", "x", "-o", "x.gif"]],
+    ids=["status", "tasks", "plot-help", "plot-refused"],
+)
+def test_only_a_plot_that_is_drawn_loads_what_draws_it(arguments: list[str], tmp_path: Path) -> None:
+    loaded = loaded_by(
+        f"from tests.unit.cli.fakes import FakeClient\nfrom vmrun.cli import run\n"
+        f"run({arguments!r}, connect=FakeClient)",
+        tmp_path,
+    )
+    assert "vmrun.commands." + arguments[0] in loaded
+    assert loaded & {"matplotlib", "numpy", "PIL"} == set()
 
 
 def test_importing_the_settings_does_not_load_what_checks_them(tmp_path: Path) -> None:

@@ -206,6 +206,7 @@ ARGUMENTS = {
     "status": [],
     "logs": [JOB],
     "result": [JOB],
+    "plot": [JOB],
     "wait": [JOB],
     "cancel": [JOB],
     "ssh": [VM],
