@@ -78,7 +78,9 @@ class TaskRecord:
     @property
     def cpu_usage(self) -> float | None:
         """CPU seconds per second: 1.0 is one core kept busy. None for tasks that are too short to say."""
-        return self.cpu_seconds / self.seconds if self.cpu_seconds is not None and self.seconds >= 0.001 else None
+        if self.cpu_seconds is None or self.seconds < 0.001:
+            return None
+        return self.cpu_seconds / (self.seconds + (self.keep_seconds or 0.0))
 
 
 @dataclass(frozen=True, slots=True)

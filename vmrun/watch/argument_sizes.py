@@ -15,8 +15,17 @@ from vmrun.core.model import Arguments, ShardPlan
 
 #: Blocks whose sizes are remembered: outcomes come in about the order of the tasks.
 REMEMBERED = 32
+#: Bytes of a block with a single argument that is not fetched.
+FETCHED_MAX = 64 * 1024
+#: Bytes of a number, which needs no pickle.
+_NUMBER = 8
 #: Number of the first task, and the sizes from there on.
 _Sizes = tuple[int, "array[int]"]
+
+
+def _sizes_in(data: bytes) -> _Sizes:
+    block = TaskBlock.decode(data)
+    return block.first, block.lengths if block.numbers is None else array("Q", [_NUMBER]) * block.count
 
 
 class ArgumentSizes:
@@ -55,17 +64,16 @@ class ArgumentSizes:
         nothing: _Sizes = (0, array("Q"))
         try:
             if plan.entry >= 0:
-                block = TaskBlock.decode(self._ledger.attachment(plan.entry))
-                return block.first, block.lengths
+                return _sizes_in(self._ledger.attachment(plan.entry))
             if key < 0 or plan.reduce:
                 return nothing
             first, count, offset, size, digest = self._index[key]
-            if count == 1:
+            if count == 1 and size > FETCHED_MAX:
                 # Large ones have a block each; what stands before it takes a few bytes that need not be fetched.
-                before = len(TaskBlock(first, array("Q", [0]), b"", python=self._ledger.fold.spec.python).encode())
-                return first, array("Q", [max(0, size - before)])
+                before = len(TaskBlock(first, array("Q", [0]), b"", python=self._ledger.fold.spec.python).start())
+                return first, array("Q", [size - before])
             data = self._desk.store.get(self._data, offset, offset + size)
-            return (first, TaskBlock.decode(data).lengths) if codec.sha256(data) == digest else nothing
+            return _sizes_in(data) if codec.sha256(data) == digest else nothing
         except (BlockError, Corrupt, KeyNotFound):
             return nothing
 

@@ -7,9 +7,16 @@ facts. Those that add up are then shared out evenly.
 from __future__ import annotations
 
 import math
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 
-from vmrun.core.blocks import ResultBlock
+from vmrun.core.blocks import Form, ResultBlock
+from vmrun.core.columns import is_zero
+
+#: Bytes of a number.
+_NUMBER = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,33 +33,38 @@ class Facts:
     #: Seconds, of all the tasks together.
     cpu: float | None
     system: float | None
+    #: Seconds of CPU time of each of those that were not measured on their own: the mean.
+    short: float | None
     #: Bytes.
     peak: int | None
     rss: int | None
     shared: int | None
     virtual: int | None
 
-    def share(self, seconds: float | None) -> float | None:
-        """One task's part of a sum."""
-        return None if seconds is None else seconds / self.tasks
-
-    @property
-    def user(self) -> float | None:
-        """Seconds of CPU time outside the kernel, of all the tasks together."""
-        return None if self.cpu is None or self.system is None else max(0.0, self.cpu - self.system)
+    def in_kernel(self, cpu: float | None) -> float | None:
+        """The part of `cpu` seconds that was spent in the kernel, if it was the same for all tasks."""
+        if cpu is None or self.cpu is None or self.system is None:
+            return None
+        return cpu * min(1.0, self.system / self.cpu) if self.cpu else 0.0
 
 
 def facts_of(block: ResultBlock) -> Facts:
     """The facts of `block`, whatever a task may have made of them."""
     told = block.facts
+    tasks = max(_whole(told.get("tasks")) or 0, block.count, 1)
+    cpu = _amount(told.get("cpu_seconds"))
+    short_tasks, short_seconds = _whole(told.get("short_tasks")), _amount(told.get("short_seconds"))
+    if short_tasks is None or short_seconds is None:
+        short_tasks, short_seconds = tasks, cpu
     return Facts(
-        tasks=max(_whole(told.get("tasks")) or 0, block.count, 1),
+        tasks=tasks,
         worker=_whole(told.get("worker")),
         pid=_whole(told.get("pid")),
         attempt=_whole(told.get("attempt")) or 0,
         cold=-1 if (cold := _whole(told.get("cold"))) is None else cold,
-        cpu=_amount(told.get("cpu_seconds")),
+        cpu=cpu,
         system=_amount(told.get("system_seconds")),
+        short=None if short_seconds is None else short_seconds / max(1, short_tasks),
         peak=_whole(told.get("peak_bytes")),
         rss=_whole(told.get("rss_bytes")),
         shared=_whole(told.get("shared_bytes")),
@@ -81,10 +93,36 @@ class Measures:
     keep: float | None = None
 
 
-NOT_MEASURED = Measures()
+_NOT_MEASURED = Measures()
 
 
-def measures_of(block: ResultBlock, at: int) -> Measures:
-    """The figures of the task in row `at`."""
-    del block, at
-    return NOT_MEASURED
+def measures_of(block: ResultBlock) -> Iterator[Measures]:
+    """The figures of each task, in order."""
+    if not block.peak:
+        return repeat(_NOT_MEASURED, block.count)
+    nothing = array("f", bytes(4 * block.count))
+    rows = zip(block.cpu or nothing, block.peak, block.load or nothing, block.keep or nothing, strict=True)
+    # No process has no memory at all: where none was noted, nothing was measured.
+    return (Measures(cpu, peak * 1024, load, keep) if peak else _NOT_MEASURED for cpu, peak, load, keep in rows)
+
+
+def cpu_of(block: ResultBlock, facts: Facts) -> float:
+    """Seconds of CPU time of all tasks of the block."""
+    alone = block.count - block.peak.count(0) if block.peak else 0
+    return sum(block.cpu) + (facts.short or 0.0) * (block.count - alone)
+
+
+def peak_of(block: ResultBlock, facts: Facts) -> int:
+    """The most memory that any of its tasks had, in bytes; 0 when not known."""
+    if block.peak and 0 not in block.peak:
+        return max(block.peak) * 1024
+    return max(facts.peak or 0, max(block.peak, default=0) * 1024)
+
+
+def result_sizes(block: ResultBlock) -> Iterator[int]:
+    """Bytes of each result: of its pickle, 8 of a number, which needs none, and 0 of None and of a failure."""
+    if not block.forms and is_zero(block.status):
+        return iter(block.lengths)
+    forms = block.forms or bytes(block.count)
+    rows = zip(block.lengths, forms, block.status, strict=True)
+    return (0 if code else length or _NUMBER * (form != Form.pickled) for length, form, code in rows)

@@ -13,7 +13,7 @@ from vmrun.core.ledger import Desk
 from vmrun.core.task_views import JobStats, Spread, VmStats, WorkerStats
 from vmrun.core.views import JobView
 
-from .measures import facts_of, measures_of
+from .measures import cpu_of, facts_of, peak_of, result_sizes
 from .stretches import Stretch, StretchReader
 
 
@@ -39,7 +39,7 @@ class Tally:
         self._workers: dict[tuple[str, int], _Worker] = {}
         self._tasks_of_vms: Counter[str] = Counter()
         self._ended_tasks = self._retries = self._result_bytes = self._file_bytes = 0
-        self._cpu = self._user = self._system = 0.0
+        self._cpu = self._system = 0.0
         self._peak = 0
         self._started = self._ended = self._committed = 0.0
 
@@ -48,13 +48,14 @@ class Tally:
         block, facts = stretch.block, facts_of(stretch.block)
         worker = self._workers.setdefault((stretch.vm, -1 if facts.worker is None else facts.worker), _Worker())
         failed = block.count - block.status.count(0)
-        cpu = _cpu(block, facts.share(facts.cpu))
+        cpu, peak = cpu_of(block, facts), peak_of(block, facts)
+        system = facts.in_kernel(cpu) or 0.0
         started, ended = _bounds(block)
         worker.tasks += block.count
         worker.failed += failed
         worker.seconds += sum(block.seconds)
         worker.cpu += cpu
-        worker.peak = max(worker.peak, facts.peak or 0)
+        worker.peak = max(worker.peak, peak)
         worker.started, worker.ended = _earliest(worker.started, started), max(worker.ended, ended)
         self._ended_tasks += block.count
         self._seconds.extend(_begun(block))
@@ -62,10 +63,9 @@ class Tally:
         self._tasks_of_vms[stretch.vm] += block.count
         self._retries += facts.attempt * block.count
         self._cpu += cpu
-        self._user += (facts.share(facts.user) or 0.0) * block.count
-        self._system += (facts.share(facts.system) or 0.0) * block.count
-        self._peak = max(self._peak, facts.peak or 0)
-        self._result_bytes += sum(block.lengths) if not failed else _result_bytes(block)
+        self._system += system
+        self._peak = max(self._peak, peak)
+        self._result_bytes += sum(result_sizes(block))
         self._file_bytes += sum(file.size for file in stretch.files)
         self._started, self._ended = _earliest(self._started, started), max(self._ended, ended)
         self._committed = max(self._committed, stretch.committed)
@@ -101,7 +101,7 @@ class Tally:
             retries=self._retries,
             seconds=spread(self._seconds),
             cpu_seconds=self._cpu,
-            user_seconds=self._user,
+            user_seconds=self._cpu - self._system,
             system_seconds=self._system,
             peak_bytes=self._peak,
             result_bytes=self._result_bytes,
@@ -134,12 +134,6 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(ordered[0], median, p95, ordered[-1], total / len(ordered), total)
 
 
-def _cpu(block: ResultBlock, share: float | None) -> float:
-    """Seconds of CPU time of all tasks of the block; `share` is that of those which were not measured alone."""
-    own = [measures_of(block, at).cpu for at in range(block.count)]
-    return sum((share or 0.0) if seconds is None else seconds for seconds in own)
-
-
 def _bounds(block: ResultBlock) -> tuple[float, float]:
     """First start and last end; 0 where no task of the block says."""
     started = block.started
@@ -160,7 +154,3 @@ def _begun(block: ResultBlock) -> Sequence[float]:
 
 def _earliest(before: float, found: float) -> float:
     return min(before, found) if before and found else before or found
-
-
-def _result_bytes(block: ResultBlock) -> int:
-    return sum(length for length, code in zip(block.lengths, block.status, strict=True) if not code)

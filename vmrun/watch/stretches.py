@@ -38,7 +38,7 @@ class VmTotals:
 class Stretch:
     """Outcomes of neighbouring tasks that one entry settled, out of one block."""
 
-    #: Holds no other tasks. Payloads may be missing, but not those of failed tasks.
+    #: Holds no other tasks, and times of each. Payloads may be missing, but not those of failed tasks.
     block: ResultBlock
     reduce: bool
     vm: str
@@ -184,7 +184,7 @@ class _Pieces:
             block = ResultBlock.decode(data, head_only=head_only)
             if block.first != ref.first or block.count != ref.count:
                 raise BlockError("it holds other tasks")
-            return block.slice(extent.first, extent.end - extent.first)
+            return block.slice(extent.first, extent.end - extent.first).timed()
         except BlockError as error:
             raise Corrupt(f"tasks {extent.first}-{extent.end - 1} of job {self._job}: {error}") from error
 

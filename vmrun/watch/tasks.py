@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from vmrun.core.blocks import BlockError, Bytes, Status, read_failure
+from vmrun.core.blocks import BlockError, Status, read_failure
+from vmrun.core.columns import Bytes, is_zero
 from vmrun.core.ledger import Desk
 from vmrun.core.records import FileRef
 from vmrun.core.task_views import JobStats, TaskRecord
 from vmrun.core.views import JobView
 
 from .argument_sizes import ArgumentSizes
-from .measures import Facts, facts_of, measures_of
+from .measures import Facts, Measures, facts_of, measures_of, result_sizes
 from .stats import Tally
 from .stretches import Stretch, StretchReader
 
@@ -43,27 +45,26 @@ class TaskReader:
     def _expand(self, stretch: Stretch) -> Iterator[TaskRecord]:
         block, facts = stretch.block, facts_of(stretch.block)
         first, end = block.first, block.first + block.count
-        downloads = stretch.downloads.seconds(first, end)
-        sizes = self._sizes.sizes(stretch.plan, first, end)
-        payloads = [payload for _, _, payload in block.items()] if any(block.status) else []
+        payloads = [payload for _, _, payload in block.items()] if not is_zero(block.status) else []
         files = _by_task(stretch.files)
-        for at in range(block.count):
+        columns = (
+            measures_of(block),
+            result_sizes(block),
+            self._sizes.sizes(stretch.plan, first, end),
+            stretch.downloads.seconds(first, end),
+        )
+        for at, figures in enumerate(zip(*columns, strict=True)):
             failure = _failure(payloads[at]) if block.status[at] else _NO_FAILURE
-            yield self._record(stretch, facts, at, failure, (next(downloads), next(sizes), files.get(first + at, ())))
+            yield self._record(stretch, facts, at, failure, _Figures(*figures, files.get(first + at, ())))
 
     def _record(
-        self,
-        stretch: Stretch,
-        facts: Facts,
-        at: int,
-        failure: tuple[str, str, int | None],
-        carried: tuple[float, int | None, tuple[FileRef, ...] | list[FileRef]],
+        self, stretch: Stretch, facts: Facts, at: int, failure: tuple[str, str, int | None], figures: _Figures
     ) -> TaskRecord:
-        block = stretch.block
+        block, own = stretch.block, figures.own
         task, began, seconds = block.first + at, block.started[at], block.seconds[at]
-        own = measures_of(block, at)
         type_name, message, code = failure
-        download, argument_bytes, files = carried
+        cpu = facts.short if own.cpu is None else own.cpu
+        system = facts.in_kernel(cpu)
         return TaskRecord(
             job=self._reader.job,
             name=self._name,
@@ -82,18 +83,18 @@ class TaskReader:
             seconds=seconds,
             load_seconds=own.load,
             keep_seconds=own.keep,
-            download_seconds=download,
-            upload_seconds=stretch.upload + sum(file.upload for file in files),
-            cpu_seconds=facts.share(facts.cpu) if own.cpu is None else own.cpu,
-            user_seconds=facts.share(facts.user),
-            system_seconds=facts.share(facts.system),
+            download_seconds=figures.download,
+            upload_seconds=stretch.upload + sum(file.upload for file in figures.files),
+            cpu_seconds=cpu,
+            user_seconds=None if cpu is None or system is None else cpu - system,
+            system_seconds=system,
             peak_bytes=facts.peak if own.peak is None else own.peak,
             rss_bytes=facts.rss,
             shared_bytes=facts.shared,
             virtual_bytes=facts.virtual,
-            argument_bytes=argument_bytes,
-            result_bytes=0 if block.status[at] else block.lengths[at],
-            file_bytes=sum(file.size for file in files),
+            argument_bytes=figures.argument_bytes,
+            result_bytes=figures.result_bytes,
+            file_bytes=sum(file.size for file in figures.files),
             vm=stretch.vm,
             worker=facts.worker,
             pid=facts.pid,
@@ -101,6 +102,16 @@ class TaskReader:
             python=block.python,
             measured_with=facts.tasks,
         )
+
+
+class _Figures(NamedTuple):
+    """What is told of a single task, from several places."""
+
+    own: Measures
+    result_bytes: int
+    argument_bytes: int | None
+    download: float
+    files: Sequence[FileRef]
 
 
 _NO_FAILURE: tuple[str, str, int | None] = ("", "", None)

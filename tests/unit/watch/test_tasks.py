@@ -192,6 +192,66 @@ def test_figures_of_short_tasks_are_shared_out_also_when_their_block_was_cut(ben
     assert stats(bench).retries == 1
 
 
+def test_long_tasks_have_figures_of_their_own_and_short_ones_share_the_rest(bench: Bench) -> None:
+    bench.submit(4, 4)
+    mixed = block(
+        0,
+        4,
+        cpu_seconds=1.0,
+        user_seconds=0.75,
+        system_seconds=0.25,
+        short_tasks=2,
+        short_seconds=0.2,
+        peak_bytes=900_000,
+    )
+    mixed.cpu, mixed.peak = array("f", [0.0, 0.5, 0.0, 0.3]), array("I", [0, 700, 0, 800])
+    mixed.load, mixed.keep = array("f", [0.0, 0.125, 0.0, 0.0]), array("f", [0.0, 0.25, 0.0, 0.0])
+    Vm(bench).commit(mixed)
+    found = records(bench)
+    assert [record.cpu_seconds for record in found] == pytest.approx([0.1, 0.5, 0.1, 0.3])
+    assert [record.system_seconds for record in found] == pytest.approx([0.025, 0.125, 0.025, 0.075])
+    assert [record.user_seconds for record in found] == pytest.approx([0.075, 0.375, 0.075, 0.225])
+    assert [record.peak_bytes for record in found] == [900_000, 700 * 1024, 900_000, 800 * 1024]
+    assert [record.load_seconds for record in found] == [None, 0.125, None, 0.0]
+    assert [record.keep_seconds for record in found] == [None, 0.25, None, 0.0]
+    total = stats(bench)
+    assert (total.cpu_seconds, total.system_seconds) == (pytest.approx(1.0), pytest.approx(0.25))
+    assert total.peak_bytes == 900_000
+
+
+def test_a_long_task_that_used_no_cpu_used_none(bench: Bench) -> None:
+    bench.submit(1, 1)
+    slept = block(0, cpu_seconds=0.0, system_seconds=0.0, short_tasks=0, short_seconds=0.0, peak_bytes=1024)
+    slept.peak = array("I", [1])
+    Vm(bench).commit(slept)
+    (record,) = records(bench)
+    assert (record.cpu_seconds, record.user_seconds, record.cpu_usage) == (0.0, 0.0, 0.0)
+
+
+def test_tasks_that_followed_on_each_other_have_times_of_their_own(bench: Bench) -> None:
+    bench.submit(4, 4)
+    sprint = block(0, 4)
+    sprint.started, sprint.seconds = array("d"), array("f")
+    sprint.ended, sprint.began, sprint.epoch = array("d", [10.5, 11.0, 11.25, 13.25]), 10.0, BEGAN - 10
+    Vm(bench).commit(sprint.slice(1, 3))
+    found = records(bench)
+    assert [record.started for record in found] == [BEGAN + 0.5, BEGAN + 1, BEGAN + 1.25]
+    assert [record.seconds for record in found] == [0.5, 0.25, 2.0]
+    assert (stats(bench).span, stats(bench).last_ended) == (2.75, BEGAN + 3.25)
+    assert list(read_timeline(bench.desk(), JobObserver(bench.desk(), JOB).look()).seconds) == [0.5, 0.25, 2.0]
+
+
+def test_numbers_take_eight_bytes_and_none_takes_none(bench: Bench, tmp_path: Path) -> None:
+    with_arguments(bench, tmp_path, [1, 2, 3, 4])
+    plain = block(0, 4)
+    plain.lengths, plain.payload = array("Q", [0, 0, 3, 0]), b"abc"
+    plain.forms, plain.values = bytes([1, 2, 0, 0]), array("q", [7, 8, 0, 0])
+    Vm(bench).commit(plain)
+    assert [record.result_bytes for record in records(bench)] == [8, 8, 3, 0]
+    assert [record.argument_bytes for record in records(bench)] == [8] * 4
+    assert stats(bench).result_bytes == 19
+
+
 def test_the_reduce_is_a_task_of_its_own(bench: Bench) -> None:
     bench.submit(2, 2, kind="map", reduce=True)
     vm = Vm(bench)
@@ -466,7 +526,7 @@ def test_facts_are_taken_only_as_what_they_should_be(value: Any) -> None:
 
 
 def test_a_block_cannot_claim_to_be_of_fewer_tasks_than_it_has() -> None:
-    assert facts_of(block(0, 5, tasks=1, cpu_seconds=1.0)).share(1.0) == pytest.approx(0.2)
+    assert facts_of(block(0, 5, tasks=1, cpu_seconds=1.0)).short == pytest.approx(0.2)
 
 
 # --- all of them ---
@@ -495,7 +555,7 @@ def test_statistics_are_what_the_definitions_say(bench: Bench) -> None:
     assert found.occupancy == pytest.approx(5.5 / (2 * 3.0))
     assert found.peak_bytes == 30
     assert found.system_seconds == pytest.approx(0.2)
-    assert found.user_seconds == pytest.approx(0.7)
+    assert found.user_seconds == pytest.approx(2.8)
     one, two = found.per_worker
     assert (one.tasks, one.failed, one.seconds, one.peak_bytes, one.ended) == (2, 0, 3.0, 20, BEGAN + 3)
     assert (two.tasks, two.failed, two.seconds, two.peak_bytes, two.ended) == (2, 1, 2.5, 30, BEGAN + 2.5)
