@@ -85,8 +85,8 @@ def test_a_pdf(vmrun, here) -> None:
     assert (here / "a.pdf").read_bytes().startswith(b"%PDF-")
 
 
-def test_a_million_tasks_take_a_picture_of_bounded_size(vmrun, client, here) -> None:
-    count, workers, rng = 1_000_000, 128, random.Random(5)
+def test_very_many_tasks_take_a_picture_of_bounded_size(vmrun, client, here) -> None:
+    count, workers, rng = 100_000, 64, random.Random(5)
     row = array("I", [at % workers for at in range(count)])
     started = array("d", [NOW + at // workers * 0.01 for at in range(count)])
     status = bytearray(count)
@@ -96,8 +96,8 @@ def test_a_million_tasks_take_a_picture_of_bounded_size(vmrun, client, here) -> 
     client.job.drawn = Timeline(stats, rows, row, started, array("f", [0.009]) * count, status)
     for name in ("many.png", "many.svg"):
         assert vmrun("plot", JOB, "-o", name).code == 0
-        assert (here / name).stat().st_size < 1_500_000
-    assert rgb(histogram.COLORS[4]) in pixels(here / "many.png"), "one failure in a million is seen"  # type: ignore[index]
+        assert (here / name).stat().st_size < 500_000
+    assert rgb(histogram.COLORS[4]) in pixels(here / "many.png"), "one failure in a hundred thousand is seen"  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
