@@ -15,6 +15,7 @@ from vmrun.core.model import ShardPlan
 from vmrun.core.ranges import RangeSet
 from vmrun.core.records import CrewFacts, Download, Final, Traffic
 from vmrun.core.views import OutputChunk
+from vmrun.machine.programs import facts
 
 from .commit import COMMIT_MIN, Batch, OutputWriter, commit_interval
 from .engine import Engine, Event, Files, LargeResult, Load, Output, Results, RunnerDied
@@ -205,8 +206,8 @@ class JobRun:
     def _crew(self) -> CrewFacts:
         """Who works here, for the record."""
         assert self._prepared is not None
-        workers, cores = self._prepared.engine_spec.workers, len(os.sched_getaffinity(0))
-        return CrewFacts(workers, cores, max(1, cores // workers))
+        spec = self._prepared.engine_spec
+        return CrewFacts(spec.workers, facts.cpus(), spec.threads)
 
     def _feed_of(self, plan: ShardPlan, ledger: ShardLedger, given: RangeSet) -> Iterator[tuple[TaskBlock, str]]:
         """The shard's tasks that have no outcome yet and were not `given`, with the function that each block calls."""

@@ -257,9 +257,10 @@ class Outcomes:
         chunk, words = slot.current(), slot.shared.words
         if chunk is not None and words[CHUNK] == chunk.number and words[BEGUN]:
             message = "its process was killed and does not end: it waits in the kernel, for a disk or a network drive"
-            facts = {"worker": slot.place.slot, "pid": slot.pid, "attempt": chunk.work.attempt}
             document = failure(Status.lost, message)
-            self._report(chunk.work, chunk.next, 1, _same(chunk.next, 1, Status.lost, document, facts).encode())
+            block = _same(chunk.next, 1, Status.lost, document, _facts(slot, chunk))
+            block.started[0], block.seconds[0] = _times(slot, chunk, chunk.next)
+            self._report(chunk.work, chunk.next, 1, block.encode())
             chunk.next += 1
         self._leave_all(slot)
 
