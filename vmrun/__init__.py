@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .handle import JobHandle as JobHandle
     from .job import Job as Job
     from .job import job as job
+    from .sharing import shared as shared
     from .submit.request import SubmitRequest as SubmitRequest
     from .watch.results import TaskError as TaskError
 
@@ -34,6 +35,7 @@ _PUBLIC = {
     "TaskRecord": "core.task_views",
     "VmrunError": "core.errors",
     "job": "job",
+    "shared": "sharing",
     "submit": "api",
 }
 
@@ -48,6 +50,7 @@ __all__ = [
     "TaskRecord",
     "VmrunError",
     "job",
+    "shared",
     "submit",
 ]
 
@@ -62,6 +65,10 @@ class _Door(types.ModuleType):
     def __setattr__(self, name: str, value: object) -> None:
         if not (name in _PUBLIC and isinstance(value, types.ModuleType)):
             super().__setattr__(name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Functions that name `vmrun` are pickled with it; pickle only knows plain modules.
+        return importlib.import_module, (self.__name__,)
 
 
 sys.modules[__name__].__class__ = _Door

@@ -36,7 +36,7 @@ from .settings import Settings, load_settings
 from .submit.checked import checked_request
 from .submit.plan import make_plan
 from .submit.prepare import Preparer, Submission, package_variables
-from .submit.publish import publish, put_payload, put_payload_file
+from .submit.publish import publish, put_payload, put_payload_file, put_payload_pieces
 from .submit.request import SubmitRequest
 from .watch.observe import JobObserver, find_job, job_ids, readable, submission_of, view_vm, vm_ids
 from .wiring import Wiring
@@ -56,7 +56,7 @@ FINISH_PATIENCE = 60.0
 #: Files kept of what background processes said.
 BACKGROUND_LOGS_MAX = 50
 #: Options of an executor beside those of `@vmrun.job`.
-_OPEN_OPTIONS = ("python", "with_packages", "requirements")
+_OPEN_OPTIONS = ("python", "with_packages", "requirements", "shared_file")
 #: Clouds that are looked at without being told: those that cost no request elsewhere.
 NEAR = ("local", "docker")
 
@@ -165,6 +165,8 @@ class Client:
             put_payload(self.blobs, data)
         for payload, path in submission.files:
             put_payload_file(self.blobs, path, payload.sha256, payload.size)
+        for payload, pieces in submission.streams:
+            put_payload_pieces(self.blobs, payload, pieces)
         job = new_id(self.desk.clock, self.desk.rng)
         options = submission.options
         spec = replace(
@@ -176,9 +178,9 @@ class Client:
         publish(self.desk, deployment, job, spec, key)
         return job
 
-    def submit_open(self, **options: Any) -> str:
+    def submit_open(self, shared: object = None, **options: Any) -> str:
         """Write an open job for an executor; its id. `options` are those of `vmrun.submit`. Raises UsageError."""
-        request = SubmitRequest(**checked_request(options, "vmrun.Executor", _OPEN_OPTIONS))
+        request = SubmitRequest(shared=shared, **checked_request(options, "vmrun.Executor", _OPEN_OPTIONS))
         with tempfile.TemporaryDirectory(prefix="vmrun-") as folder:
             submission = self._preparer(Path(folder), _silent).prepare_open(request)
             self._check_machine(submission)

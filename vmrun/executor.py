@@ -87,17 +87,18 @@ class Executor(FuturesExecutor):
     """Calls functions on all cores of one VM; the local machine by default.
 
     `options` are those of a submission: `on`, `cpus`, `memory`, `workers`, `with_packages`, … The VM is brought up
-    in the background at once, and given back by `shutdown` (or at the end of the `with` block).
+    in the background at once, and given back by `shutdown` (or at the end of the `with` block). `shared` is an object
+    that is loaded once on that VM and that calls get from `vmrun.shared()`.
     """
 
-    def __init__(self, client: Client | None = None, **options: Any) -> None:
+    def __init__(self, client: Client | None = None, *, shared: object = None, **options: Any) -> None:
         if client is None:
             from .client import Client as OwnClient
 
             client = OwnClient()
         self._client = client
         self._clock = client.desk.clock
-        self.job = client.submit_open(**options)
+        self.job = client.submit_open(shared, **options)
         self._poll_min, self._poll_max = client.polls(self.job)
         self._ledger = JobLedger(client.desk, self.job)
         self._queue: deque[_Call] = deque()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
+import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
@@ -26,6 +27,8 @@ ARCHITECTURES = ("x86_64", "arm64")
 TASK_MEMORY_MIN = 32 * 10**6
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PYTHON = re.compile(r"3\.\d{1,2}")
+#: What is called for what a job shares; any other object is shared itself, though it may be callable.
+_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial)
 #: Flags of a code object whose call gives no result yet: generator, coroutine, asynchronous generator.
 _DEFERRED = 0x20 | 0x80 | 0x200
 
@@ -69,16 +72,22 @@ class Job(Generic[P, R]):
 
     `fn` is the function; `over` the inputs (an iterable, or a callable without arguments that gives one), each the
     single argument of one task; without `over` (None) the job is one task that calls `fn()`. `options` holds the
-    options that were given, checked, sizes in bytes and durations in seconds. `reducer` is what `reduce` registered.
+    options that were given, checked, sizes in bytes and durations in seconds. `reducer` is what `reduce` registered,
+    `shared` what all tasks share.
     """
 
-    def __init__(self, fn: Callable[P, R], over: object, options: dict[str, Any]) -> None:
+    def __init__(self, fn: Callable[P, R], over: object, options: dict[str, Any], shared: object = None) -> None:
         functools.update_wrapper(self, fn)
         self.fn = fn
         self.over = over
+        self.shared = shared
         self.options = options
         self.name = str(options.get("name") or getattr(fn, "__name__", type(fn).__name__))
         self.reducer: Callable[..., Any] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A task that names the job takes it along; what is shared reaches it another way.
+        return {**self.__dict__, "shared": None}
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.fn(*args, **kwargs)
@@ -104,25 +113,29 @@ class Job(Generic[P, R]):
 @overload
 def job(fn: Callable[P, R], /) -> Job[P, R]: ...
 @overload
-def job(*, over: object = None, **options: Unpack[JobOptions]) -> Callable[[Callable[P, R]], Job[P, R]]: ...
-def job(fn: Callable[P, R] | None = None, /, *, over: object = None, **options: Any) -> Any:
+def job(
+    *, over: object = None, shared: object = None, **options: Unpack[JobOptions]
+) -> Callable[[Callable[P, R]], Job[P, R]]: ...
+def job(fn: Callable[P, R] | None = None, /, *, over: object = None, shared: object = None, **options: Any) -> Any:
     """Make a function a job: `@vmrun.job`, or `@vmrun.job(over=..., retries=2, task_timeout="5m", ...)`.
 
     `over` is any iterable, or a callable without arguments that gives one; it is walked once, at submit. Without
-    it the job is one task that calls the function without arguments. Raises UsageError for anything that cannot work.
+    it the job is one task that calls the function without arguments. `shared` is what tasks get from `vmrun.shared()`:
+    a function without arguments that gives an object (called once, at submit), or the object itself. Raises UsageError
+    for anything that cannot work.
     """
     checked = check_options(options, "@vmrun.job")
     _check_over(over)
     if fn is None:
-        return functools.partial(_decorate, over=over, options=checked)
-    return _decorate(fn, over=over, options=checked)
+        return functools.partial(_decorate, over=over, options=checked, shared=shared)
+    return _decorate(fn, over=over, options=checked, shared=shared)
 
 
-def _decorate(fn: Callable[P, R], *, over: object, options: dict[str, Any]) -> Job[P, R]:
+def _decorate(fn: Callable[P, R], *, over: object, options: dict[str, Any], shared: object) -> Job[P, R]:
     if isinstance(fn, Job):
         raise UsageError(f"{fn!r} is a job already", hint="write @vmrun.job once per function")
     _check_function(fn, "@vmrun.job")
-    return Job(fn, over, options)
+    return Job(fn, over, options, shared)
 
 
 def _check_function(fn: object, what: str) -> None:
@@ -163,6 +176,11 @@ def inputs_of(one: Job[Any, Any]) -> Iterable[Any]:
             hint="let it return a list, a range, a generator…",
         )
     return over  # type: ignore[return-value]
+
+
+def shared_of(one: Job[Any, Any]) -> object:
+    """What the job's tasks share, None for nothing. Whatever the user's own function raises comes through."""
+    return one.shared() if isinstance(one.shared, _FUNCTIONS) else one.shared
 
 
 def _name_of(fn: object) -> str:

@@ -26,6 +26,7 @@ from vmrun.store.retrying import RetryingStore
 
 from .config import AgentConfig
 from .pulse import Pulse
+from .sharing import SharedFiles
 from .sweep import end_predecessors
 from .work import JobRun
 from .workshop import Owners, Workshop
@@ -88,7 +89,8 @@ def open_workshop(config: AgentConfig) -> Workshop:
     desk = Desk(blobs, clock, rng, keyring, signer, config.deployment)
     pulse = Pulse(desk, config, boot_id())
     stream = f"{config.vm}.{new_id(clock, rng)}"
-    return Workshop(config, desk, blobs, pulse, Owners(desk, config.dead_after), stream)
+    shared = SharedFiles(os.path.join(config.work_dir, "shared"), blobs)
+    return Workshop(config, desk, blobs, pulse, Owners(desk, config.dead_after), stream, shared)
 
 
 def boot_id() -> str:

@@ -85,6 +85,10 @@ class EngineSpec:
     user: str = ""
     #: Bytes that are kept of what one task writes to stdout, and to stderr: its beginning and its end.
     output_cap: int = 64 * 1024 * 1024
+    #: The parcel of the object that all workers share (`core.parcels`), loaded once before there are any; "": none.
+    shared: str = ""
+    #: The file whose functions the job calls by name, if there is one: the shared object may be of its classes.
+    source: str = ""
 
 
 #: Fields of the spec that the runner is told.
@@ -93,6 +97,7 @@ _FOR_RUNNER = (
     *("abandon_after", "fresh"),
     *("job", "code_path", "app_path"),
     *("task_timeout", "kill_grace", "retries", "output_cap"),
+    *("shared", "source"),
 )
 
 

@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from vmrun import sharing
 from vmrun.bundle.pack import unpack
 from vmrun.core.blocks import PYTHON
 from vmrun.core.crew import Asked, crew_of, usable_memory
@@ -81,6 +82,7 @@ def prepare(shop: Workshop, job: str, spec: JobSpec) -> Prepared:
     asked = Asked(spec.workers, spec.threads_per_task, spec.need.task_memory)
     crew = crew_of(facts.cpus(), memory, asked)
     log.info("event=crew job=%s workers=%d threads=%d bound=%s", job, crew.workers, crew.threads, crew.bound)
+    shared = _shared(shop, spec)
     python = _interpreter(shop, spec)
     shop.pulse.sign(doing="starting workers")
     engine_spec = EngineSpec(
@@ -95,17 +97,37 @@ def prepare(shop: Workshop, job: str, spec: JobSpec) -> Prepared:
         memory_spare=(memory - usable_memory(memory)) // 2,
         job=job,
         code_path=code,
-        env=_environment_variables(shop, spec),
+        env={**_environment_variables(shop, spec), **_shared_variable(spec, shared)},
         task_timeout=spec.task_timeout or None,
         retries=spec.retries,
         fresh=spec.fresh,
         user=config.job_user,
+        # A program loads it itself when it asks for it; functions find it loaded.
+        shared=shared if _is_object(spec) and spec.kind in ("map", "open") else "",
+        source=functions[MAP].path if MAP in functions and functions[MAP].kind == "source" else "",
     )
     prepared = Prepared(spec, engine_spec, Engine(engine_spec, shop.desk.clock), shop)
     for role, definition in functions.items():
         prepared.define(role, definition)
     shop.pulse.sign(doing="running")
     return prepared
+
+
+def _shared(shop: Workshop, spec: JobSpec) -> str:
+    """The path of what the job shares; "" if it shares nothing."""
+    if spec.shared is None:
+        return ""
+    return shop.shared.get(spec.shared, lambda text: shop.pulse.sign(doing=text))
+
+
+def _is_object(spec: JobSpec) -> bool:
+    return spec.shared is not None and not spec.shared.name
+
+
+def _shared_variable(spec: JobSpec, path: str) -> dict[str, str]:
+    if not path:
+        return {}
+    return {sharing.OBJECT if _is_object(spec) else sharing.FILE: path}
 
 
 def _give(directory: str, user: str) -> None:

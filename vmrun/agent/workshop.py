@@ -13,6 +13,7 @@ from vmrun.core.storage import BlobStore
 
 from .config import AgentConfig
 from .pulse import Pulse
+from .sharing import SharedFiles
 
 #: Seconds for which what was read of another VM holds: many shards may be one VM's.
 LOOK_EVERY = 1.0
@@ -64,3 +65,4 @@ class Workshop:
     owners: Owners
     #: This run of the agent, as writer of output.
     stream: str
+    shared: SharedFiles

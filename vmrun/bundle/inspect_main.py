@@ -45,7 +45,7 @@ def _load_own(app: str) -> None:
     Afterwards the directory stands last, as it does in the runner.
     """
     sys.path.insert(0, app)
-    import vmrun.bundle.arguments
+    import vmrun.bundle.sharing
     import vmrun.job  # noqa: F401
 
     sys.path.remove(app)
@@ -77,11 +77,20 @@ def _inspect(request: dict[str, str]) -> dict[str, Any]:
     except BaseException as error:
         message = f"{shown}: the inputs (`over`) of job {attribute} raised {_said(error)}"
         raise Refused(message, _hint(error), _trace(error, request["app"])) from error
+    _write(directory, "phase", f"was still giving what job {attribute} shares (`shared`)")
+    try:
+        shared = _pack_shared(job, Path(directory))
+    except UsageError as error:
+        raise Refused(f"{shown}: job {attribute}: {error.message}", error.hint) from error
+    except BaseException as error:
+        message = f"{shown}: what job {attribute} shares (`shared`) raised {_said(error)}"
+        raise Refused(message, _hint(error), _trace(error, request["app"])) from error
     return {
         "kind": "map",
         "name": attribute,
         "options": job.options,
         "reduce": job.reducer is not None,
+        "shared": shared,
         "arguments": {
             "path": str(packed.path),
             "sha256": packed.sha256,
@@ -92,6 +101,22 @@ def _inspect(request: dict[str, str]) -> dict[str, Any]:
             "call": packed.call,
         },
     }
+
+
+def _pack_shared(job: Any, directory: Any) -> tuple[str, str, int] | None:
+    """Write what the job shares to a file: its path, hash and size; None if it shares nothing."""
+    from vmrun.bundle.sharing import pack_shared
+    from vmrun.job import shared_of
+
+    value = shared_of(job)
+    if value is None:
+        return None
+    packed = pack_shared(value, directory)
+    path = directory / "shared.parcel"
+    with path.open("xb") as file:
+        file.writelines(packed)
+    packed.path.unlink()
+    return str(path), packed.sha256, packed.size
 
 
 def _import(request: dict[str, str]) -> Any:

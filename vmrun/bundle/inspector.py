@@ -19,7 +19,9 @@ from typing import IO, Any
 
 from vmrun.core.clock import Clock
 from vmrun.core.errors import UsageError, VmrunError
+from vmrun.core.model import Payload
 from vmrun.core.units import format_duration
+from vmrun.store.files import FilePieces
 
 from .arguments import PackedArguments
 from .script import Script
@@ -61,6 +63,8 @@ class Inspection:
     reduce: bool = False
     #: None for a script.
     arguments: PackedArguments | None = None
+    #: What the job shares, and its bytes; None for nothing.
+    shared: tuple[Payload, FilePieces] | None = None
     #: Python `major.minor` that pickled the arguments; "" for a script that was not imported.
     python: str = ""
     #: What the file printed on import.
@@ -116,7 +120,13 @@ def _inspection(report: dict[str, Any], output: str) -> Inspection:
         found["count"],
         found["call"],
     )
-    return Inspection("map", report["name"], report["options"], report["reduce"], arguments, report["python"], output)
+    shared = None
+    if report["shared"] is not None:
+        path, sha256, size = report["shared"]
+        shared = Payload(sha256, size), FilePieces(path)
+    return Inspection(
+        "map", report["name"], report["options"], report["reduce"], arguments, shared, report["python"], output
+    )
 
 
 def _read_report(directory: Path) -> dict[str, Any] | None:

@@ -36,6 +36,7 @@ class Asked:
     packages: Sequence[str] = ()
     requirements: str | None = None
     env: Sequence[str] = field(default=(), repr=False)
+    shared: str | None = None
 
 
 def build_request(target: str | None, program: tuple[str, ...] | None, asked: Asked) -> SubmitRequest:
@@ -46,6 +47,7 @@ def build_request(target: str | None, program: tuple[str, ...] | None, asked: As
         argv=program or (),
         with_packages=tuple(_package(text) for text in asked.packages),
         requirements=_requirements(asked.requirements),
+        shared_file=_shared(asked.shared),
         env=dict(_variable(text) for text in asked.env),
         **checked,  # type: ignore[arg-type]  # each option is checked to what its field holds
     )
@@ -153,6 +155,17 @@ def _requirements(path: str | None) -> str | None:
         return path
     what = "is a directory" if os.path.isdir(path) else "does not exist"
     raise UsageError(f"--requirements: {path[:200]!r} {what}", hint="name a file with one requirement a line")
+
+
+def _shared(path: str | None) -> str | None:
+    if path is None:
+        return None
+    if "\0" in path or not os.path.isfile(path):
+        what = "is a directory" if os.path.isdir(path) else "is not a file that exists"
+        raise UsageError(f"--shared: {path[:200]!r} {what}", hint="name one file; pack several with tar")
+    if not os.access(path, os.R_OK):
+        raise UsageError(f"--shared: {path[:200]!r} cannot be read", hint=f"`chmod u+r {path[:200]}`")
+    return path
 
 
 def _variable(text: str) -> tuple[str, str]:

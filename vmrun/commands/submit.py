@@ -75,6 +75,9 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
     fresh: Annotated[
         bool, typer.Option("--fresh", help="A new process for each task, with nothing of an earlier one in it.")
     ] = False,
+    shared: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A file that all tasks read, at $VMRUN_SHARED; one copy per VM.")
+    ] = None,
     retries: Annotated[int | None, typer.Option(metavar="N", help="Further attempts at a failed task.")] = None,
     task_timeout: Annotated[
         str | None, typer.Option(metavar="TIME", help="Longest time for one attempt at a task, as 5m.")
@@ -131,7 +134,7 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
         "name": name,
         "idempotency_key": idempotency_key,
     }
-    request = build_request(job, session.program, Asked(options, with_ or (), requirements, env or ()))
+    request = build_request(job, session.program, Asked(options, with_ or (), requirements, env or (), shared))
     _check_output(output, detach=detach)
     if dry_run:
         return _plan(session, request)

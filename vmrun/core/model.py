@@ -69,6 +69,16 @@ class Arguments:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedData:
+    """What all workers of a VM see one copy of."""
+
+    #: A file as it is, or the parcel of an object (`core.parcels`).
+    payload: Payload
+    #: The file's name, which its copy on the VM has too; "" for an object.
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec:
     """One submission."""
 
@@ -88,6 +98,8 @@ class JobSpec:
     code: Payload | None = None
     #: Requirements with hashes, to be installed by uv; None: no environment of its own.
     environment: Payload | None = None
+    #: What all tasks can read by `vmrun.shared()`; None: nothing.
+    shared: SharedData | None = None
     #: Whether a reduce follows when all tasks are committed.
     reduce: bool = False
     env: dict[str, str] = field(default_factory=dict)

@@ -14,6 +14,7 @@ REQUEST_ONLY = {
     "python": False,
     "with_packages": True,
     "requirements": False,
+    "shared_file": False,
     "idempotency_key": False,
     "argv": True,
 }

@@ -18,19 +18,21 @@ from vmrun.bundle.modules import local_files, read_files
 from vmrun.bundle.pack import Packed, pack
 from vmrun.bundle.program import own_program
 from vmrun.bundle.script import Script, parse_target, read_script
+from vmrun.bundle.sharing import WHAT, pack_shared
 from vmrun.core import codec
 from vmrun.core.blocks import PYTHON
 from vmrun.core.clock import Clock
 from vmrun.core.errors import UsageError
-from vmrun.core.model import Arguments, FunctionSpec, JobSpec, Payload
+from vmrun.core.model import Arguments, FunctionSpec, JobSpec, Payload, SharedData
 from vmrun.environment.install import InstallOptions, ensure_environment
 from vmrun.environment.lock import Locker, lock_environment
 from vmrun.environment.requirements import EnvironmentSpec, RequirementsFile, environment_spec, parse_requirements
 from vmrun.environment.target import Target, this_machine
 from vmrun.environment.uv import find_uv
 from vmrun.environment.versions import choose_python
-from vmrun.job import Job, inputs_of
+from vmrun.job import Job, inputs_of, shared_of
 from vmrun.settings import Settings
+from vmrun.store.files import CheckedPieces, FilePieces, hash_file
 
 from .options import Options, decide
 from .request import SubmitRequest
@@ -48,6 +50,8 @@ class Submission:
     options: Options
     data: list[tuple[Payload, bytes]] = field(default_factory=list)
     files: list[tuple[Payload, Path]] = field(default_factory=list)
+    #: Payloads that are no file and too large for memory; their pieces can be walked again.
+    streams: list[tuple[Payload, Iterable[bytes]]] = field(default_factory=list)
     #: What the job's file printed when it was looked at.
     said: str = ""
 
@@ -62,6 +66,11 @@ class Submission:
         data = Payload(packed.sha256, packed.size)
         self.files.append((data, packed.path))
         return Arguments(data, self.add(packed.index))
+
+    def share(self, payload: Payload, pieces: Iterable[bytes], name: str = "") -> None:
+        """Name what all workers share as a payload; `name` for a file."""
+        self.streams.append((payload, CheckedPieces(pieces, payload.sha256, name or WHAT)))
+        self.spec = replace(self.spec, shared=SharedData(payload, name))
 
 
 class Preparer:
@@ -141,6 +150,8 @@ class Preparer:
         submission.spec = replace(
             submission.spec, function=function, code=submission.add(code.data), reduce=found.reduce
         )
+        if found.shared is not None and submission.spec.shared is None:
+            submission.share(*found.shared)
         if found.arguments is None:
             return _one_task(submission)
         return self._with_tasks(submission, found.arguments)
@@ -156,6 +167,8 @@ class Preparer:
         function = FunctionSpec("pickle", payload=payload)
         submission.spec = replace(submission.spec, function=function, reduce=reducer is not None)
         self._add_main_modules(submission)
+        if job is not None and submission.spec.shared is None:
+            self._share(submission, shared_of(job))
         over: Iterable[Any] | None = request.over
         if over is None and job is not None and job.over is not None:
             over = inputs_of(job)
@@ -197,7 +210,33 @@ class Preparer:
         if wanted or python != PYTHON:
             lock = self._lock(wanted, Target(python, self._arch(options))) if wanted else ""
             submission.spec = replace(spec, environment=submission.add(lock.encode()))
+        if request.shared_file is not None:
+            if request.shared is not None:
+                raise UsageError("both an object and a file to be shared", hint="leave out shared= or shared_file=")
+            self._share_file(submission, request.shared_file)
+        self._share(submission, request.shared)
         return submission
+
+    def _share(self, submission: Submission, value: object) -> None:
+        if value is None:
+            return
+        self._on_stage("packing the shared object")
+        packed = pack_shared(value, self._directory)
+        submission.share(Payload(packed.sha256, packed.size), packed)
+
+    def _share_file(self, submission: Submission, text: str) -> None:
+        self._on_stage("reading the shared file")
+        path = Path(text)
+        if not path.is_file():
+            what = "is a directory" if path.is_dir() else "does not exist"
+            raise UsageError(f"the file to be shared {what}: {text[:200]}", hint="name one file; pack several with tar")
+        try:
+            sha256, size = hash_file(path)
+        except OSError as error:
+            raise UsageError(
+                f"{text[:200]}: {error.strerror or error}", hint="share a file that can be read"
+            ) from error
+        submission.share(Payload(sha256, size), FilePieces(path.absolute()), path.absolute().name)
 
     def _arch(self, options: Options) -> str:
         return options.need.arch or this_machine().arch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from vmrun.core import codec, keys
@@ -35,9 +36,16 @@ def put_payload(blobs: BlobStore, data: bytes) -> Payload:
 def put_payload_file(blobs: BlobStore, path: Path, sha256: str, size: int) -> Payload:
     """A file of any size as a payload, written unless it is there."""
     payload = Payload(sha256, size)
-    if _stored_size(blobs, payload) != size:
-        blobs.write(keys.payload(sha256), FilePieces(path))
+    put_payload_pieces(blobs, payload, FilePieces(path))
     return payload
+
+
+def put_payload_pieces(blobs: BlobStore, payload: Payload, pieces: Iterable[bytes]) -> bool:
+    """A payload of any size, of which `pieces` can be walked again, written unless it is there; whether it was."""
+    if _stored_size(blobs, payload) == payload.size:
+        return False
+    blobs.write(keys.payload(payload.sha256), pieces)
+    return True
 
 
 def _stored_size(blobs: BlobStore, payload: Payload) -> int | None:

@@ -19,6 +19,9 @@ class SubmitRequest:
     over: Iterable[Any] | None = None
     #: Reduce of a callable.
     reducer: Callable[..., Any] | None = None
+    #: What the tasks can read by `vmrun.shared()`: an object, or the path of a file; at most one of them.
+    shared: Any = None
+    shared_file: str | None = None
     #: `local`, `docker`, …; None: the configuration's default.
     on: str | None = None
     cpus: int | None = None

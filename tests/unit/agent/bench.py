@@ -17,6 +17,7 @@ from vmrun.agent import setup
 from vmrun.agent.config import AgentConfig
 from vmrun.agent.engine import EngineSpec, Event, Files, FunctionDefinition, LargeResult, Output, Results, RunnerDied
 from vmrun.agent.pulse import Pulse
+from vmrun.agent.sharing import SharedFiles
 from vmrun.agent.work import JobRun
 from vmrun.agent.workshop import Owners, Workshop
 from vmrun.core.blocks import ResultBlock, Status, TaskBlock, failure, lengths_of
@@ -188,7 +189,9 @@ class Bench:
             }
         )
         pulse = Pulse(desk, config, "boot")
-        return Workshop(config, desk, self.blobs, pulse, Owners(desk, 120.0), f"{vm}.{self.rng.getrandbits(64):x}")
+        stream = f"{vm}.{self.rng.getrandbits(64):x}"
+        shared = SharedFiles(str(self.folder / "shared"), self.blobs)
+        return Workshop(config, desk, self.blobs, pulse, Owners(desk, 120.0), stream, shared)
 
     def run(self, vm: str = VM, job: str = JOB, tries: int = 20) -> JobFold:
         """Have the agent work for the job, again when the store keeps it from beginning, until it has ended."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import json
 import os
 import pickle
 import signal
@@ -94,6 +95,12 @@ def by_signal(number: int, *, why: str = "", last: str = "") -> bytes:
     """The payload for a process that a signal ended; `last` is the end of what it wrote to stderr."""
     message = f"killed by {signal_name(number)}{why}"
     return failure(Status.signalled, message, traceback=last, code=number)
+
+
+def prefixed(document: bytes, words: str) -> bytes:
+    """A failure document whose message begins with `words`."""
+    said = json.loads(document)
+    return json.dumps({**said, "message": words + str(said["message"])}).encode()
 
 
 def signal_name(number: int) -> str:

@@ -109,16 +109,7 @@ class Functions:
     def _job_module(self, path: str) -> ModuleType:
         if self._module is not None and self._module[0] == path:
             return self._module[1]
-        spec = importlib.util.spec_from_file_location(JOB_MODULE, path)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"{path} is not a Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[JOB_MODULE] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            sys.modules.pop(JOB_MODULE, None)
-            raise
+        module = import_job(path)
         self._by_value.again(JOB_MODULE)
         self._module = path, module
         # Processes that the job starts itself get its functions by name.
@@ -126,6 +117,25 @@ class Functions:
         if self._tools not in sys.path:
             sys.path.append(self._tools)
         return module
+
+
+def import_job(path: str) -> ModuleType:
+    """The job's own file as a module. Raises whatever the file raises."""
+    known = sys.modules.get(JOB_MODULE)
+    if known is not None and getattr(known, "__file__", None) == path:
+        # The process that this one was forked from has it; objects that it loaded are instances of those classes.
+        return known
+    spec = importlib.util.spec_from_file_location(JOB_MODULE, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[JOB_MODULE] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(JOB_MODULE, None)
+        raise
+    return module
 
 
 def resolve(found: Any, role: str) -> Any:

@@ -14,16 +14,17 @@ import time
 import traceback
 from typing import Any
 
-from vmrun.core.blocks import TaskBlock
+from vmrun.core.blocks import Status, TaskBlock, failure
 
-from . import frames, system
+from . import failures, frames, system
 from .chunks import Work
 from .dispatch import TICK, Dispatch
 from .frames import FrameError, FrameReader, FrameWriter, Kind
 from .guard import Place
-from .outcomes import Death, Outcomes
-from .processes import MemoryWatch, end_descendants, kill_below
+from .outcomes import LOSSES_MAX, Death, Outcomes, verdict
+from .processes import MemoryWatch, children, descendants, end_descendants, kill
 from .slots import RunnerConfig, Slot, spawn
+from .template import Template
 from .warden import Warden
 
 #: Bytes for the agent above which workers are not read from, and below which they are again.
@@ -68,11 +69,18 @@ class Runner:
         #: Workers that were killed, and wait in the kernel.
         self._stuck: set[int] = set()
         self._fatal = ""
+        #: Holds the shared object; None for a job without one, and when workers load it themselves.
+        self._template: Template | None = None
+        self._templates_lost = 0
+        #: Why no task can be started.
+        self._refusal: tuple[Status, bytes] | None = None
 
     def run(self) -> int:
         """Serve until the agent stops it, or is gone; the exit code."""
         wakeup = self._listen_to_signals()
-        if self._hire() is None:
+        if self._config.shared:
+            self._make_template()
+        elif self._hire() is None:
             self._fatal = self._fatal or "cannot fork"
         while not self._ending and not self._fatal:
             for key, _ in self._selector.select(self._patience()):
@@ -80,10 +88,13 @@ class Runner:
                     _drain(wakeup)
                 elif key.fileobj is self._channel:
                     self._from_agent()
-                else:
+                elif self._template is not None and key.fileobj is self._template.channel:
+                    self._from_template(self._template)
+                elif key.data is not None:
                     self._from_worker(key.data)
             self._reap()
             self._tick()
+            self._refuse()
             self._dispatch.fill(list(self._slots.values()))
             self._send()
         return self._end()
@@ -143,11 +154,27 @@ class Runner:
         """One more worker, unless there are enough, or it cannot be had now."""
         if len(self._slots) >= self._config.workers or self._fatal or time.monotonic() < self._fork_after:
             return None
+        template = self._template
+        if template is not None and not template.ready:
+            return None
         taken = {slot.place.slot for slot in self._slots.values()}
         number = next(at for at in range(self._config.workers) if at not in taken)
+        place = self._place(number)
+        try:
+            slot = spawn(self._config, place, self._limits) if template is None else template.spawn(place)
+        except OSError as error:
+            self._start_failed(f"cannot make a worker process: {error}")
+            return None
+        if slot is None:
+            return None
+        self._slots[slot.pid] = slot
+        return slot
+
+    def _place(self, number: int) -> Place:
+        """Where the next process works, as worker `number`."""
         self._serial += 1
         config = self._config
-        place = Place(
+        return Place(
             job=config.job,
             slot=number,
             serial=self._serial,
@@ -157,13 +184,6 @@ class Runner:
             threads_asked=config.threads_asked,
             fresh=config.fresh,
         )
-        try:
-            slot = spawn(config, place, self._limits)
-        except OSError as error:
-            self._start_failed(f"cannot make a worker process: {error}")
-            return None
-        self._slots[slot.pid] = slot
-        return slot
 
     def _start_failed(self, reason: str, limit: int = STARTS_MAX) -> None:
         self._fork_after = time.monotonic() + _FORK_AGAIN
@@ -172,6 +192,8 @@ class Runner:
             self._fatal = f"workers do not start: {reason}"
 
     def _from_worker(self, slot: Slot) -> None:
+        if slot.pid <= 0 and self._template is not None:
+            self._from_template(self._template)
         if slot.alive:
             self._handle(slot, _BUDGET)
 
@@ -197,6 +219,10 @@ class Runner:
         """Settle the processes that ended: workers, and orphans that came to this process."""
         orphans = False
         while (info := self._ended()) is not None:
+            template = self._template
+            if template is not None and info.si_pid not in self._slots:
+                # Perhaps a worker, of which the template has said so meanwhile.
+                self._from_template(template)
             slot = self._slots.get(info.si_pid)
             if slot is not None:
                 # While the worker is not reaped, nobody else can have its process group's number.
@@ -205,11 +231,29 @@ class Runner:
             _, status, usage = os.wait4(info.si_pid, 0)
             if slot is not None:
                 self._died(slot, status, usage)
+            elif template is not None and info.si_pid == template.pid and template is self._template:
+                self._template_died(
+                    template, Death(os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024, self._memory.account())
+                )
             self._stuck.discard(info.si_pid)
             orphans = True
         if orphans:
-            # What they had started is below this process now. What workers start is below them, as long as they live.
-            kill_below(os.getpid(), self._slots)
+            self._end_orphans()
+
+    def _end_orphans(self) -> None:
+        """End what is left of workers that ended: it is below this process now.
+
+        What workers start is below them, as long as they live.
+        """
+        below = children(os.getpid())
+        spared = set()
+        if self._template is not None:
+            # Who is here now was born; the template has said so before.
+            self._from_template(self._template)
+            spared = {self._template.pid} if self._template is not None else set()
+        for child in below:
+            if child not in self._slots and child not in spared:
+                kill((child, *descendants(child)))
 
     @staticmethod
     def _ended() -> Any:
@@ -226,7 +270,7 @@ class Runner:
         del self._slots[slot.pid]
         peak = usage.ru_maxrss * 1024
         # The kernel ends whoever has most; who was small was ended by somebody else.
-        largest = peak >= self._warden.largest(self._slots.values()) * _SOME
+        largest = peak >= self._warden.largest(slot for slot in self._slots.values() if slot.pid > 0) * _SOME
         starved = code == -signal.SIGKILL and not slot.killed and largest and self._memory.account()
         self._outcomes.died(slot, Death(code, peak, starved))
         self._let_go(slot)
@@ -239,7 +283,7 @@ class Runner:
     def _abandon(self, now: float) -> None:
         """Do without workers that cannot be killed; others take their places."""
         for slot in list(self._slots.values()):
-            if slot.killed and now - slot.killed_at > self._config.abandon_after:
+            if slot.killed and slot.pid > 0 and now - slot.killed_at > self._config.abandon_after:
                 self._outcomes.abandoned(slot)
                 self._stuck.add(slot.pid)
                 del self._slots[slot.pid]
@@ -250,6 +294,71 @@ class Runner:
         self._warden.forget(slot.pid)
         self._watch(slot.channel, 0, None)
         self._masks.pop(slot.channel, None)
+
+    # --- the template ---
+
+    def _refuse(self) -> None:
+        """Fail all tasks that wait, if none can be started."""
+        if self._refusal is not None:
+            for work in self._outcomes.queue.take_all():
+                self._outcomes.refused(work, *self._refusal)
+
+    def _make_template(self) -> None:
+        try:
+            self._template = Template(self._config, self._place(-1), self._limits)
+        except OSError as error:
+            self._fatal = f"cannot make a process for the shared data: {error}"
+        else:
+            self._watch(self._template.channel, selectors.EVENT_READ, None)
+
+    def _from_template(self, template: Template) -> None:
+        news = template.news()
+        for slot in news.born:
+            del self._slots[-slot.place.serial]
+            self._slots[slot.pid] = slot
+            if slot.killed:
+                slot.signal(signal.SIGKILL)
+        for slot, reason in news.unborn:
+            self._bury_unborn(slot)
+            self._start_failed(reason)
+        if news.threads:
+            sys.stderr.write(f"loading the shared data left {news.threads} threads: each worker loads it for itself\n")
+            self._drop_template(template)
+        elif news.failure is not None:
+            self._refusal = news.failure
+        elif news.broken:
+            message = "what loading the shared data left running wrote to vmrun's own descriptors"
+            self._refusal = Status.lost, failure(Status.lost, message)
+            template.kill()
+
+    def _template_died(self, template: Template, death: Death) -> None:
+        """It is tried again where nobody knows that the load is to blame, and not for ever."""
+        was_ready, last = template.ready, template.last_words()
+        self._drop_template(template)
+        if self._ending or self._refusal is not None:
+            return
+        self._templates_lost += 1
+        lost = was_ready or (death.code == -signal.SIGKILL and not death.out_of_memory)
+        if lost and self._templates_lost <= LOSSES_MAX:
+            self._make_template()
+            return
+        status, document = verdict(death, last)
+        self._refusal = status, failures.prefixed(document, "the process that loads the shared data: ")
+
+    def _drop_template(self, template: Template) -> None:
+        self._watch(template.channel, 0, None)
+        self._masks.pop(template.channel, None)
+        self._template = None
+        for slot in template.close():
+            self._bury_unborn(slot)
+
+    def _bury_unborn(self, slot: Slot) -> None:
+        """A worker that will never come: what it was given waits for another."""
+        slot.alive = False
+        self._outcomes.unborn(slot)
+        del self._slots[slot.pid]
+        self._let_go(slot)
+        slot.close()
 
     # --- time ---
 
@@ -271,7 +380,7 @@ class Runner:
             self._memory.look()
             self._abandon(now)
             slots = list(self._slots.values())
-            self._warden.look(slots)
+            self._warden.look([slot for slot in slots if slot.pid > 0])
             self._dispatch.watch(slots, room=len(slots) < self._config.workers, follow=not self._congested)
         running = sum(1 for slot in self._slots.values() if slot.chunks)
         self._load = (running, self._outcomes.queue.tasks, self._outcomes.done, len(self._stuck))

@@ -226,7 +226,10 @@ class Outcomes:
 
     def cancelled(self, work: Work) -> None:
         """Tasks that will not be started."""
-        status, document = self._doom_document(CANCELLED)
+        self.refused(work, *self._doom_document(CANCELLED))
+
+    def refused(self, work: Work, status: Status, document: bytes) -> None:
+        """Tasks that cannot be started, and why."""
         first = work.block.first
         while first < work.end:
             count = min(_SAME_MAX, work.end - first)
@@ -270,6 +273,12 @@ class Outcomes:
         slot.chunks.clear()
         self.flush_output()
 
+    def unborn(self, slot: Slot) -> None:
+        """A worker that never was: what it was given waits for another."""
+        for chunk in reversed(slot.chunks):
+            self._left(slot, chunk.rest(chunk.next))
+        slot.chunks.clear()
+
     def _bury(self, slot: Slot, chunk: Chunk, death: Death, *, began: bool) -> None:
         """Settle the task that the worker died in, or that keeps it from starting."""
         work, task, doom = chunk.work, chunk.next, slot.doom
@@ -286,7 +295,7 @@ class Outcomes:
             message = "what the task's process wrote to vmrun's own descriptors made its outcome unreadable"
             self._failed(slot, chunk, task, (Status.lost, failure(Status.lost, message, traceback=last)))
         else:
-            self._failed(slot, chunk, task, _verdict(death, last, began=began))
+            self._failed(slot, chunk, task, verdict(death, last, began=began))
         chunk.next = task + 1
 
     def _last_works(self, slot: Slot, task: int, attempt: int) -> str:
@@ -322,7 +331,8 @@ class Outcomes:
             self._output_size = 0
 
 
-def _verdict(death: Death, last: str, *, began: bool) -> tuple[Status, bytes]:
+def verdict(death: Death, last: str, *, began: bool = True) -> tuple[Status, bytes]:
+    """Status and failure document for a process that ended; `last` is the end of what it wrote to stderr."""
     if not began:
         message = f"its worker ended {LOSSES_MAX + 1} times before the task began, the last time with {_ending(death)}"
         return Status.lost, failure(Status.lost, message, traceback=last)

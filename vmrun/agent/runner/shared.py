@@ -8,6 +8,7 @@ exactly which task was running: number `BASE + DONE`, since `BEGUN`, unless `BEG
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 from array import array
 from typing import Any, Literal
@@ -66,6 +67,8 @@ class Shared:
 
     `values` is also there as `reals`, which takes floats. All columns but `started` and `seconds` are zero in rows that
     are not complete, so that only what is not zero need be written. A row has either these two or `ended`.
+
+    With `fd`, that of an anonymous file, for a worker that is not forked from here: both map the file.
     """
 
     lengths: memoryview
@@ -80,11 +83,14 @@ class Shared:
     forms: memoryview
     status: memoryview
 
-    def __init__(self) -> None:
+    def __init__(self, fd: int = -1) -> None:
         size_of_all = CAPACITY * sum(map(struct.calcsize, _COLUMNS.values()))
         moves = CAPACITY * MOVE * 8
         #: As a file it ends with the payload area, so that a pickler can write into it directly.
-        self.memory = mmap.mmap(-1, _WORDS + size_of_all + moves + _PAYLOAD_SIZE)
+        size = _WORDS + size_of_all + moves + _PAYLOAD_SIZE
+        if fd >= 0:
+            os.ftruncate(fd, size)
+        self.memory = mmap.mmap(fd, size)
         whole = memoryview(self.memory)
         self.words = whole[:_WORDS].cast("q")
         start = _WORDS

@@ -54,6 +54,10 @@ class RunnerConfig:
     abandon_after: float = 60.0
     #: Whether each task gets a new worker.
     fresh: bool = False
+    #: The parcel of the job's shared object; "" if it has none.
+    shared: str = ""
+    #: The file whose functions the job calls; "" if it calls none by name.
+    source: str = ""
 
 
 @dataclass(slots=True)
@@ -96,6 +100,7 @@ class Slot:
     """One worker process."""
 
     place: Place
+    #: Negative as long as the process is not there yet.
     pid: int
     channel: socket.socket
     reader: FrameReader
@@ -177,6 +182,9 @@ class Slot:
         """Signal the worker and what it started, as far as that stayed in its process group."""
         if number == signal.SIGKILL and not self.killed:
             self.killed, self.killed_at = True, time.monotonic()
+        if self.pid <= 0:
+            # It is not there yet; if it was killed, it is at its birth.
+            return
         try:
             os.killpg(self.pid, number)
         except ProcessLookupError:
@@ -190,6 +198,17 @@ class Slot:
         self.outputs.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What a worker process has of what it shares with the runner."""
+
+    channel: socket.socket
+    shared: Shared
+    #: Files for its output.
+    out: int
+    err: int
+
+
 def spawn(config: RunnerConfig, place: Place, limits: tuple[int, int]) -> Slot:
     """Fork a worker. `limits` are the descriptor limits that user code is to have."""
     ours, theirs = socket.socketpair()
@@ -198,38 +217,28 @@ def spawn(config: RunnerConfig, place: Place, limits: tuple[int, int]) -> Slot:
     runner = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _become_worker(config, place, theirs, (shared, outputs), (runner, limits))
+        out, err = (stream.fd for stream in outputs.streams)
+        become_worker(config, place, Ends(theirs, shared, out, err), runner, limits)
     theirs.close()
-    ours.setblocking(False)
-    reader, writer = FrameReader(ours, REPLY_MAX), FrameWriter(ours)
-    return Slot(place, pid, ours, reader, writer, shared, outputs, anonymous(runner))
+    return make_slot(place, pid, ours, (shared, outputs), anonymous(runner))
 
 
-def _become_worker(
-    config: RunnerConfig,
-    place: Place,
-    channel: socket.socket,
-    memory: tuple[Shared, Outputs],
-    origin: tuple[int, tuple[int, int]],
-) -> NoReturn:
-    """In the child: cut all ties to the runner, then work. Never returns."""
+def make_slot(place: Place, pid: int, channel: socket.socket, memory: tuple[Shared, Outputs], inherited: int) -> Slot:
+    """The runner's side of a worker; `channel` is its own end, `inherited` as in `Slot`."""
+    channel.setblocking(False)
+    reader, writer = FrameReader(channel, REPLY_MAX), FrameWriter(channel)
+    return Slot(place, pid, channel, reader, writer, *memory, inherited)
+
+
+def become_worker(config: RunnerConfig, place: Place, ends: Ends, runner: int, limits: tuple[int, int]) -> NoReturn:
+    """In a child of the runner's: cut all other ties to it, then work. Never returns."""
     try:
-        runner, limits = origin
-        shared, outputs = memory
-        os.setsid()
-        reset_signals()
-        system.die_with(runner)
+        settle_child(runner, limits, {ends.channel.fileno(), ends.out, ends.err})
         # Whatever a task starts stays below this process, to be ended with the task; else with the worker.
         system.adopt_orphans()
-        out, err = (stream.fd for stream in outputs.streams)
-        _close_others({channel.fileno(), out, err})
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        # A crash with hundreds of gigabytes in memory must not write them to disk first.
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-        _volunteer()
-        guard = Guard(place, out, err, shared.done)
-        fd = raise_and_close(channel.detach())
-        Worker(socket.socket(fileno=fd), shared, place, guard, config.app_path).serve()
+        guard = Guard(place, ends.out, ends.err, ends.shared.done)
+        fd = raise_and_close(ends.channel.detach())
+        Worker(socket.socket(fileno=fd), ends.shared, place, guard, config.app_path).serve()
     except BaseException:  # noqa: BLE001  nothing may get past here into the runner's own loop
         import traceback
 
@@ -237,6 +246,18 @@ def _become_worker(
             os.write(2, traceback.format_exc().encode(errors="replace"))
     finally:
         os._exit(RETIRED)
+
+
+def settle_child(runner: int, limits: tuple[int, int], keep: set[int]) -> None:
+    """What every process that runs user code begins with; of the descriptors it has 0-2 and `keep`."""
+    os.setsid()
+    reset_signals()
+    system.die_with(runner)
+    _close_others(keep)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    # A crash with hundreds of gigabytes in memory must not write them to disk first.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    _volunteer()
 
 
 def _close_others(keep: set[int]) -> None:
