@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -16,11 +17,13 @@ from vmrun.core.blocks import ResultBlock
 from vmrun.core.clock import Clock
 from vmrun.core.errors import KeyExists, StoreUnavailable
 from vmrun.core.ledger import ShardLedger
-from vmrun.core.outcomes import large_ref, pack
+from vmrun.core.outcomes import pack
 from vmrun.core.records import NO_TRAFFIC, BlockRef, FileRef, Traffic
 from vmrun.core.storage import BlobStore
 from vmrun.core.views import OutputChunk
 from vmrun.store.files import FilePieces, hash_file
+
+from .uploads import Upload, Uploads
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +39,6 @@ COMMIT_MIN, COMMIT_MAX = 1.0, 30.0
 UNWRITTEN_MAX = 16
 #: Most files of one task that are brought home, and of one entry.
 FILES_MAX = 10_000
-#: Bytes that the head of a large result's block is looked for in.
-_START = 8 * 1024
 
 
 def commit_interval(age: float) -> float:
@@ -59,7 +60,17 @@ class Batch:
     Whatever fails on the way, StoreUnavailable above all, leaves it as it was: the same call may be made again.
     """
 
-    def __init__(self, blobs: BlobStore, job: str, ledger: ShardLedger, vm: str, *, clock: Clock) -> None:
+    def __init__(
+        self,
+        blobs: BlobStore,
+        job: str,
+        ledger: ShardLedger,
+        vm: str,
+        *,
+        clock: Clock,
+        uploads: Uploads | None = None,
+    ) -> None:
+        self._uploads = uploads or Uploads(blobs, job, clock)
         self._blobs = blobs
         self._job = job
         self.ledger = ledger
@@ -70,6 +81,8 @@ class Batch:
         self.epoch = ledger.fold.epoch
         #: Outcomes in the order in which they came; a large one is in the store already.
         self._outcomes: deque[ResultBlock | BlockRef] = deque()
+        #: Large outcomes that may not be in the store yet, by task: the file, and its upload.
+        self._uploading: dict[int, tuple[str, Upload]] = {}
         #: Files by task. They wait for the outcome of the very attempt that wrote them, and go with it.
         self._files: dict[int, _Written] = {}
         self.bytes = 0
@@ -83,14 +96,27 @@ class Batch:
         self.tasks += block.count
 
     def add_large(self, task: int, path: str) -> None:
-        """Upload a file that holds the encoded block of one successful task, as it is, and remove it."""
-        digest, size = hash_file(path)
-        with open(path, "rb") as file:
-            ref = large_ref(task, file.read(_START), size, digest)
-        took = self._upload(keys.segment(self._job, digest), FilePieces(path))
-        self._outcomes.append(replace(ref, upload=took))
+        """Upload a file that holds the encoded block of one successful task, as it is; it is removed afterwards.
+
+        Waits only while many others are being uploaded.
+        """
+        self._uploading[task] = path, self._uploads.start(task, path)
         self.tasks += 1
-        os.unlink(path)
+
+    def _settle(self, *, patient: bool) -> None:
+        """Take what was uploaded; if `patient`, wait for the rest. What failed is begun anew, and the reason raised."""
+        for task, (path, upload) in list(self._uploading.items()):
+            if not patient and not upload.done():
+                continue
+            try:
+                ref = upload.result()
+            except StoreUnavailable:
+                self._uploading[task] = path, self._uploads.start(task, path)
+                raise
+            self._outcomes.append(ref)
+            del self._uploading[task]
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
     def add_files(self, task: int, attempt: int, directory: str) -> None:
         """Upload the plain files that an attempt wrote, and remove them; those of earlier attempts are dropped."""
@@ -117,15 +143,19 @@ class Batch:
     @property
     def full(self) -> bool:
         """Whether it should be committed without further delay."""
-        return self.bytes >= COMMIT_BYTES or len(self._outcomes) >= COMMIT_BLOCKS
+        return self.bytes >= COMMIT_BYTES or len(self._outcomes) + len(self._uploading) >= COMMIT_BLOCKS
 
     @property
     def whole(self) -> bool:
         """Whether it holds the outcome of every task of the shard that has none yet."""
         return 0 < self.tasks >= self.ledger.plan.count - len(self.ledger.fold.done)
 
-    def commit(self) -> bool:
-        """Append everything to the shard's journal; False when the shard is no longer this VM's."""
+    def commit(self, *, patient: bool = True) -> bool:
+        """Append everything to the shard's journal; False when the shard is no longer this VM's.
+
+        Unless `patient`, large outcomes that are still being uploaded wait for a later call.
+        """
+        self._settle(patient=patient)
         ours = True
         while self._outcomes:
             ours = self._commit_entry(self._entry()) and ours

@@ -23,6 +23,7 @@ from .gather import gather_results
 from .inputs import ArgumentReader, clip, decode_tasks, without_arguments
 from .network import Network
 from .setup import Prepared, define_shard, prepare
+from .uploads import Uploads
 from .workshop import Workshop
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class JobRun:
         self._held: dict[int, HeldShard] = {}
         self._prepared: Prepared | None = None
         self._arguments: ArgumentReader | None = None
+        self._uploads = Uploads(shop.blobs, job, shop.desk.clock)
         self._output = OutputWriter(shop.blobs, job, shop.stream, self._clock)
         self._network = Network()
         self._started = self._clock.monotonic()
@@ -106,6 +108,7 @@ class JobRun:
                 self._step()
         finally:
             self._leave()
+            self._uploads.close()
             self._prepared.close()
 
     def _leave(self) -> None:
@@ -198,7 +201,7 @@ class JobRun:
             return False
         if not ledger.claim(vm, from_owner=owner or None, crew=self._crew()):
             return False
-        batch = Batch(self._shop.blobs, self._job, ledger, vm, clock=self._clock)
+        batch = Batch(self._shop.blobs, self._job, ledger, vm, clock=self._clock, uploads=self._uploads)
         self._held[plan.shard] = HeldShard(plan, batch, self._feed_of(plan, ledger, RangeSet()))
         log.info("event=claimed job=%s shard=%d tasks=%d", self._job, plan.shard, plan.count)
         return True
@@ -328,17 +331,17 @@ class JobRun:
         urgent = any(held.batch.full or held.batch.whole for held in self._held.values())
         due = now - self._committed >= interval or idle or urgent
         if due and any(held.batch.tasks for held in self._held.values()):
-            self._commit()
+            self._commit(patient=idle or urgent)
             if idle:
                 self._polled = -1e9
 
-    def _commit(self) -> None:
+    def _commit(self, *, patient: bool = True) -> None:
         # Output first: whoever sees the outcome of a task can read all that the task wrote.
         self._output.flush()
         for number, held in list(self._held.items()):
             if held.batch.tasks:
                 held.batch.add_traffic(self._network.passed())
-            ours = held.batch.commit()
+            ours = held.batch.commit(patient=patient)
             if self._is_settled(held.plan) or not ours:
                 del self._held[number]
         self._committed = self._clock.monotonic()

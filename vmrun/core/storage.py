@@ -67,6 +67,13 @@ class BlobStore(Store, Protocol):
         """
         ...
 
+    def write_file(self, key: str, path: str) -> None:
+        """Write an object from a file, as `write` does. Nobody may write to the file from then on.
+
+        The store may take the file's very bytes for its own; the name that they had is the caller's to remove.
+        """
+        ...
+
     def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """The object's bytes in pieces of at most a few MiB. Raises KeyNotFound at the first piece."""
         ...

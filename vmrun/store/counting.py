@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -73,6 +74,11 @@ class CountingStore:
     def write(self, key: str, chunks: Iterable[bytes]) -> None:
         self._count("write")
         self._inner.write(key, self._measured("write", chunks))
+
+    def write_file(self, key: str, path: str) -> None:
+        self._count("write")
+        self._add("write", os.stat(path).st_size)
+        self._inner.write_file(key, path)
 
     def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         return self._reading(self._inner.read(key, start, end))

@@ -13,6 +13,7 @@ from vmrun.core.storage import PIECE, Listed
 
 from .checks import check_key, check_prefix, check_range, is_key
 from .directory_errors import NO_LINKS, no_links, overlap, thrashing, translated, vanished
+from .files import FilePieces
 
 #: Where files are written before they get their name. No key can name it: `~` stands in none.
 _TEMPORARY = ".tmp~"
@@ -99,6 +100,15 @@ class DirectoryStore:
             self._discard(temporary)
             raise
 
+    def write_file(self, key: str, path: str) -> None:
+        check_key(key)
+        temporary = self._link_temporary(path) or self._write_temporary(FilePieces(path))
+        try:
+            self._place(temporary, key, replace=True)
+        except VmrunError:
+            self._discard(temporary)
+            raise
+
     def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         check_key(key)
         check_range(start, end)
@@ -170,6 +180,34 @@ class DirectoryStore:
             finally:
                 os.close(descriptor)
         return path
+
+    def _link_temporary(self, path: str) -> str:
+        """The finished file at `path` as a temporary one; "" if it must be copied: it is elsewhere, or not ours alone."""
+        temporary = f"{self._temporaries}/{os.urandom(12).hex()}"
+        try:
+            descriptor = os.open(path, _READ)
+        except OSError as error:
+            raise translated(error, "read a file for", self.root) from error
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink != 1:
+                return ""
+            try:
+                # So that it is not taken for what a crashed writer left.
+                os.utime(descriptor)
+                os.link(path, temporary, follow_symlinks=False)
+            except OSError:
+                return ""
+            with _discarding(temporary):
+                if not os.path.samestat(status, os.lstat(temporary)):
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+                os.fchmod(descriptor, 0o600)
+                self._finish(descriptor)
+            return temporary
+        except OSError as error:
+            raise translated(error, "write to", self.root) from error
+        finally:
+            os.close(descriptor)
 
     def _open_temporary(self, path: str) -> int:
         try:

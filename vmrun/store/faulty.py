@@ -12,6 +12,8 @@ from vmrun.core.clock import Clock, Rng
 from vmrun.core.errors import KeyExists, StoreError, StoreUnavailable
 from vmrun.core.storage import BlobStore, Listed
 
+from .files import FilePieces
+
 T = TypeVar("T")
 
 #: Entries of a listing between two chances to fail, as between two pages of a real one.
@@ -155,6 +157,10 @@ class FaultyStore:
 
     def write(self, key: str, chunks: Iterable[bytes]) -> None:
         self._write("write", key, lambda: self._inner.write(key, chunks), keep=lambda: self._kept(key, chunks))
+
+    def write_file(self, key: str, path: str) -> None:
+        pieces = FilePieces(path)
+        self._write("write", key, lambda: self._inner.write_file(key, path), keep=lambda: self._kept(key, pieces))
 
     def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         return self._paced("read", key, self._inner.read(key, start, end), 1)

@@ -10,6 +10,7 @@ from vmrun.core.errors import KeyExists, KeyNotFound
 from vmrun.core.storage import PIECE, Listed
 
 from .checks import check_key, check_prefix, check_range
+from .files import FilePieces
 
 _PAGE = 1000
 
@@ -55,6 +56,9 @@ class MemoryStore:
         body = b"".join(chunks)
         with self._lock:
             self._put(key, body)
+
+    def write_file(self, key: str, path: str) -> None:
+        self.write(key, FilePieces(path))
 
     def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         check_key(key)

@@ -14,6 +14,7 @@ from vmrun.core.errors import KeyExists, KeyNotFound, StoreError
 from vmrun.core.storage import PIECE, Listed
 
 from .checks import check_key, check_prefix, check_range, is_key
+from .files import FilePieces
 from .object_clients import Clients, Limits
 from .object_errors import Refusal, translated
 from .options import StoreOptions
@@ -110,6 +111,9 @@ class ObjectStore:
             if source.failure is not None:
                 raise source.failure from None
             raise self._translated(error, "write", key) from None
+
+    def write_file(self, key: str, path: str) -> None:
+        self.write(key, FilePieces(path))
 
     def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         check_key(key)

@@ -60,6 +60,9 @@ class RetryingStore:
         else:
             self._repeat(lambda: self._inner.write(key, chunks))
 
+    def write_file(self, key: str, path: str) -> None:
+        self._repeat(lambda: self._inner.write_file(key, path))
+
     def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         patience = self._patience()
         while True:
