@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
@@ -12,8 +13,8 @@ from vmrun.core.records import BlockRef
 from vmrun.core.storage import BlobStore
 from vmrun.store.files import hash_file
 
-#: Results that are under way at once: enough to keep a network busy, each with its few MiB of memory.
-WIDTH = 4
+#: Results that are under way at once, and their bytes unless it is only one: enough to keep a network busy.
+WIDTH, BYTES_MAX = 4, 64 * 1024 * 1024
 
 #: Bytes that the head of a large result's block is looked for in.
 _START = 8 * 1024
@@ -31,18 +32,24 @@ class Uploads:
         self._clock = clock
         self._width = width
         self._pool = ThreadPoolExecutor(width, thread_name_prefix="vmrun-upload")
-        self._running: set[Upload] = set()
+        #: What is under way, and its bytes.
+        self._running: dict[Upload, int] = {}
 
     def start(self, task: int, path: str) -> Upload:
         """Begin to write a file, the block of one task, which nobody writes to any more, as a segment.
 
         Waits while enough are under way.
         """
-        while len(self._running) >= self._width:
-            self._running = wait(self._running, return_when=FIRST_COMPLETED).not_done
+        size = os.stat(path).st_size
+        while len(self._running) >= self._width or (self._running and self._bytes() + size > BYTES_MAX):
+            left = wait(self._running, return_when=FIRST_COMPLETED).not_done
+            self._running = {upload: size for upload, size in self._running.items() if upload in left}
         upload = self._pool.submit(self._upload, task, path)
-        self._running.add(upload)
+        self._running[upload] = size
         return upload
+
+    def _bytes(self) -> int:
+        return sum(self._running.values())
 
     def _upload(self, task: int, path: str) -> BlockRef:
         digest, size = hash_file(path)

@@ -15,7 +15,7 @@ import itertools
 import pickle
 import types
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -25,6 +25,7 @@ import cloudpickle
 from vmrun.core.blocks import TaskBlock
 from vmrun.core.codec import canonical
 from vmrun.core.errors import UsageError
+from vmrun.core.parcels import APART, PARCELS, lead
 from vmrun.core.units import format_size
 
 #: A block is closed when its payload reaches this, or it holds this many tasks: the least that is ever fetched.
@@ -112,7 +113,8 @@ def _write_integers(
 
 def _write_pickled(items: Iterable[object], writer: _BlockWriter, first: int, tasks_max: int) -> int:
     buffer = io.BytesIO()
-    pickler = ArgumentPickler(buffer)
+    pickler = ArgumentPickler(buffer, apart=True)
+    apart = pickler.apart
     lengths: array[int] = array("Q")
     count, start = first, 0
     # Looked up once: this loop runs a million times.
@@ -124,11 +126,10 @@ def _write_pickled(items: Iterable[object], writer: _BlockWriter, first: int, ta
             raise unpicklable(item, f"argument {count}", error) from error
         clear()
         end = tell()
-        if end - start > BLOCK_BYTES:
+        if apart or end - start > BLOCK_BYTES:
             # Too large to share a block: what came before it goes out first.
-            _check_size(end - start, count)
             writer.write(count - len(lengths), lengths, buffer.getbuffer()[:start])
-            writer.write(count, array("Q", [end - start]), buffer.getbuffer()[start:end])
+            _write_large(count, writer, buffer.getbuffer()[start:end], apart)
             count += 1
         else:
             add(end - start)
@@ -150,6 +151,20 @@ def _check_count(count: int, tasks_max: int) -> None:
         raise UsageError(f"more than {tasks_max} inputs", hint="is the iterable endless? Give each task a range")
 
 
+def _write_large(number: int, writer: _BlockWriter, pickled: memoryview, apart: list[memoryview]) -> None:
+    """Write the block of one argument; its buffers that are `apart` are written from where they are, and forgotten."""
+    with pickled:
+        parts: list[bytes | memoryview] = [pickled]
+        if apart:
+            parts = lead(len(pickled), apart)
+            parts.insert(1, pickled)
+        size = sum(len(part) for part in parts)
+        _check_size(size, number)
+        writer.write_parts(number, array("Q", [size]), parts, PARCELS[writer.call] if apart else writer.call)
+        del parts
+        apart.clear()
+
+
 def _check_size(size: int, number: int) -> None:
     if size > ARGUMENT_MAX_BYTES:
         raise UsageError(
@@ -158,11 +173,32 @@ def _check_size(size: int, number: int) -> None:
         )
 
 
-class ArgumentPickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Pickles one object after the other into `buffer`, each readable without the others."""
+def collector(found: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:
+    """What a pickler is to do with buffers: it puts the large ones into `found`; true for those to be pickled."""
 
-    def __init__(self, buffer: io.BytesIO) -> None:
-        super().__init__(buffer, protocol=5)
+    def stays_inside(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            view = buffer.raw()
+        except BufferError:  # not in one piece
+            return True
+        if view.nbytes < APART:
+            return True
+        found.append(view)
+        return False
+
+    return stays_inside
+
+
+class ArgumentPickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Pickles one object after the other into `buffer`, each readable without the others.
+
+    With `apart`, large buffers are not written but collected in `apart`, from where the caller takes them.
+    """
+
+    def __init__(self, buffer: io.BytesIO, *, apart: bool = False) -> None:
+        #: In the order in which they are to be given back to `pickle.loads`.
+        self.apart: list[memoryview] = []
+        super().__init__(buffer, protocol=5, buffer_callback=collector(self.apart) if apart else None)
         self._buffer = buffer
 
     def dump_one(self, item: object) -> None:
@@ -185,8 +221,8 @@ class _BlockWriter:
     def __init__(self, file: IO[bytes], call: str) -> None:
         self.index: list[tuple[int, int, int, int, str]] = []
         self.offset = 0
+        self.call = call
         self._file = file
-        self._call = call
         self._digest = hashlib.sha256()
 
     @property
@@ -198,22 +234,26 @@ class _BlockWriter:
         with payload:
             if not lengths:
                 return
-            # The block without its payload, so that a large one is not copied just to be joined.
-            self._write(first, len(lengths), TaskBlock(first, lengths, b"", self._call).start(), payload)
+            self.write_parts(first, lengths, [payload], self.call)
+
+    def write_parts(self, first: int, lengths: array[int], parts: Sequence[bytes | memoryview], call: str) -> None:
+        """Write a block whose payload is `parts`, one after the other."""
+        # The block without its payload, so that a large one is not copied just to be joined.
+        self._write(first, len(lengths), TaskBlock(first, lengths, b"", call).start(), parts)
 
     def write_numbers(self, first: int, numbers: array[int]) -> None:
         """Write the block of tasks from `first` on whose arguments are `numbers`, if there are any."""
         if numbers:
-            block = TaskBlock(first, array("Q"), b"", self._call, numbers=numbers)
-            self._write(first, len(numbers), block.start(), memoryview(b""))
+            block = TaskBlock(first, array("Q"), b"", self.call, numbers=numbers)
+            self._write(first, len(numbers), block.start(), ())
 
-    def _write(self, first: int, count: int, head: bytes, payload: memoryview) -> None:
-        block = hashlib.sha256(head)
-        block.update(payload)
-        for part in (head, payload):
+    def _write(self, first: int, count: int, head: bytes, parts: Sequence[bytes | memoryview]) -> None:
+        block, size = hashlib.sha256(), 0
+        for part in (head, *parts):
+            block.update(part)
             self._digest.update(part)
             self._file.write(part)
-        size = len(head) + len(payload)
+            size += len(part)
         self.index.append((first, count, self.offset, size, block.hexdigest()))
         self.offset += size
 

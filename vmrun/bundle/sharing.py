@@ -17,9 +17,9 @@ import cloudpickle
 
 from vmrun.core.blocks import BlockError
 from vmrun.core.errors import UsageError
-from vmrun.core.parcels import APART, lead
+from vmrun.core.parcels import lead
 
-from .arguments import unpicklable
+from .arguments import collector, unpicklable
 
 #: Bytes that are in the hand at once.
 PIECE = 4 * 1024 * 1024
@@ -57,19 +57,9 @@ def pack_shared(value: object, directory: Path) -> PackedShared:
     path = directory / "shared.pickle"
     buffers: list[memoryview] = []
 
-    def stays_inside(buffer: pickle.PickleBuffer) -> bool:
-        try:
-            view = buffer.raw()
-        except BufferError:  # not in one piece
-            return True
-        if view.nbytes < APART:
-            return True
-        buffers.append(view)
-        return False
-
     try:
         with path.open("xb") as file:
-            _SharedPickler(file, stays_inside).write(value)
+            _SharedPickler(file, buffers).write(value)
             pickled = file.tell()
         packed = PackedShared(path, pickled, tuple(buffers))
         digest, size = hashlib.sha256(), 0
@@ -88,8 +78,8 @@ def pack_shared(value: object, directory: Path) -> PackedShared:
 class _SharedPickler(cloudpickle.Pickler):  # type: ignore[misc]
     """cloudpickle's, with large buffers left outside."""
 
-    def __init__(self, file: IO[bytes], stays_inside: object) -> None:
-        super().__init__(file, protocol=5, buffer_callback=stays_inside)
+    def __init__(self, file: IO[bytes], outside: list[memoryview]) -> None:
+        super().__init__(file, protocol=5, buffer_callback=collector(outside))
 
     def write(self, value: object) -> None:
         """Write the pickle of `value`; whatever its parts raise comes through."""

@@ -66,7 +66,8 @@ class TaskBlock:
     lengths: array[int]
     #: All payloads, one after the other.
     payload: Bytes
-    #: `one`: the payload is the single argument; `call`: it is `(args, kwargs)`.
+    #: `one`: the payload is the single argument; `call`: it is `(args, kwargs)`; `parcel` and `parcel-call`: likewise,
+    #: but a parcel (see `parcels`) and not a pickle.
     call: str = "one"
     python: str = PYTHON
     #: The arguments themselves, if all of them are integers of 64 bits; there are no lengths and no payload then.

@@ -26,6 +26,8 @@ _HEADER_MAX = 256 * 1024 * 1024
 PAGE = 4096
 #: Bytes from which on a buffer lies beside the pickle; a smaller one is cheaper in it.
 APART = 64 * 1024
+#: Forms of arguments (`TaskBlock.call`), and how they are called where the payload is not a pickle but a parcel.
+PARCELS = {"one": "parcel", "call": "parcel-call"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,11 @@ class Parcel:
     def load(self) -> Any:
         """The object; whatever its own code raises comes through. Check `python` and where the bytes are from first."""
         return pickle.loads(self.pickle, buffers=self.buffers)
+
+
+def load(data: bytes | bytearray | memoryview) -> Any:
+    """The object in a parcel; see `Parcel.load`."""
+    return Parcel.decode(data).load()
 
 
 def lead(pickled: int, buffers: Sequence[memoryview]) -> list[bytes | memoryview]:

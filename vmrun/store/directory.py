@@ -182,7 +182,7 @@ class DirectoryStore:
         return path
 
     def _link_temporary(self, path: str) -> str:
-        """The finished file at `path` as a temporary one; "" if it must be copied: it is elsewhere, or not ours alone."""
+        """The finished file at `path` as a temporary one; "" if it must be copied: elsewhere, or not ours alone."""
         temporary = f"{self._temporaries}/{os.urandom(12).hex()}"
         try:
             descriptor = os.open(path, _READ)

@@ -16,10 +16,12 @@ class FilePieces:
     """A file's bytes in pieces; each walk opens it anew, so that a write can be repeated."""
 
     path: str | os.PathLike[str]
+    #: Bytes of a piece.
+    piece: int = PIECE
 
     def __iter__(self) -> Iterator[bytes]:
-        with open(self.path, "rb") as file:
-            while piece := file.read(PIECE):
+        with open(self.path, "rb", buffering=0) as file:
+            while piece := file.read(self.piece):
                 yield piece
 
 

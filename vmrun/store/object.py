@@ -113,7 +113,8 @@ class ObjectStore:
             raise self._translated(error, "write", key) from None
 
     def write_file(self, key: str, path: str) -> None:
-        self.write(key, FilePieces(path))
+        # What fits into one part is read in one go, and not joined from pieces.
+        self.write(key, FilePieces(path, PART))
 
     def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         check_key(key)
@@ -200,7 +201,7 @@ class _Source:
             self._begun.append(chunk)
             if self._size > PART:
                 return None
-        return b"".join(self._begun)
+        return self._begun[0] if len(self._begun) == 1 else b"".join(self._begun)
 
     def __iter__(self) -> Iterator[bytes]:
         begun, self._begun = self._begun, []

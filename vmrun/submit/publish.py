@@ -12,7 +12,6 @@ from vmrun.core.ledger import Desk, JobLedger
 from vmrun.core.model import JobSpec, Payload
 from vmrun.core.records import Final, Submit
 from vmrun.core.storage import BlobStore
-from vmrun.store.files import FilePieces
 
 
 def put_payload(blobs: BlobStore, data: bytes) -> Payload:
@@ -34,9 +33,10 @@ def put_payload(blobs: BlobStore, data: bytes) -> Payload:
 
 
 def put_payload_file(blobs: BlobStore, path: Path, sha256: str, size: int) -> Payload:
-    """A file of any size as a payload, written unless it is there."""
+    """A file of any size as a payload, written unless it is there; nobody may write to the file from then on."""
     payload = Payload(sha256, size)
-    put_payload_pieces(blobs, payload, FilePieces(path))
+    if _stored_size(blobs, payload) != size:
+        blobs.write_file(keys.payload(sha256), str(path))
     return payload
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vmrun.agent.runner import launch, processes
-from vmrun.agent.runner.outcomes import Death, _verdict
+from vmrun.agent.runner.outcomes import Death, verdict
 from vmrun.agent.runner.processes import marked
 from vmrun.core.blocks import Status, read_failure
 
@@ -125,7 +125,7 @@ def test_processes_are_found_by_their_mark() -> None:
     ],
 )
 def test_a_death_is_told_as_what_it_was(death: Death, began: bool, kind: Status, words: str) -> None:
-    status, payload = _verdict(death, "last words", began=began)
+    status, payload = verdict(death, "last words", began=began)
     said = read_failure(payload)
     assert (status, said["kind"]) == (kind, kind.name)
     assert words in said["message"]

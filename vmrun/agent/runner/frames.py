@@ -9,6 +9,7 @@ scribbles there are noticed, never obeyed.
 from __future__ import annotations
 
 import json
+import mmap
 import socket
 import struct
 from collections import deque
@@ -30,6 +31,11 @@ BODY_MAX = 1 << 45
 REPLY_MAX = 256 * 1024 * 1024
 #: Bytes that one read asks for while it collects small frames.
 _SCRATCH = 64 * 1024
+#: Bytes from which on the last part of a body begins at a multiple of `_ALIGN` bytes, counted from the head: workers
+#: make arrays of it where it lies.
+_BULK, _ALIGN = 64 * 1024, 64
+#: Bytes from which on a frame is read into memory of its own, which begins with a page.
+_PAGES = 1024 * 1024
 #: Buffers that one `sendmsg` takes (IOV_MAX is 1024 on Linux).
 _VECTOR = 256
 
@@ -72,6 +78,9 @@ class Frame:
 def _start(kind: Kind, head: dict[str, Any], parts: Sequence[Buffer]) -> bytes:
     text = json.dumps(head, separators=(",", ":")).encode()
     size = sum(len(part) for part in parts)
+    if parts and len(parts[-1]) >= _BULK:
+        # Spaces, so that what is large is as well placed in the buffer that it is read into as in a file.
+        text += b" " * (-(len(text) + size - len(parts[-1])) % _ALIGN)
     if len(text) > HEAD_MAX or size > BODY_MAX:
         raise FrameError(f"a frame of {len(text)} + {size} bytes is too large")
     return _LEAD.pack(_MAGIC, kind, len(text), size) + text
@@ -214,7 +223,7 @@ def receive(channel: socket.socket) -> Frame:
 
 
 def _exactly(channel: socket.socket, size: int) -> memoryview:
-    view = memoryview(bytearray(size))
+    view = memoryview(bytearray(size) if size < _PAGES else mmap.mmap(-1, size))
     filled = 0
     while filled < size:
         got = channel.recv_into(view[filled:])

@@ -15,7 +15,9 @@ from collections.abc import Set as AbstractSet
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from vmrun.core import parcels
 from vmrun.core.blocks import PYTHON, BlockError, ResultBlock, Status, read_failure
+from vmrun.core.parcels import PARCELS
 
 from . import system
 from .byvalue import ByValue
@@ -150,10 +152,11 @@ def resolve(found: Any, role: str) -> Any:
 
 
 def _caller(function: Callable[..., Any], mode: str) -> Call:
-    if mode == "one":
-        return Call(pickle.loads, function)
-    if mode == "call":
-        return Call(pickle.loads, lambda arguments: function(*arguments[0], **arguments[1]))
+    loads = parcels.load if mode in PARCELS.values() else pickle.loads
+    if mode in ("one", PARCELS["one"]):
+        return Call(loads, function)
+    if mode in ("call", PARCELS["call"]):
+        return Call(loads, lambda arguments: function(*arguments[0], **arguments[1]))
     if mode == "results":
         return Call(lambda payload: list(read_results(str(payload, "utf-8"))), function)
     raise BlockError(f"unknown form of arguments: {mode}")
