@@ -11,6 +11,10 @@ from vmrun.core.errors import UsageError
 from vmrun.core.storage import PIECE
 
 
+#: Bytes hashed at once: several files may be under way, and more is not faster.
+_HASHED = 1024 * 1024
+
+
 @dataclass(frozen=True, slots=True)
 class FilePieces:
     """A file's bytes in pieces; each walk opens it anew, so that a write can be repeated."""
@@ -61,4 +65,4 @@ def hash_pieces(pieces: Iterable[bytes]) -> tuple[str, int]:
 
 def hash_file(path: str | os.PathLike[str]) -> tuple[str, int]:
     """SHA-256 (lower-case hexadecimal) and size of a file, in bounded memory."""
-    return hash_pieces(FilePieces(path))
+    return hash_pieces(FilePieces(path, _HASHED))
