@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -289,6 +291,21 @@ class StoreSuite:
         store.write("payloads/0", [])
         assert store.get("payloads/0") == b""
 
+    def test_a_file_is_written_as_its_bytes(self, store: BlobStore, tmp_path: Path) -> None:
+        for size in (0, 5, 3 * PIECE + 17):
+            path, body = tmp_path / str(size), random.Random(size).randbytes(size)
+            path.write_bytes(body)
+            for _ in range(2):  # what is there already is success
+                store.write_file(f"files/{size}", str(path))
+                assert b"".join(store.read(f"files/{size}")) == body
+            path.unlink()
+            assert store.get(f"files/{size}") == body
+        store.write("files/5", [b"damaged"])
+        path = tmp_path / "again"
+        path.write_bytes(b"right")
+        store.write_file("files/5", str(path))
+        assert store.get("files/5") == b"right"
+
     @pytest.mark.parametrize("pieces_before", [0, 1, 9])
     @pytest.mark.parametrize("error", [RuntimeError("broken"), FileNotFoundError("no input")])
     def test_an_object_whose_pieces_fail_does_not_appear(
@@ -315,6 +332,7 @@ class StoreSuite:
             lambda: store.replace(key, b""),
             lambda: store.delete(key),
             lambda: store.write(key, [b""]),
+            lambda: store.write_file(key, os.devnull),
             lambda: next(store.read(key)),
         ):
             with pytest.raises(UsageError):

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from vmrun.core.errors import UsageError
 from vmrun.core.storage import PIECE
 
-
 #: Bytes hashed at once: several files may be under way, and more is not faster.
 _HASHED = 1024 * 1024
 

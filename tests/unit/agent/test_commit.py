@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import threading
+
 import pytest
 
-from tests.unit.agent.bench import Bench, Switch, files_of, outcome
+from tests.unit.agent.bench import Bench, Switch, files_of, large_of, outcome
 from tests.unit.core.world import JOB, VM
 from vmrun.agent import commit
 from vmrun.agent.commit import Batch, OutputWriter, commit_interval
+from vmrun.agent.uploads import Uploads
 from vmrun.core import keys
 from vmrun.core.errors import StoreUnavailable
 from vmrun.core.ledger import JobLedger
 from vmrun.core.views import OutputChunk
+from vmrun.store.counting import CountingStore
 from vmrun.store.faulty import Fault, FaultsAt, FaultyStore, When
 from vmrun.watch.logs import OutputReader
 
@@ -109,6 +114,48 @@ def test_a_batch_is_whole_when_nothing_of_its_shard_is_missing(bench: Bench) -> 
     assert not batch.whole
     batch.add(outcome(2))
     assert batch.whole
+
+
+def test_large_results_whose_upload_fails_are_uploaded_by_a_later_commit(bench: Bench, switch: Switch) -> None:
+    batch = a_batch(bench, 6)
+    results = [large_of(bench, task) for task in range(6)]
+    switch.down = True
+    for result in results:
+        batch.add_large(result.task, result.path)
+    assert batch.whole
+    with pytest.raises(StoreUnavailable):
+        batch.commit()
+    assert batch.tasks == 6
+    switch.down = False
+    while True:
+        # Each commit that finds a failed upload begins it anew and says why it could not go on.
+        try:
+            assert batch.commit()
+            break
+        except StoreUnavailable:
+            continue
+    assert (batch.tasks, bench.values()) == (0, list(range(6)))
+    assert not any(os.path.exists(result.path) for result in results)
+
+
+def test_a_commit_in_passing_does_not_wait_for_large_results(bench: Bench) -> None:
+    batch, gate = a_batch(bench, 3), threading.Event()
+    inner = bench.blobs
+
+    class Slow(CountingStore):
+        def write_file(self, key: str, path: str) -> None:
+            gate.wait(30)
+            super().write_file(key, path)
+
+    batch._uploads = Uploads(Slow(inner), JOB)
+    result = large_of(bench, 0)
+    batch.add_large(0, result.path)
+    batch.add(outcome(1))
+    assert batch.commit(patient=False)
+    assert (batch.tasks, bench.values()) == (1, [1])
+    gate.set()
+    assert batch.commit()
+    assert (batch.tasks, bench.values()) == (0, [0, 1])
 
 
 @pytest.mark.parametrize(("age", "seconds"), [(0, 1.0), (99, 1.0), (500, 5.0), (100_000, 30.0)])

@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cloudpickle
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vmrun.bundle import arguments
 from vmrun.bundle.arguments import BLOCK_BYTES, BLOCK_TASKS, PackedArguments, pack_arguments
+from vmrun.core import parcels
 from vmrun.core.blocks import PYTHON, TaskBlock
 from vmrun.core.codec import canonical
 from vmrun.core.errors import UsageError
@@ -321,3 +323,67 @@ def test_one_pickler_is_faster_than_one_per_item(tmp_path: Path) -> None:
             cloudpickle.dumps(number, protocol=5)
 
     assert min(timeit.repeat(ours, number=1, repeat=3)) * 2 < min(timeit.repeat(plain, number=1, repeat=3))
+
+
+# --- arrays ---
+
+
+def arrays_and_others() -> Iterator[object]:
+    for number in range(12):
+        if number % 3 == 0:
+            yield {"array": np.full(20_000, number), "second": np.arange(number * 30_000), "number": number}
+        elif number % 3 == 1:
+            yield np.arange(100)
+        else:
+            yield number
+
+
+def test_arrays_are_parcels_of_their_own_and_all_else_is_as_before(tmp_path: Path) -> None:
+    packed = pack_arguments(arrays_and_others(), tmp_path)
+    data = bytearray(packed.path.read_bytes())
+    assert hashlib.sha256(data).hexdigest() == packed.sha256
+    found: list[object] = []
+    forms = []
+    for first, count, offset, size, digest in json.loads(packed.index):
+        piece = memoryview(data)[offset : offset + size]
+        assert hashlib.sha256(piece).hexdigest() == digest
+        block = TaskBlock.decode(piece)
+        assert (first, count) == (len(found), block.count)
+        forms.append(block.call)
+        for _, payload in block.items():
+            found.append(parcels.load(payload) if block.call == "parcel" else pickle.loads(payload))
+    assert forms == ["parcel", "one"] * 4
+    for value, expected in zip(found, arrays_and_others(), strict=True):
+        if isinstance(expected, dict):
+            assert isinstance(value, dict)
+            assert value["number"] == expected["number"]
+            assert np.array_equal(value["array"], expected["array"])
+            assert np.array_equal(value["second"], expected["second"])
+            assert value["array"].flags.writeable
+        else:
+            assert np.array_equal(value, expected)  # type: ignore[arg-type]
+
+
+def test_calls_with_arrays_are_parcels_too(tmp_path: Path) -> None:
+    packed = pack_arguments([((np.zeros(100_000), 1), {"b": 2})], tmp_path, call="call")
+    block = TaskBlock.decode(packed.path.read_bytes())
+    assert block.call == "parcel-call"
+    (array, one), named = parcels.load(block.payload)
+    assert (array.sum(), one, named) == (0.0, 1, {"b": 2})
+
+
+def test_an_array_is_not_copied_on_its_way_to_the_file(tmp_path: Path) -> None:
+    array = np.ones(4_000_000)
+    tracemalloc.start()
+    try:
+        pack_arguments([array] * 4, tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_array_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arguments, "ARGUMENT_MAX_BYTES", 1_000_000)
+    with pytest.raises(UsageError, match=r"argument 1 is 1.*MB"):
+        pack_arguments([np.ones(100_000), np.ones(200_000)], tmp_path)
+    assert list(tmp_path.iterdir()) == []

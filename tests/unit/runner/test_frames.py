@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from vmrun.agent.runner import frames
@@ -131,3 +132,21 @@ def test_a_writer_says_when_nobody_is_there(pair: tuple[socket.socket, socket.so
     writer.push(Kind.output, {}, b"x")
     with pytest.raises(OSError):
         writer.flush()
+
+
+@pytest.mark.parametrize("size", [64 * 1024, 1_000_001, 3_000_000])
+def test_what_is_large_lies_as_well_as_in_a_file(pair: tuple[socket.socket, socket.socket], size: int) -> None:
+    ours, theirs = pair
+    for extra in range(3):
+        head, start, bulk = {"text": "x" * (7 * extra)}, b"s" * (11 * extra + 1), random.Random(size).randbytes(size)
+        sender = threading.Thread(target=frames.send, args=(ours, Kind.chunk, head, start, bulk))
+        sender.start()
+        received = frames.receive(theirs)
+        sender.join()
+        assert received.head == head
+        assert received.body == start + bulk
+        whole = np.frombuffer(received.body.obj, "u1")
+        large = np.frombuffer(received.body[len(start) :], "u1")
+        assert (large.ctypes.data - whole.ctypes.data) % 64 == 0
+        if size > 1024 * 1024:
+            assert large.ctypes.data % 64 == 0

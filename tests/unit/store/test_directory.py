@@ -360,3 +360,66 @@ def test_of_racing_processes_one_creates(tmp_path: Path) -> None:
         for number in numbers:
             assert store.get(f"race/{number}/000000") == f"{writer}".encode() * 100
     assert keys_of(store.list("own/")) == []
+
+
+# --- files that become objects ---
+
+
+def test_a_file_on_the_same_file_system_becomes_the_object_without_a_copy(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "store")
+    store.create("warm", b"")
+    path = tmp_path / "file"
+    path.write_bytes(b"result")
+    os.chmod(path, 0o644)
+    before = path.stat()
+    store.write_file("a/object", str(path))
+    placed = Path(store.root, "a/object").stat()
+    assert (placed.st_ino, placed.st_mode & 0o777) == (before.st_ino, 0o600)
+    path.unlink()
+    assert store.get("a/object") == b"result"
+    assert os.listdir(Path(store.root, ".tmp~")) == []
+
+
+def test_a_file_that_has_other_names_is_copied(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "store")
+    store.create("warm", b"")
+    path = tmp_path / "file"
+    path.write_bytes(b"result")
+    os.link(path, tmp_path / "other")
+    store.write_file("object", str(path))
+    (tmp_path / "other").write_bytes(b"changed")
+    assert store.get("object") == b"result"
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="there is no second file system")
+def test_a_file_on_another_file_system_is_copied(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "store")
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        file.write(b"result")
+        file.flush()
+        store.write_file("object", file.name)
+    assert store.get("object") == b"result"
+
+
+def test_a_file_that_is_not_there_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "store")
+    store.create("warm", b"")
+    with pytest.raises(StoreError):
+        store.write_file("object", str(tmp_path / "nope"))
+    assert keys_of(store.list("")) == ["warm"]
+
+
+def test_an_adopted_file_is_flushed_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = DirectoryStore(tmp_path / "store")
+    store.create("jobs/1/000000", b"")
+    path = tmp_path / "file"
+    path.write_bytes(b"result")
+    flushed: list[str] = []
+
+    def record(descriptor: int) -> None:
+        flushed.append(os.readlink(f"/proc/self/fd/{descriptor}").removeprefix(store.root))
+
+    monkeypatch.setattr(directory.os, "fsync", record)
+    monkeypatch.setattr(directory.os, "fdatasync", record)
+    store.write_file("jobs/1/large", str(path))
+    assert flushed == [str(path), "/jobs/1"]
