@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("cli_start.py", "flights_vs_pool.py", "noop_million.py")
+BENCHMARKS = ("cli_start.py", "flights_vs_pool.py", "noop_million.py", "shared_data.py")
 
 
 def main() -> int:
