@@ -107,6 +107,47 @@ def test_user_data_ran_and_a_warm_machine_is_taken_at_once(shell: Shell) -> None
     assert nothing_left(shell)
 
 
+def test_shared_data_is_on_the_machine_once_and_out_of_reach_of_the_job(shell: Shell) -> None:
+    shell.write(
+        "sharing.py",
+        """
+        import os
+        import vmrun
+
+        def load():
+            return {"squares": [n * n for n in range(1000)], "bytes": bytes(20_000_000)}
+
+        @vmrun.job(over=range(8), shared=load, workers=2, retries=0)
+        def f(x):
+            path = os.environ["VMRUN_SHARED_OBJECT"]
+            for forbidden in (lambda: os.chmod(path, 0o666), lambda: open(path, "r+"), lambda: os.unlink(path)):
+                try:
+                    forbidden()
+                except PermissionError:
+                    continue
+                raise AssertionError("the job's user can change what is shared")
+            shared = vmrun.shared()
+            return [shared["squares"][x], len(shared["bytes"]), os.getppid()]
+        """,
+    )
+    job = shell.ask("submit", "--on", "docker", "--keep-warm", "5m", "sharing.py")["job"]["id"]
+    found = shell.ask("result", job)["results"]
+    assert [row[:2] for row in found] == [[x * x, 20_000_000] for x in range(8)]
+    # All workers are the runner's children.
+    assert len({row[2] for row in found}) == 1
+    shell.write("words.txt", "some words\n")
+    for _ in range(2):
+        done = shell.run(
+            "submit", "--on", "docker", "--keep-warm", "5m", "--shared", "words.txt",
+            "--", "sh", "-c", 'cat "$VMRUN_SHARED"; stat -c "%U %a" "$VMRUN_SHARED"; basename "$VMRUN_SHARED"',
+            timeout=100,
+        )  # fmt: skip
+        assert done.stdout == "some words\nroot 444\nwords.txt\n"
+    (name,) = containers(shell)
+    kept = inside(name, "sh", "-c", "find / -xdev -path '*/shared/*' -name words.txt 2>/dev/null").split()
+    assert len(kept) == 1
+
+
 def test_a_worker_and_then_the_agent_are_killed_and_every_task_is_committed_once(shell: Shell) -> None:
     shell.write("sleepy.py", SLEEPY)
     job = shell.submit("--on", "docker", "sleepy.py")
