@@ -98,7 +98,7 @@ class Executor(FuturesExecutor):
             client = OwnClient()
         self._client = client
         self._clock = client.desk.clock
-        self.job = client.submit_open(shared, **options)
+        self.job = client.submit_open(shared=shared, **options)
         self._poll_min, self._poll_max = client.polls(self.job)
         self._ledger = JobLedger(client.desk, self.job)
         self._queue: deque[_Call] = deque()
