@@ -248,7 +248,7 @@ def become_worker(config: RunnerConfig, place: Place, ends: Ends, runner: int, l
         os._exit(RETIRED)
 
 
-def settle_child(runner: int, limits: tuple[int, int], keep: set[int]) -> None:
+def settle_child(runner: int, limits: tuple[int, int], keep: set[int], oom_score: bytes = _OOM_SCORE) -> None:
     """What every process that runs user code begins with; of the descriptors it has 0-2 and `keep`."""
     os.setsid()
     reset_signals()
@@ -257,7 +257,7 @@ def settle_child(runner: int, limits: tuple[int, int], keep: set[int]) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     # A crash with hundreds of gigabytes in memory must not write them to disk first.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    _volunteer()
+    _volunteer(oom_score)
 
 
 def _close_others(keep: set[int]) -> None:
@@ -268,6 +268,6 @@ def _close_others(keep: set[int]) -> None:
                 os.close(fd)
 
 
-def _volunteer() -> None:
+def _volunteer(score: bytes) -> None:
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
-        file.write(_OOM_SCORE)
+        file.write(score)

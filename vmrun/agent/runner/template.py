@@ -37,6 +37,8 @@ _MESSAGE = 64 * 1024
 #: Seconds between looks at whether the process in between has ended.
 _PAUSE = 0.0005
 _FAILED = 121
+#: When memory runs out, a worker is less of a loss than what all are forked from, and the rest of the machine more.
+_OOM_SCORE = b"400"
 
 
 @dataclass(slots=True)
@@ -82,15 +84,20 @@ class Template:
             return None
         memory = os.memfd_create("vmrun-worker", os.MFD_CLOEXEC)
         ours, theirs = socket.socketpair()
+        outputs: Outputs | None = None
         try:
             shared = Shared(memory)
             outputs = Outputs(place.directory, place.serial, self._config.output_cap)
             out, err = (stream.fd for stream in outputs.streams)
             message = json.dumps(dataclasses.asdict(place)).encode()
             socket.send_fds(self.channel, [message], [theirs.fileno(), memory, out, err])
-        except BlockingIOError:
+        except OSError as error:
             ours.close()
-            return None
+            if outputs is not None:
+                outputs.close()
+            if isinstance(error, BlockingIOError):
+                return None
+            raise
         finally:
             theirs.close()
             os.close(memory)
@@ -160,7 +167,7 @@ def _become_template(
     channel, report, log = ends
     try:
         _redirect(log)
-        settle_child(runner, limits, {channel.fileno(), report})
+        settle_child(runner, limits, {channel.fileno(), report}, _OOM_SCORE)
         faulthandler.enable(2, all_threads=False)
         defaults = _prepare(config, place)
         status, document = _load(config)
