@@ -20,3 +20,15 @@ def test_a_public_name_is_the_same_after_any_other(name: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=True)
     assert done.stdout.split() == []
+
+
+def test_a_function_of_main_may_name_the_package() -> None:
+    """Such functions are pickled by value, with the modules that they name, and plain pickle has no way with ours."""
+    program = (
+        "import pickle, cloudpickle, vmrun\n"
+        "def f(): return vmrun.shared.__name__\n"
+        "g = pickle.loads(cloudpickle.dumps(f))\n"
+        "print(g(), g.__globals__['vmrun'] is vmrun)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=True)
+    assert done.stdout.split() == ["shared", "True"]

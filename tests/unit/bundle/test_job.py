@@ -11,7 +11,7 @@ import pytest
 
 import vmrun
 from vmrun.core.errors import UsageError
-from vmrun.job import Job, inputs_of
+from vmrun.job import Job, inputs_of, shared_of
 
 
 def double(number: int) -> int:
@@ -202,3 +202,22 @@ def test_a_job_travels_by_cloudpickle() -> None:
     """A function handed to an executor may be a job: it and its function share a name."""
     copy = pickle.loads(cloudpickle.dumps(vmrun.job(over=[1], cpus=2)(double)))
     assert (copy(4), copy.options) == (8, {"cpus": 2})
+
+
+def test_what_a_job_shares_is_an_object_or_what_a_function_gives() -> None:
+    class Model:
+        def __call__(self) -> int:
+            raise AssertionError("an object that can be called is shared, not called")
+
+    model = Model()
+    assert shared_of(vmrun.job(over=[1], shared=model)(double)) is model
+    assert shared_of(vmrun.job(over=[1], shared=lambda: [model])(double)) == [model]
+    assert shared_of(vmrun.job(over=[1])(double)) is None
+
+
+def test_a_job_does_not_take_along_what_it_shares() -> None:
+    job = vmrun.job(over=[1], shared=bytes(1_000_000))(double)
+    data = cloudpickle.dumps(job)
+    assert len(data) < 10_000
+    assert pickle.loads(data)(4) == 8
+    assert shared_of(job) == bytes(1_000_000)

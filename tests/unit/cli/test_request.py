@@ -28,6 +28,7 @@ def test_every_option_reaches_the_request(vmrun, client, here) -> None:
         *("--arch", "arm64", "--instance-type", "m7g.48xlarge", "--region", "eu-west-1", "--zone", "eu-west-1a"),
         *("--workers", "4", "--threads-per-task", "2", "--task-memory", "8GB", "--fresh"),
         *("--with", "numpy", "--with", "scipy>=1.14", "--requirements", "requirements.txt"),
+        *("--shared", "requirements.txt"),
         *("--python", "3.12", "--env", "LEVEL=2", "--env", "TEXT=a=b", "--retries", "2", "--task-timeout", "5m"),
         *("--max-lifetime", "1h30m", "--keep-warm", "10m", "--name", "night run", "--idempotency-key", "k1"),
         *("--", "--seed", "7", "--json"),
@@ -57,6 +58,7 @@ def test_every_option_reaches_the_request(vmrun, client, here) -> None:
         idempotency_key="k1",
         with_packages=("numpy", "scipy>=1.14"),
         requirements="requirements.txt",
+        shared_file="requirements.txt",
         env={"LEVEL": "2", "TEXT": "a=b"},
     )
 
@@ -107,6 +109,8 @@ BAD = [
     (["job.py", "--with", "--index-url=http://evil"], "is an option, not a package", ""),
     (["job.py", "--with", " "], "--with: expected 1 to 200 characters", ""),
     (["job.py", "--requirements", "none.txt"], "--requirements: 'none.txt' does not exist", ""),
+    (["job.py", "--shared", "none.csv"], "--shared: 'none.csv' is not a file that exists", ""),
+    (["job.py", "--shared", "."], "--shared: '.' is a directory", "tar"),
     (["job.py", "-o", "job.py"], "-o: 'job.py' is not a directory", ""),
     (["job.py", "-o", "x", "--detach"], "-o and --detach do not go together", "vmrun result JOB -o DIR"),
     (["jop.py"], "there is no file jop.py", "did you mean job.py?"),
