@@ -147,7 +147,7 @@ def test_a_commit_in_passing_does_not_wait_for_large_results(bench: Bench) -> No
             gate.wait(30)
             super().write_file(key, path)
 
-    batch._uploads = Uploads(Slow(inner), JOB)
+    batch._uploads = Uploads(Slow(inner), JOB, bench.clock)
     result = large_of(bench, 0)
     batch.add_large(0, result.path)
     batch.add(outcome(1))

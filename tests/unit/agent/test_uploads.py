@@ -10,6 +10,7 @@ import pytest
 from vmrun.agent import uploads
 from vmrun.agent.uploads import Uploads
 from vmrun.core import keys
+from vmrun.core.clock import SystemClock
 from vmrun.store.files import hash_file
 from vmrun.store.memory import MemoryStore
 
@@ -47,10 +48,12 @@ def test_as_many_at_once_as_agreed(
 ) -> None:
     monkeypatch.setattr(uploads, "BYTES_MAX", limit)
     store = Meeting(most)
-    under_way = Uploads(store, "job", width)
+    under_way = Uploads(store, "job", SystemClock(), width)
     paths = files(tmp_path, 12, 1000)
-    found = [upload.result(20) for upload in [under_way.start(str(path)) for path in paths]]
-    assert found == [hash_file(path) for path in paths]
+    running = [under_way.start(task, str(path)) for task, path in enumerate(paths)]
+    found = [upload.result(20) for upload in running]
+    assert [(ref.first, ref.count, ref.offset) for ref in found] == [(task, 1, 0) for task in range(len(paths))]
+    assert [(ref.segment, ref.size) for ref in found] == [hash_file(path) for path in paths]
     assert store.most == most
-    assert [store.get(keys.segment("job", digest)) for digest, _ in found] == [path.read_bytes() for path in paths]
+    assert [store.get(keys.segment("job", ref.segment)) for ref in found] == [path.read_bytes() for path in paths]
     under_way.close()
