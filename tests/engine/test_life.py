@@ -262,8 +262,11 @@ def test_an_engine_says_when_it_has_enough(bench: Bench, tmp_path: Path) -> None
         while not (tmp_path / "go").exists():
             nap(0.01)
 
+    bench.define(lambda _: None, "first")
+    bench.feed([0], "first")
+    bench.finish()
     bench.define(work)
-    fed = 0
+    fed = 1
     since = time.monotonic()
     while time.monotonic() - since < 0.5:
         if bench.engine.wants():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.bench import Bench, nap
+from tests.engine.bench import Bench, nap, wait_until
 from tests.engine.conftest import MakeBench
 from vmrun.agent.engine import LargeResult, Output, Results
 from vmrun.agent.runner.outputs import omitted
@@ -162,6 +162,7 @@ def test_an_agent_that_does_not_read_stops_nobody_and_loses_nothing(bench: Bench
     bench.define(work)
     bench.feed(range(60))
     # The workers go on until the buffers are full, and then wait.
+    wait_until(lambda: list(tmp_path.glob("at*")))
     seen, since = 0, time.monotonic()
     while time.monotonic() - since < 0.5:
         if len(list(tmp_path.glob("at*"))) != seen:

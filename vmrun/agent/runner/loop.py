@@ -14,27 +14,24 @@ import time
 import traceback
 from typing import Any
 
-from vmrun.core.blocks import Status, TaskBlock, failure
+from vmrun.core.blocks import TaskBlock
 
-from . import failures, frames, system
+from . import frames, system
 from .chunks import Work
 from .dispatch import TICK, Dispatch
 from .frames import FrameError, FrameReader, FrameWriter, Kind
-from .guard import Place
-from .outcomes import LOSSES_MAX, Death, Outcomes, verdict
-from .processes import MemoryWatch, children, descendants, end_descendants, kill
-from .slots import RunnerConfig, Slot, spawn
-from .template import Template
+from .hiring import Hiring
+from .outcomes import Death, Outcomes
+from .processes import MemoryWatch, end_descendants
+from .slots import RunnerConfig, Slot
 from .warden import Warden
 
 #: Bytes for the agent above which workers are not read from, and below which they are again.
 CONGESTED, RELIEVED = 16 * 1024 * 1024, 4 * 1024 * 1024
 #: Bytes read from one socket before the others get their turn.
 _BUDGET = 4 * 1024 * 1024
-#: Workers in a row that may end before they are up; and when somebody kills them, which need not go on for ever.
-STARTS_MAX, STARTS_KILLED_MAX = 3, 20
-#: Seconds between reports of the load, and between attempts to fork after a failure.
-_LOAD_EVERY, _FORK_AGAIN = 0.5, 0.5
+#: Seconds between reports of the load, and between looks at whether tasks that wait can be started.
+_LOAD_EVERY = 0.5
 #: What the others may have grown to since the largest of all was killed, as a part of it.
 _SOME = 0.5
 #: Seconds to get the last words to the agent.
@@ -50,17 +47,14 @@ class Runner:
         self._channel = channel
         self._reader, self._writer = FrameReader(channel), FrameWriter(channel)
         self._outcomes = Outcomes(config, self._writer)
-        self._dispatch = Dispatch(config, self._outcomes, self._hire)
-        self._slots: dict[int, Slot] = {}
-        self._serial = 0
         self._selector = selectors.DefaultSelector()
         self._masks: dict[socket.socket, int] = {}
         self._watch(channel, selectors.EVENT_READ, None)
-        self._limits = _raise_limits()
+        self._hiring = Hiring(config, self._outcomes, self._watch, _raise_limits())
+        self._slots = self._hiring.slots
+        self._dispatch = Dispatch(config, self._outcomes, self._hiring.hire)
         self._ending = False
         self._congested = False
-        self._starts_failed = 0
-        self._fork_after = 0.0
         self._looked = time.monotonic()
         self._load: tuple[int, ...] = (0, 0, 0, 0)
         self._load_sent = (self._looked, self._load)
@@ -68,36 +62,32 @@ class Runner:
         self._warden = Warden(config)
         #: Workers that were killed, and wait in the kernel.
         self._stuck: set[int] = set()
-        self._fatal = ""
-        #: Holds the shared object; None for a job without one, and when workers load it themselves.
-        self._template: Template | None = None
-        self._templates_lost = 0
-        #: Why no task can be started.
-        self._refusal: tuple[Status, bytes] | None = None
+        self._foreign = ""
 
     def run(self) -> int:
         """Serve until the agent stops it, or is gone; the exit code."""
         wakeup = self._listen_to_signals()
-        if self._config.shared:
-            self._make_template()
-        elif self._hire() is None:
-            self._fatal = self._fatal or "cannot fork"
+        self._hiring.begin()
         while not self._ending and not self._fatal:
             for key, _ in self._selector.select(self._patience()):
                 if key.fileobj is wakeup:
                     _drain(wakeup)
                 elif key.fileobj is self._channel:
                     self._from_agent()
-                elif self._template is not None and key.fileobj is self._template.channel:
-                    self._from_template(self._template)
-                elif key.data is not None:
+                elif key.data is None:
+                    self._hiring.listen()
+                else:
                     self._from_worker(key.data)
             self._reap()
             self._tick()
-            self._refuse()
+            self._hiring.refuse()
             self._dispatch.fill(list(self._slots.values()))
             self._send()
         return self._end()
+
+    @property
+    def _fatal(self) -> str:
+        return self._foreign or self._hiring.fatal
 
     # --- the agent ---
 
@@ -105,7 +95,7 @@ class Runner:
         try:
             received = self._reader.read(_BUDGET)
         except FrameError as error:
-            self._fatal = f"the agent sent what is not a frame: {error}"
+            self._foreign = f"the agent sent what is not a frame: {error}"
             return
         for frame in received:
             if frame.kind is Kind.define:
@@ -146,54 +136,16 @@ class Runner:
             self._selector.unregister(channel)
         else:
             self._selector.modify(channel, events, slot)
-        self._masks[channel] = events
+        if events:
+            self._masks[channel] = events
+        else:
+            self._masks.pop(channel, None)
 
     # --- workers ---
 
-    def _hire(self) -> Slot | None:
-        """One more worker, unless there are enough, or it cannot be had now."""
-        if len(self._slots) >= self._config.workers or self._fatal or time.monotonic() < self._fork_after:
-            return None
-        template = self._template
-        if template is not None and not template.ready:
-            return None
-        taken = {slot.place.slot for slot in self._slots.values()}
-        number = next(at for at in range(self._config.workers) if at not in taken)
-        place = self._place(number)
-        try:
-            slot = spawn(self._config, place, self._limits) if template is None else template.spawn(place)
-        except OSError as error:
-            self._start_failed(f"cannot make a worker process: {error}")
-            return None
-        if slot is None:
-            return None
-        self._slots[slot.pid] = slot
-        return slot
-
-    def _place(self, number: int) -> Place:
-        """Where the next process works, as worker `number`."""
-        self._serial += 1
-        config = self._config
-        return Place(
-            job=config.job,
-            slot=number,
-            serial=self._serial,
-            directory=config.directory,
-            code_path=config.code_path,
-            threads=config.threads or max(1, len(os.sched_getaffinity(0)) // config.workers),
-            threads_asked=config.threads_asked,
-            fresh=config.fresh,
-        )
-
-    def _start_failed(self, reason: str, limit: int = STARTS_MAX) -> None:
-        self._fork_after = time.monotonic() + _FORK_AGAIN
-        self._starts_failed += 1
-        if self._starts_failed >= limit and not any(slot.ready for slot in self._slots.values()):
-            self._fatal = f"workers do not start: {reason}"
-
     def _from_worker(self, slot: Slot) -> None:
-        if slot.pid <= 0 and self._template is not None:
-            self._from_template(self._template)
+        if slot.pid <= 0:
+            self._hiring.listen()
         if slot.alive:
             self._handle(slot, _BUDGET)
 
@@ -201,8 +153,7 @@ class Runner:
         try:
             for frame in slot.reader.read(budget):
                 if frame.kind is Kind.hello:
-                    slot.ready = True
-                    self._starts_failed = 0
+                    self._hiring.up(slot)
                 elif frame.kind is Kind.results:
                     self._outcomes.results(slot, frame)
                 elif frame.kind is Kind.large:
@@ -219,10 +170,9 @@ class Runner:
         """Settle the processes that ended: workers, and orphans that came to this process."""
         orphans = False
         while (info := self._ended()) is not None:
-            template = self._template
-            if template is not None and info.si_pid not in self._slots:
+            if info.si_pid not in self._slots:
                 # Perhaps a worker, of which the template has said so meanwhile.
-                self._from_template(template)
+                self._hiring.listen()
             slot = self._slots.get(info.si_pid)
             if slot is not None:
                 # While the worker is not reaped, nobody else can have its process group's number.
@@ -231,29 +181,13 @@ class Runner:
             _, status, usage = os.wait4(info.si_pid, 0)
             if slot is not None:
                 self._died(slot, status, usage)
-            elif template is not None and info.si_pid == template.pid and template is self._template:
-                self._template_died(
-                    template, Death(os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024, self._memory.account())
-                )
+            elif self._hiring.is_template(info.si_pid):
+                death = Death(os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024, self._memory.account())
+                self._hiring.template_ended(death, ending=self._ending)
             self._stuck.discard(info.si_pid)
             orphans = True
         if orphans:
-            self._end_orphans()
-
-    def _end_orphans(self) -> None:
-        """End what is left of workers that ended: it is below this process now.
-
-        What workers start is below them, as long as they live.
-        """
-        below = children(os.getpid())
-        spared = set()
-        if self._template is not None:
-            # Who is here now was born; the template has said so before.
-            self._from_template(self._template)
-            spared = {self._template.pid} if self._template is not None else set()
-        for child in below:
-            if child not in self._slots and child not in spared:
-                kill((child, *descendants(child)))
+            self._hiring.end_orphans()
 
     @staticmethod
     def _ended() -> Any:
@@ -270,20 +204,19 @@ class Runner:
         del self._slots[slot.pid]
         peak = usage.ru_maxrss * 1024
         # The kernel ends whoever has most; who was small was ended by somebody else.
-        largest = peak >= self._warden.largest(slot for slot in self._slots.values() if slot.pid > 0) * _SOME
+        largest = peak >= self._warden.largest(self._hiring.live) * _SOME
         starved = code == -signal.SIGKILL and not slot.killed and largest and self._memory.account()
         self._outcomes.died(slot, Death(code, peak, starved))
         self._let_go(slot)
         if not slot.ready and not self._ending and slot.doom is None:
             last = slot.outputs.streams[1].last(1, 2000).decode(errors="replace")
-            limit = STARTS_KILLED_MAX if code == -signal.SIGKILL else STARTS_MAX
-            self._start_failed(f"exit status {code}. {last}", limit)
+            self._hiring.failed(f"exit status {code}. {last}", killed=code == -signal.SIGKILL)
         slot.close()
 
     def _abandon(self, now: float) -> None:
         """Do without workers that cannot be killed; others take their places."""
-        for slot in list(self._slots.values()):
-            if slot.killed and slot.pid > 0 and now - slot.killed_at > self._config.abandon_after:
+        for slot in self._hiring.live:
+            if slot.killed and now - slot.killed_at > self._config.abandon_after:
                 self._outcomes.abandoned(slot)
                 self._stuck.add(slot.pid)
                 del self._slots[slot.pid]
@@ -294,71 +227,6 @@ class Runner:
         self._warden.forget(slot.pid)
         self._watch(slot.channel, 0, None)
         self._masks.pop(slot.channel, None)
-
-    # --- the template ---
-
-    def _refuse(self) -> None:
-        """Fail all tasks that wait, if none can be started."""
-        if self._refusal is not None:
-            for work in self._outcomes.queue.take_all():
-                self._outcomes.refused(work, *self._refusal)
-
-    def _make_template(self) -> None:
-        try:
-            self._template = Template(self._config, self._place(-1), self._limits)
-        except OSError as error:
-            self._fatal = f"cannot make a process for the shared data: {error}"
-        else:
-            self._watch(self._template.channel, selectors.EVENT_READ, None)
-
-    def _from_template(self, template: Template) -> None:
-        news = template.news()
-        for slot in news.born:
-            del self._slots[-slot.place.serial]
-            self._slots[slot.pid] = slot
-            if slot.killed:
-                slot.signal(signal.SIGKILL)
-        for slot, reason in news.unborn:
-            self._bury_unborn(slot)
-            self._start_failed(reason)
-        if news.threads:
-            sys.stderr.write(f"loading the shared data left {news.threads} threads: each worker loads it for itself\n")
-            self._drop_template(template)
-        elif news.failure is not None:
-            self._refusal = news.failure
-        elif news.broken:
-            message = "what loading the shared data left running wrote to vmrun's own descriptors"
-            self._refusal = Status.lost, failure(Status.lost, message)
-            template.kill()
-
-    def _template_died(self, template: Template, death: Death) -> None:
-        """It is tried again where nobody knows that the load is to blame, and not for ever."""
-        was_ready, last = template.ready, template.last_words()
-        self._drop_template(template)
-        if self._ending or self._refusal is not None:
-            return
-        self._templates_lost += 1
-        lost = was_ready or (death.code == -signal.SIGKILL and not death.out_of_memory)
-        if lost and self._templates_lost <= LOSSES_MAX:
-            self._make_template()
-            return
-        status, document = verdict(death, last)
-        self._refusal = status, failures.prefixed(document, "the process that loads the shared data: ")
-
-    def _drop_template(self, template: Template) -> None:
-        self._watch(template.channel, 0, None)
-        self._masks.pop(template.channel, None)
-        self._template = None
-        for slot in template.close():
-            self._bury_unborn(slot)
-
-    def _bury_unborn(self, slot: Slot) -> None:
-        """A worker that will never come: what it was given waits for another."""
-        slot.alive = False
-        self._outcomes.unborn(slot)
-        del self._slots[slot.pid]
-        self._let_go(slot)
-        slot.close()
 
     # --- time ---
 
@@ -380,7 +248,7 @@ class Runner:
             self._memory.look()
             self._abandon(now)
             slots = list(self._slots.values())
-            self._warden.look([slot for slot in slots if slot.pid > 0])
+            self._warden.look(self._hiring.live)
             self._dispatch.watch(slots, room=len(slots) < self._config.workers, follow=not self._congested)
         running = sum(1 for slot in self._slots.values() if slot.chunks)
         self._load = (running, self._outcomes.queue.tasks, self._outcomes.done, len(self._stuck))

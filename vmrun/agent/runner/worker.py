@@ -35,8 +35,9 @@ FLUSH = 0.03
 RETIRED = 120
 #: Tasks of a sprint at most, and seconds after which it ends.
 SPRINT_TASKS, SPRINT_TIME = 256, 0.001
-#: After a chunk of at least so many tasks, each of which took so many nanoseconds on average, the next ones may sprint.
-_TRIED, _QUICK = 16, 20_000
+#: After so many tasks in a chunk of which all but a tenth took less than so many nanoseconds each, the next ones may
+#: sprint; until sprints take longer so many times in a row. That much is allowed for being interrupted by others.
+_TRIED, _QUICK, _STRIKES = 16, 20_000, 3
 _SECOND = 1_000_000_000
 #: Integers from minus this up to this fit in 64 bits; and what they are in the column of forms.
 _INTEGER, _AS_INTEGER = 1 << 63, int(Form.integer)
@@ -77,6 +78,8 @@ class Worker:
         self._flushed = 0
         #: Whether a function's tasks may sprint; not in here: too few were seen.
         self._sprinters: dict[str, bool] = {}
+        #: Sprints in a row that took too long.
+        self._strikes = 0
         self._forked = False
         #: Whether this process can go on after the tasks that it has run.
         self._fit = not place.fresh
@@ -160,7 +163,7 @@ class Worker:
         words, clock, cpu = self._shared.words, time.monotonic_ns, time.process_time
         guard, keep, failed, record = self._guard, self._keeper.keep, self._keeper.failed, self._recorder(running)
         chunk, number, (load, apply) = running.number, running.next, call
-        first, start, clean = number, clock(), True
+        first, quick, clean = number, 0, True
         deadline = self._flushed + int(FLUSH * _SECOND)
         for item in items:
             if words[STOP] >= chunk:
@@ -181,6 +184,7 @@ class Worker:
                     self._leave(None)
                 status = keep(row, value)
             argument = value = None
+            quick += ended - begun < _QUICK
             used = record(row, status, (begun, loaded, ended), spent)
             clean = not self._left_traces(running, number, ended - begun) and clean
             if status == LARGE or ended > deadline or used > PAYLOAD_FLUSH:
@@ -189,7 +193,7 @@ class Worker:
             if not self._fit:
                 self._retire(running)
             number += 1
-        self._judge(running.function, number - first, clock() - start, clean=clean)
+        self._judge(running.function, number - first, quick, clean=clean)
 
     def _left_traces(self, running: Running, number: int, took: int) -> bool:
         """Note what the task wrote, undo what it changed; whether there was anything."""
@@ -236,10 +240,10 @@ class Worker:
 
         return record
 
-    def _judge(self, function: str, count: int, took: int, *, clean: bool) -> None:
-        """Learn from tasks whether the next ones of their function may sprint."""
+    def _judge(self, function: str, count: int, quick: int, *, clean: bool) -> None:
+        """Learn from tasks, so many of which were quick, whether the next ones of their function may sprint."""
         unrest = self._guard.unrest
-        if clean and unrest[0] != RESTLESS and count >= _TRIED and took < count * _QUICK:
+        if clean and unrest[0] != RESTLESS and quick >= max(_TRIED, 0.9 * count):
             self._sprinters.setdefault(function, True)
         unrest[0] = 0
 
@@ -310,8 +314,13 @@ class Worker:
         if self._left_traces(running, running.next - 1, FORK_FASTEST) or guard.unrest[0] == RESTLESS:
             # Never again: what one of its tasks does may be noticed a task too late.
             self._sprinters[function] = False
-        elif took * _SECOND > max(count, 1) * _QUICK:
-            del self._sprinters[function]
+        elif took * _SECOND <= max(count, 1) * _QUICK:
+            self._strikes = 0
+        else:
+            self._strikes += 1
+            if self._strikes >= _STRIKES:
+                self._strikes = 0
+                del self._sprinters[function]
         guard.unrest[0] = 0
         more = running.next < running.block.first + running.block.count
         go_on = more and self._sprinters.get(function, False)
