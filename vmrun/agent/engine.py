@@ -189,7 +189,7 @@ class Engine:
         self._spec = spec
         self._clock = clock
         self._mark = new_id(clock, system_rng())
-        self._group = make_group(self._mark, spec.memory)
+        self._group = make_group(self._mark, spec.memory, clock.now())
         ours, theirs = socket.socketpair()
         try:
             launch.make_directories(spec.directory, spec.user, self._mark)

@@ -7,6 +7,7 @@ spoken. What is in the group is known to be the job's, whatever it did to its en
 from __future__ import annotations
 
 import contextlib
+import glob
 import logging
 import os
 import signal
@@ -23,6 +24,8 @@ CROWD_MAX = 64 * 1024
 _PROCS = "cgroup.procs"
 #: Attempts at emptying a group, and seconds between.
 _TRIES, _PAUSE = 200, 0.01
+#: Seconds for which an empty group may be one that is not filled yet.
+_YOUNG = 60.0
 
 
 class Group:
@@ -56,8 +59,11 @@ class Group:
                 os.rmdir(folder)
 
 
-def make_group(name: str, memory: int, *, root: str = ROOT) -> Group:
-    """A group in which all processes together may take `memory` bytes (0: without limits, and then none is made)."""
+def make_group(name: str, memory: int, now: float, *, root: str = ROOT) -> Group:
+    """A group in which all processes together may take `memory` bytes (0: without limits, and then none is made).
+
+    `now`: seconds since the epoch.
+    """
     own = _own_groups()
     folders: list[str] = []
     if os.geteuid() != 0 or not memory:
@@ -65,6 +71,7 @@ def make_group(name: str, memory: int, *, root: str = ROOT) -> Group:
     for controller in ("memory", "pids"):
         try:
             folders.append(_make(root, own, controller, f"{PREFIX}{name}", memory))
+            _sweep(os.path.dirname(folders[-1]), now)
         except (OSError, KeyError) as error:
             log.info("event=no-group controller=%s reason=%r", controller, error)
     return Group(sorted(set(folders)))
@@ -103,6 +110,15 @@ def _make(root: str, own: dict[str, str], controller: str, name: str, memory: in
         os.rmdir(folder)
         raise
     return folder
+
+
+def _sweep(parent: str, now: float) -> None:
+    """Remove empty groups that agents left which were killed, and had no successor."""
+    for path in glob.glob(f"{glob.escape(parent)}/{PREFIX}*"):
+        # A young one may be of an agent that is about to fill it. One with processes cannot be removed.
+        with contextlib.suppress(OSError):
+            if now - os.stat(path).st_mtime > _YOUNG:
+                os.rmdir(path)
 
 
 def _parent(root: str, path: str) -> str:
