@@ -51,7 +51,7 @@ docs: setup ## Check the documentation: links, and a reference entry for every c
 	$(BIN)/python tools/check_docs.py
 
 clean: ## Remove what was built and measured; the Docker Engine and your jobs stay
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .cache build dist benchmarks/results
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .cache build dist benchmarks/results benchmarks/.peers
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup:

@@ -1,0 +1,162 @@
+"""vmrun's engine alone: tasks handed to it in this process, no store and no agent around it.
+
+The only module of the benchmarks that knows how arguments and results are laid out in the engine's blocks. What a
+client does to arguments and results is done here within the measured time: they are pickled, and unpickled.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+import vmrun
+from systems import FAILED, MISSING, OK, Outcome, System, Unsupported
+from systems.dispatching import cpu_seconds, dispatch
+from vmrun.agent.engine import Engine, EngineSpec, FunctionDefinition, LargeResult, Results, RunnerDied
+from vmrun.core.blocks import PYTHON, ResultBlock, Status, TaskBlock, lengths_of, read_failure
+from vmrun.core.clock import SystemClock
+
+#: Tasks and bytes of one block; a submission cuts its tasks in the same way.
+BLOCK_TASKS, BLOCK_BYTES = 10_000, 8 * 1024 * 1024
+#: The interpreter's own types need nothing of cloudpickle.
+_PLAIN = (int, float, str, bytes)
+
+
+def encode(first: int, arguments: list[Any]) -> TaskBlock:
+    """A block of tasks with these arguments."""
+    if all(type(one) in _PLAIN for one in arguments):
+        payloads = [pickle.dumps(one, 5) for one in arguments]
+    else:
+        payloads = [cloudpickle.dumps(one, 5) for one in arguments]
+    return TaskBlock(first, lengths_of(payloads), b"".join(payloads))
+
+
+def decode(block: ResultBlock) -> Iterator[tuple[int, Outcome]]:
+    """(task, outcome) of a block's tasks."""
+    for task, status, payload in block.items():
+        if status is Status.ok:
+            yield task, (OK, pickle.loads(payload))
+        else:
+            document = read_failure(payload)
+            yield task, (FAILED, f"{document['kind']}: {document['message']}")
+
+
+def pieces(arguments: list[Any]) -> Iterator[list[Any]]:
+    """Arguments in groups that make blocks of a fair size."""
+    if arguments and hasattr(arguments[0], "nbytes"):
+        size = max(1, BLOCK_BYTES // arguments[0].nbytes)
+    else:
+        size = BLOCK_TASKS
+    return (arguments[at : at + size] for at in range(0, len(arguments), size))
+
+
+class VmrunEngine(System):
+    """One engine, as an agent has it."""
+
+    def start(self, workers: int, **options: Any) -> None:
+        place = tempfile.mkdtemp(prefix="engine-")
+        env = {name: os.environ[name] for name in ("PYTHONPATH", "OMP_NUM_THREADS", "VMRUN_TEST_RUN")}
+        spec = EngineSpec(
+            python=sys.executable,
+            app_path=str(Path(vmrun.__file__).parent.parent),
+            directory=f"{place}/engine",
+            workers=workers,
+            job="benchmark",
+            env=env,
+            **options,
+        )
+        self._engine = Engine(spec, SystemClock())
+        self._defined: dict[Callable[..., Any], str] = {}
+        self._next = 0
+        self.map(abs, list(range(workers * 4)), 0)
+
+    def version(self) -> str:
+        return f"vmrun {vmrun.__version__}"
+
+    def map(self, function: Callable[[Any], Any], arguments: list[Any], chunk: int) -> list[Any]:
+        values = []
+        for state, value in self._run(function, arguments, None):
+            if state != OK:
+                raise RuntimeError(value)
+            values.append(value)
+        return values
+
+    def map_shared(self, function: Callable[[Any, Any], Any], shared: Any, arguments: list[Any]) -> list[Any]:
+        raise Unsupported("shared objects are handed over by a job: see vmrun, whole")
+
+    def each(self, function: Callable[[Any], Any], arguments: list[Any], limit: float) -> list[Outcome]:
+        return self._run(function, arguments, limit)
+
+    def _run(self, function: Callable[[Any], Any], arguments: list[Any], limit: float | None) -> list[Outcome]:
+        engine, name, first = self._engine, self._name(function), self._next
+        self._next += len(arguments)
+        outcomes: list[Outcome] = [(MISSING, "")] * len(arguments)
+        waiting, fed, left = pieces(arguments), first, len(arguments)
+        deadline = time.monotonic() + (limit or 3600.0)
+        while left and time.monotonic() < deadline:
+            while engine.wants() and (piece := next(waiting, None)) is not None:
+                engine.feed(encode(fed, piece), name)
+                fed += len(piece)
+            for event in engine.poll(0.5):
+                left -= self._take(event, outcomes, first)
+        return outcomes
+
+    def _take(self, event: object, outcomes: list[Outcome], first: int) -> int:
+        """Note what came; the number of tasks that it settles."""
+        if isinstance(event, RunnerDied):
+            raise RuntimeError(event.reason)
+        if isinstance(event, LargeResult):
+            block = ResultBlock.decode(Path(event.path).read_bytes())
+            os.unlink(event.path)
+        elif isinstance(event, Results):
+            block = event.block
+        else:
+            return 0
+        for task, outcome in decode(block):
+            outcomes[task - first] = outcome
+        return block.count
+
+    def _name(self, function: Callable[..., Any]) -> str:
+        if function not in self._defined:
+            self._defined[function] = f"f{len(self._defined)}"
+            definition = FunctionDefinition("pickle", python=PYTHON, data=cloudpickle.dumps(function))
+            self._engine.define(self._defined[function], definition)
+        return self._defined[function]
+
+    def stop(self) -> None:
+        self._engine.close()
+
+    def many_workers(self, tasks: int, seconds: float) -> dict[str, Any]:
+        """Sleeping tasks on all workers: when they started, and the processor time of this process and the runner.
+
+        This process does here what an agent does with its engine: it feeds, polls and unpacks.
+        """
+        from workloads import nap
+
+        engine, name, first = self._engine, self._name(nap), self._next
+        self._next += tasks
+        outcomes: list[Outcome] = [(MISSING, "")] * tasks
+        samples = [(time.monotonic(), self._cpu())]
+        engine.feed(encode(first, [seconds] * tasks), name)
+        left = tasks
+        while left:
+            for event in engine.poll(0.1):
+                left -= self._take(event, outcomes, first)
+            if time.monotonic() - samples[-1][0] > 0.05:
+                samples.append((time.monotonic(), self._cpu()))
+        samples.append((time.monotonic(), self._cpu()))
+        timings = [value for state, value in outcomes if state == OK]
+        assert len(timings) == tasks, "tasks failed"
+        return dispatch(timings, samples)
+
+    def _cpu(self) -> float:
+        """Processor seconds so far of this process and of the runner."""
+        return cpu_seconds(os.getpid()) + cpu_seconds(self._engine._process.pid)  # noqa: SLF001  it is nowhere else told
