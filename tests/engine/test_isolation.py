@@ -157,6 +157,32 @@ def test_a_task_that_writes_into_every_descriptor_fails_alone(bench: Bench) -> N
     assert outcomes == {number: number for number in range(30) if number != 5}
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.05], ids=["at once", "a little later"])
+def test_a_task_that_writes_into_every_descriptor_and_goes_on_costs_no_other_task_its_outcome(
+    bench: Bench, pause: float
+) -> None:
+    """Outcomes that follow the foreign bytes are not believed, and run again, alone.
+
+    Such a task ends as lost, unless its outcome was seen in the shared memory before the bytes were.
+    """
+
+    def work(number: int) -> int:
+        if number in (5, 20_005):
+            for name in os.listdir("/proc/self/fd"):
+                try:
+                    os.set_blocking(int(name), False)
+                    os.write(int(name), b"junk" * 64)
+                except OSError:
+                    continue
+            nap(pause)
+        return number
+
+    outcomes = bench.run(work, range(40_000))
+    for number in (5, 20_005):
+        assert outcomes.pop(number) == number or bench.statuses[number] is Status.lost
+    assert outcomes == {number: number for number in range(40_000) if number not in (5, 20_005)}
+
+
 def start_daemon(note: Path) -> None:
     """A process in a session of its own, whose parents are gone; deaf to polite signals. `note` holds its number."""
     child = os.fork()

@@ -78,7 +78,7 @@ def test_the_end_of_the_other_side_is_no_error(pair: tuple[socket.socket, socket
     reader = FrameReader(theirs)
     assert [frame.kind for frame in reader.read(10_000)] == [Kind.stop]
     assert reader.closed
-    assert reader.read(10_000) == []
+    assert list(reader.read(10_000)) == []
 
 
 def test_a_blocking_reader_is_told_of_the_end(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -106,7 +106,7 @@ def test_foreign_bytes_are_refused(pair: tuple[socket.socket, socket.socket], da
     ours.sendall(data)
     theirs.setblocking(False)
     with pytest.raises(FrameError):
-        FrameReader(theirs).read(10_000)
+        list(FrameReader(theirs).read(10_000))
 
 
 def test_a_head_has_a_limit(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -150,3 +150,15 @@ def test_what_is_large_lies_as_well_as_in_a_file(pair: tuple[socket.socket, sock
         assert (large.ctypes.data - whole.ctypes.data) % 64 == 0
         if size > 1024 * 1024:
             assert large.ctypes.data % 64 == 0
+
+
+def test_what_came_before_foreign_bytes_is_read(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    theirs.setblocking(False)
+    frames.send(ours, Kind.stop, {"at": 1})
+    ours.sendall(b"junk" * 64)
+    frames.send(ours, Kind.stop, {"at": 2})
+    read = FrameReader(theirs).read(100_000)
+    assert next(read).head == {"at": 1}
+    with pytest.raises(FrameError):
+        next(read)

@@ -13,7 +13,7 @@ import mmap
 import socket
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice
@@ -123,10 +123,10 @@ class FrameReader:
         #: The other side has closed its end, or is gone.
         self.closed = False
 
-    def read(self, budget: int) -> list[Frame]:
+    def read(self, budget: int) -> Iterator[Frame]:
         """The frames that are complete after reading at most about `budget` bytes, without waiting.
 
-        Raises FrameError.
+        Raises FrameError, behind the frames that came before what is none.
         """
         frames: list[Frame] = []
         while budget > 0 and not self.closed:
@@ -143,13 +143,18 @@ class FrameReader:
                 size = 0
             if size == 0:
                 self.closed = True
-            elif direct:
-                self._filled += size
-                self._finish(frames)
-            else:
-                self._take(self._scratch[:size], frames)
+            try:
+                if direct:
+                    self._filled += size
+                    self._finish(frames)
+                else:
+                    self._take(self._scratch[:size], frames)
+            except FrameError:
+                yield from frames
+                raise
+            yield from frames
+            frames.clear()
             budget -= size
-        return frames
 
     def _take(self, view: memoryview, frames: list[Frame]) -> None:
         while view:

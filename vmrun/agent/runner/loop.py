@@ -93,7 +93,7 @@ class Runner:
 
     def _from_agent(self) -> None:
         try:
-            received = self._reader.read(_BUDGET)
+            received = list(self._reader.read(_BUDGET))
         except FrameError as error:
             self._foreign = f"the agent sent what is not a frame: {error}"
             return

@@ -22,7 +22,7 @@ from . import failures
 from .chunks import Sizer, Work, WorkQueue
 from .frames import Buffer, Frame, FrameWriter, Kind
 from .guard import files_of, move_files
-from .shared import BEGUN, CHUNK, MOVE, Shared
+from .shared import BASE, BEGUN, CHUNK, MOVE, Shared
 from .slots import Chunk, Doom, RunnerConfig, Slot
 from .worker import RETIRED, cold
 
@@ -127,8 +127,8 @@ class Outcomes:
         """Take what a worker finished before the long task that it is in, or that it died in."""
         shared = slot.shared
         chunk = self._chunk(slot, shared.words[CHUNK])
-        if chunk is None or shared.running()[0] <= chunk.next:
-            return
+        if chunk is None or shared.running()[0] <= chunk.next or shared.words[BASE] > chunk.next:
+            return  # nothing new, or what comes before it was sent and is not read yet
         block, moves = _copy(shared), shared.moved()
         if slot.alive and not slot.still():
             return
@@ -242,9 +242,10 @@ class Outcomes:
     def died(self, slot: Slot, death: Death) -> None:
         """A worker ended; all that it had sent was handled before."""
         slot.alive, slot.peak = False, death.peak_bytes
+        settled = slot.broken and self._unread(slot)
         self.harvest(slot)
         chunk = slot.current()
-        if chunk is not None:
+        if chunk is not None and not settled:
             words = slot.shared.words
             began = words[CHUNK] == chunk.number and words[BEGUN] != 0
             retired = slot.worked and death.code == RETIRED
@@ -279,6 +280,32 @@ class Outcomes:
             self._left(slot, chunk.rest(chunk.next))
         slot.chunks.clear()
 
+    def _unread(self, slot: Slot) -> bool:
+        """Settle the tasks whose outcomes a worker sent behind foreign bytes, unread; whether there are any.
+
+        The task that wrote those bytes is one of the first chunk that has such tasks. Which one nobody can tell, so
+        each of them runs again by itself, and it will be found. What came after them is innocent, and just runs again.
+        """
+        words = slot.shared.words
+        for chunk in slot.chunks:
+            if chunk.number > words[CHUNK]:
+                break
+            end = min(chunk.end, words[BASE]) if chunk.number == words[CHUNK] else chunk.end
+            if end <= chunk.next:
+                continue
+            for task in range(chunk.next, end):
+                if slot.doom is not None and slot.doom.task == task:
+                    self._failed(slot, chunk, task, self._doom_document(slot.doom))
+                elif slot.cancelled:
+                    self._failed(slot, chunk, task, self._doom_document(CANCELLED))
+                elif chunk.work.losses < LOSSES_MAX:
+                    self._again(chunk.work, task, lost=True)
+                else:
+                    self._failed(slot, chunk, task, _unreadable(""))
+            chunk.next = end
+            return True
+        return False
+
     def _bury(self, slot: Slot, chunk: Chunk, death: Death, *, began: bool) -> None:
         """Settle the task that the worker died in, or that keeps it from starting."""
         work, task, doom = chunk.work, chunk.next, slot.doom
@@ -292,8 +319,7 @@ class Outcomes:
             # With a doom: it had finished the task that it was killed for, just in time, and was in an innocent one.
             self._again(work, task, lost=True)
         elif slot.broken:
-            message = "what the task's process wrote to vmrun's own descriptors made its outcome unreadable"
-            self._failed(slot, chunk, task, (Status.lost, failure(Status.lost, message, traceback=last)))
+            self._failed(slot, chunk, task, _unreadable(last))
         else:
             self._failed(slot, chunk, task, verdict(death, last, began=began))
         chunk.next = task + 1
@@ -346,6 +372,15 @@ def verdict(death: Death, last: str, *, began: bool = True) -> tuple[Status, byt
         message = f"killed by the system, which was out of memory; {peak}"
         return Status.oom, failure(Status.oom, message, traceback=last, code=number)
     return Status.signalled, failures.by_signal(number, why=f" (out of memory, or from outside); {peak}", last=last)
+
+
+def _unreadable(last: str) -> tuple[Status, bytes]:
+    message = "what the task's process wrote to vmrun's own descriptors made its outcome unreadable"
+    return Status.lost, failure(Status.lost, message, traceback=last)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
 
 
 def _where(head: dict[str, Any]) -> dict[str, Any]:
