@@ -9,14 +9,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import harness
 from environments import NotInstalled, python_of
@@ -45,6 +46,11 @@ class Subject:
     limit: float
     tasks: int = TASKS
     options: Mapping[str, Any] | None = None
+    #: Whether an instance in which a bad task failed alone serves for the next case; starting takes it seconds.
+    reuse: bool = False
+
+    def __hash__(self) -> int:
+        return hash(self.label)
 
 
 SUBJECTS = (
@@ -52,9 +58,9 @@ SUBJECTS = (
     Subject("ProcessPoolExecutor", "executor", "stdlib", 6.0),
     Subject("multiprocessing.Pool", "pool", "stdlib", 6.0),
     Subject("joblib", "joblib", "joblib", 10.0),
-    Subject("Dask", "dask", "dask", 15.0),
-    Subject("Ray", "ray", "ray", 15.0),
-    Subject("Lithops", "lithops", "lithops", 20.0, tasks=10),
+    Subject("Dask", "dask", "dask", 45.0, reuse=True),
+    Subject("Ray", "ray", "ray", 30.0, reuse=True),
+    Subject("Lithops", "lithops", "lithops", 40.0, tasks=10, reuse=True),
 )
 
 
@@ -93,25 +99,43 @@ def _neighbours(count: int) -> str:
     return "1 neighbour" if count == 1 else f"{count} neighbours"
 
 
-def try_case(subject: Subject, case: str, python: str | Path) -> tuple[Verdict, str, dict[str, Any]]:
-    """Run one case in a fresh instance of the system: verdict, version, and what it answered."""
+@dataclass(frozen=True)
+class Trial:
+    """One case in one system."""
+
+    verdict: Verdict
+    version: str = ""
+    #: How the bad task ended: `ok`, or what the system said of it.
+    ending: str = ""
+
+
+def try_case(subject: Subject, case: str, python: str | Path) -> Trial:
+    """Run one case in a fresh instance of the system."""
     with small_disk(case) as environment, Driver(subject.system, python, environment) as driver:
         try:
             driver.start(WORKERS, **(subject.options or {}))
         except DriverFailed as reason:
-            return Verdict(f"did not start: {reason}".splitlines()[0], alone=False), "", {}
-        try:
-            reply = driver.ask("each", subject.limit + 10, case=case, tasks=subject.tasks, limit=subject.limit)
-        except Hung:
-            return Verdict(f"hung, {_neighbours(subject.tasks - 1)} lost", alone=False), driver.version, {}
-        except DriverFailed as reason:
-            said = str(reason).splitlines()[0]
-            lost = f"{_neighbours(subject.tasks - 1)} lost"
-            return Verdict(lost, alone=False, said=said), driver.version, {}
-        found = verdict(case, reply["outcomes"])
-        if reply.get("kept_output", 0) > KEPT_OUTPUT:
-            found = Verdict("output without bound", alone=False)
-        return found, driver.version, reply
+            return Trial(Verdict(f"did not start: {reason}".splitlines()[0], alone=False))
+        found = try_in(driver, subject, case)
+        if found.verdict.text.startswith("hung"):
+            driver.close(ask=False)
+        return found
+
+
+def try_in(driver: Driver, subject: Subject, case: str) -> Trial:
+    """Run one case in an instance that has started."""
+    everybody = _neighbours(subject.tasks - 1)
+    try:
+        reply = driver.ask("each", subject.limit + 10, case=case, tasks=subject.tasks, limit=subject.limit)
+    except Hung:
+        return Trial(Verdict(f"hung, {everybody} lost", alone=False), driver.version)
+    except DriverFailed as reason:
+        return Trial(Verdict(f"{everybody} lost", alone=False, said=str(reason).splitlines()[0]), driver.version)
+    found = verdict(case, reply["outcomes"])
+    if reply.get("kept_output", 0) > KEPT_OUTPUT:
+        found = Verdict("output without bound", alone=False)
+    state, value = reply["outcomes"][BAD]
+    return Trial(found, driver.version, "ok" if state == "ok" else str(value).partition(":")[0])
 
 
 @contextlib.contextmanager
@@ -120,15 +144,14 @@ def small_disk(case: str) -> Iterator[dict[str, str]]:
     if case != "disk":
         yield {}
         return
-    place = Path(os.path.realpath(os.environ.get("TMPDIR", "/tmp"))) / f"vmb-disk-{os.getpid()}"
-    place.mkdir()
+    place = Path(tempfile.mkdtemp(prefix="vmb-disk-"))
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "vmrun-bench", str(place)], check=True)
     try:
         (place / "s").mkdir()
         yield {"TMPDIR": str(place), "XDG_STATE_HOME": str(place / "s"), SMALL_DISK: str(place)}
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)
-        shutil.rmtree(place, ignore_errors=True)
+        place.rmdir()
 
 
 def cannot(case: str) -> str:
@@ -138,39 +161,74 @@ def cannot(case: str) -> str:
     return ""
 
 
-def look(subjects: Sequence[Subject], cases: Sequence[str]) -> tuple[dict[str, dict[str, Verdict]], dict[str, str]]:
-    """Verdicts by case and system, and the systems' versions."""
-    table: dict[str, dict[str, Verdict]] = {case: {} for case in cases}
-    versions: dict[str, str] = {}
-    for subject in subjects:
-        try:
-            python = python_of(subject.environment)
-        except NotInstalled as reason:
-            versions[subject.label] = f"not installed: {reason}"
-            for case in cases:
-                table[case][subject.label] = Verdict("not installed", alone=False)
-            continue
+def look_at(subject: Subject, cases: Sequence[str]) -> tuple[dict[str, Verdict], str]:
+    """Verdicts of one system by case, and its version."""
+    try:
+        python = python_of(subject.environment)
+    except NotInstalled as reason:
+        return dict.fromkeys(cases, Verdict("not installed", alone=False)), f"not installed: {reason}"
+    found: dict[str, Verdict] = {}
+    version = ""
+    with Instances(subject, python) as instances:
         for case in cases:
             if reason_not := cannot(case):
-                table[case][subject.label] = Verdict(reason_not, alone=True)
+                found[case] = Verdict(reason_not, alone=True)
                 continue
             began = time.monotonic()
-            found, version, _ = try_case(subject, case, python)
-            table[case][subject.label] = found
-            versions[subject.label] = version or versions.get(subject.label, "")
-            print(
-                f"  {subject.label}, {case}: {found.text} ({time.monotonic() - began:.1f} s)",
-                file=sys.stderr,
-                flush=True,
-            )
-    return table, versions
+            trial = instances.try_case(case)
+            found[case], version = trial.verdict, trial.version or version
+            taken = time.monotonic() - began
+            print(f"  {subject.label}, {case}: {trial.verdict.text} ({taken:.1f} s)", file=sys.stderr, flush=True)
+    return found, version
+
+
+class Instances:
+    """Instances of one system: a fresh one for each case, or as long as nobody but bad tasks suffers in it."""
+
+    def __init__(self, subject: Subject, python: Path) -> None:
+        self._subject = subject
+        self._python = python
+        self._driver: Driver | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._drop(ask=True)
+
+    def _drop(self, *, ask: bool) -> None:
+        if self._driver is not None:
+            self._driver.close(ask=ask)
+            self._driver = None
+
+    def try_case(self, case: str) -> Trial:
+        """Run one case."""
+        if not self._subject.reuse or case == "disk":
+            return try_case(self._subject, case, self._python)
+        if self._driver is None:
+            self._driver = Driver(self._subject.system, self._python)
+            try:
+                self._driver.start(WORKERS, **(self._subject.options or {}))
+            except DriverFailed as reason:
+                self._drop(ask=False)
+                return Trial(Verdict(f"did not start: {reason}".splitlines()[0], alone=False))
+        trial = try_in(self._driver, self._subject, case)
+        if trial.verdict.text != "failed alone":
+            self._drop(ask=not trial.verdict.text.startswith("hung"))
+        return trial
 
 
 def measure(*, quick: bool, write: bool = False) -> Iterator[Figure]:
-    """The whole table, printed and kept; the figure is in how many cases somebody else than vmrun's bad task suffered."""
+    """The whole table, printed and kept; the figure: in how many cases others than vmrun's bad task suffered."""
     cases = ["raise", "os-exit", "exception", "state"] if quick else list(CASES)
-    found, versions = look(SUBJECTS, cases)
+    # Two at a time: nothing is timed here, and most of the time goes into waiting for what never comes.
+    with ThreadPoolExecutor(2) as pool:
+        # The slow ones come last in the table, and are begun first.
+        order = SUBJECTS[::-1]
+        looks = dict(zip(order, pool.map(lambda one: look_at(one, cases), order), strict=True))
     labels = [subject.label for subject in SUBJECTS]
+    versions = {subject.label: looks[subject][1] for subject in SUBJECTS}
+    found = {case: {subject.label: looks[subject][0][case] for subject in SUBJECTS} for case in cases}
     rows = [(case, *(found[case][label].text for label in labels)) for case in cases]
     print(harness.table(("one bad task", *labels), rows))
     kept = {case: {label: asdict(one) for label, one in row.items()} for case, row in found.items()}
@@ -208,15 +266,17 @@ _READING = """How to read it:
 
 - **failed alone**: the bad task failed, and all others gave their right results. In brackets: how vmrun says it ended.
 - **nobody noticed**: what the task did is not forbidden, it succeeded, and nobody else saw any of it.
-- **N neighbours lost**: so many good tasks gave no result. A run can lose more or fewer, depending on what was under way.
-- **hung**: within the limit (6 to 20 seconds) some task had neither a result nor an error. Only vmrun was given a time
+- **N neighbours lost**: so many good tasks gave no result. Another run may lose more or fewer, by what was under way.
+- **hung**: within the limit (6 seconds for what comes with Python, up to 45 for the slower ones) some task had neither a result nor an error. Only vmrun was given a time
   limit per task, since the others have none (Lithops has one for its own functions, in minutes).
 - **state leaked**: later tasks found the working directory, umask or environment of the bad one.
 - **counted as success**: the bad task was reported as if nothing had happened.
 
-The limit of the memory case is one of the task's own process (`RLIMIT_AS`) in every system, so that the computer is never
-short of memory. The small disk is a file system of its own that holds the temporary files of each system, and in the case
-of vmrun the machine's state too; the store is elsewhere, as it is for a rented machine.
+The limit of the memory case is one of the task's own process (`RLIMIT_AS`) in every system, so that the computer is
+never short of memory. The small disk is a file system of its own that holds the temporary files of each system, and in
+the case of vmrun the machine's state too; the store is elsewhere, as it is for a rented machine.
+
+How the rest was measured: [benchmarks](benchmarks.md).
 """
 
 

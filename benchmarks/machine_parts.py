@@ -224,7 +224,7 @@ def _calls(one: Contestant, count: int, rounds: int) -> tuple[list[float], int]:
 
 
 def _docker_calls(count: int) -> tuple[list[float], str]:
-    """Seconds of each call to a machine on Docker over a store behind the S3 API; none, and why, where there is none."""
+    """Seconds of each call to a machine on Docker, over a store behind the S3 API; or none, and why."""
     if (
         shutil.which("docker") is None
         or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode

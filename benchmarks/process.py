@@ -101,7 +101,7 @@ class Driver:
         try:
             self._process.stdin.write(json.dumps({"op": op, **request}).encode() + b"\n")
             self._process.stdin.flush()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise DriverFailed(f"{self.system} is gone: {self.last_words()}") from error
         deadline = time.monotonic() + limit
         while (line := self._reply()) is None:
@@ -127,8 +127,11 @@ class Driver:
         return line.decode()
 
     def last_words(self) -> str:
-        """The end of what it wrote."""
-        return self.log.read_bytes()[-2000:].decode(errors="replace").strip()
+        """The end of what it wrote; nothing once it is closed."""
+        try:
+            return self.log.read_bytes()[-2000:].decode(errors="replace").strip()
+        except OSError:
+            return ""
 
     def processes(self) -> list[int]:
         """Everything that belongs to it and runs, the driver included."""
@@ -139,9 +142,9 @@ class Driver:
         """The driver's own process."""
         return self._process.pid
 
-    def close(self) -> None:
-        """Stop it, kill what is left, remove its directory. Idempotent."""
-        if self._process.poll() is None:
+    def close(self, *, ask: bool = True) -> None:
+        """Stop it, kill what is left, remove its directory. Idempotent. `ask` it to end, unless that is of no use."""
+        if ask and self._process.poll() is None:
             with contextlib.suppress(DriverFailed):
                 self.ask("stop", STOP_PATIENCE)
         if self._process.stdin is not None:

@@ -112,7 +112,7 @@ class VmrunEngine(System):
     def _take(self, event: object, outcomes: list[Outcome], first: int) -> int:
         """Note what came; the number of tasks that it settles."""
         if isinstance(event, RunnerDied):
-            raise RuntimeError(event.reason)
+            raise RuntimeError(event.reason)  # noqa: TRY004  it is not about types
         if isinstance(event, LargeResult):
             block = ResultBlock.decode(Path(event.path).read_bytes())
             os.unlink(event.path)

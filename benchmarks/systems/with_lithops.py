@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import lithops
-
 from workloads import noop
 
 from systems import FAILED, MISSING, OK, Outcome, System
@@ -60,7 +59,8 @@ class Lithops(System):
 
 
 def _outcome(future: Any, deadline: float) -> Outcome:
-    if not (future.success or future.done or future.ready or future.error):
+    # What `wait` has given up on is in the state Unknown, which counts as done.
+    if not (future.success or future.done or future.ready or future.error) or _unknown(future):
         return MISSING, ""
     if future.error:
         return FAILED, "failed"
@@ -70,4 +70,10 @@ def _outcome(future: Any, deadline: float) -> Outcome:
         value = future.result(throw_except=False)
     except BaseException as error:  # noqa: BLE001  whatever it raises is the task's outcome
         return FAILED, f"{type(error).__name__}: {error}"
+    if _unknown(future):
+        return MISSING, ""
     return (FAILED, "failed") if future.error else (OK, value)
+
+
+def _unknown(future: Any) -> bool:
+    return bool(future._state == future.State.Unknown)  # noqa: SLF001  there is no other way to ask
