@@ -22,6 +22,9 @@ from process import Driver, DriverFailed, Unsupported
 RUN_LIMIT = 180.0
 #: Processes that do the work, in every system.
 WORKERS = 2
+#: Characters of a problem that a table has room for.
+_PROBLEM = 60
+_WHAT = {NotInstalled: "not installed"}
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,10 @@ class Contestant:
     reduced: Mapping[str, int] = field(default_factory=dict)
     #: The workloads that it takes part in; all of them if there are none.
     only: frozenset[str] = frozenset()
+
+    def same_instance(self, other: Contestant) -> bool:
+        """Whether both may use one instance of their system."""
+        return (self.system, self.environment, self.options) == (other.system, other.environment, other.options)
 
 
 @dataclass(frozen=True)
@@ -123,21 +130,30 @@ class Stage:
         self._stack.close()
 
     def _start(self, stack: contextlib.ExitStack, one: Contestant) -> None:
-        try:
-            python = python_of(one.environment)
-        except NotInstalled as reason:
-            self.problems[one.label] = f"not installed: {reason}"
+        """Start a system, or share the instance of one that uses the same system in another way."""
+        twin = next((other for other in self.session.contestants if other.same_instance(one)), one)
+        if twin.label in self.problems:
+            self.problems[one.label] = self.problems[twin.label]
             return
-        driver = stack.enter_context(Driver(one.system, python))
-        try:
-            driver.start(WORKERS, **one.options)
-        except DriverFailed as reason:
-            self.problems[one.label] = f"did not start: {reason}"
-            driver.close()
-            return
-        self.drivers[one.label] = driver
+        if twin.label not in self.drivers:
+            try:
+                driver = stack.enter_context(Driver(one.system, python_of(one.environment)))
+                self.drivers[one.label] = driver
+                driver.start(WORKERS, **one.options)
+            except (NotInstalled, DriverFailed) as reason:
+                self._out(one.label, f"{_WHAT.get(type(reason), 'did not start')}: {reason}")
+                return
+        driver = self.drivers[one.label] = self.drivers[twin.label]
         self.versions[one.label] = driver.version
         self.starts[one.label] = driver.start_seconds
+
+    def _out(self, label: str, problem: str) -> None:
+        """Whoever shares the instance of this one is out of the session from now on."""
+        driver = self.drivers.get(label)
+        for other in [name for name, theirs in self.drivers.items() if theirs is driver] or [label]:
+            self.problems[other] = problem.splitlines()[0]
+        if driver is not None:
+            driver.close(ask=False)
 
     def compete(self, workload: Workload, pairs: int) -> list[Standing]:
         """Everybody's standing after `pairs` rounds; the order of a round changes from one to the next."""
@@ -145,10 +161,12 @@ class Stage:
         for one in self.session.contestants:
             if not one.only or workload.name in one.only:
                 standings[one.label] = self._warm_up(one, workload)
+        for standing in standings.values():
+            standing.problem = standing.problem or self.problems.get(standing.label, "")
         for number in range(pairs):
             for label in figures.rotated(list(standings), number):
                 standing = standings[label]
-                if not standing.problem:
+                if not standing.problem and label not in self.problems:
                     self._try(standing, workload)
         return list(standings.values())
 
@@ -185,8 +203,7 @@ class Stage:
             standing.problem = str(reason).splitlines()[0]
             standing.runs.clear()
             # It may be in any state; what comes after this is not measured with it.
-            self.problems[standing.label] = f"failed in {workload.name}: {standing.problem}"
-            driver.close()
+            self._out(standing.label, f"failed in {workload.name}: {standing.problem}")
 
 
 def run(session: Session, workloads: Sequence[Workload], pairs: int) -> Iterator[tuple[Workload, list[Standing]]]:
@@ -212,7 +229,7 @@ def table(standings: Sequence[Standing], ours: str) -> str:
     rows: list[tuple[object, ...]] = []
     for one in standings:
         if not one.runs:
-            rows.append((one.label, f"{one.tasks:,}", "", one.problem or "no runs", "", "", "", "", ""))
+            rows.append((one.label, f"{one.tasks:,}", "", (one.problem or "no runs")[:_PROBLEM], "", "", "", "", ""))
             continue
         found = figures.ratios(one.per_task, mine.per_task) if mine and len(mine.runs) == len(one.runs) else []
         shares, stretches = one.shares(), one.stretches()

@@ -33,6 +33,8 @@ TASK_TIMEOUT = 2.0
 #: Of what one task prints, vmrun keeps no more than this (64 MiB of each stream, and a little to say so).
 KEPT_OUTPUT = 2 * 64 * 1024 * 1024 + 1024 * 1024
 DISK_BYTES = "32m"
+#: The verdict on a system that was not there to be tried.
+NOT_STARTED = "did not start"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ SUBJECTS = (
     Subject("ProcessPoolExecutor", "executor", "stdlib", 6.0),
     Subject("multiprocessing.Pool", "pool", "stdlib", 6.0),
     Subject("joblib", "joblib", "joblib", 10.0),
-    Subject("Dask", "dask", "dask", 45.0, reuse=True),
+    Subject("Dask", "dask", "dask", 60.0, reuse=True),
     Subject("Ray", "ray", "ray", 30.0, reuse=True),
     Subject("Lithops", "lithops", "lithops", 40.0, tasks=10, reuse=True),
 )
@@ -112,14 +114,23 @@ class Trial:
 def try_case(subject: Subject, case: str, python: str | Path) -> Trial:
     """Run one case in a fresh instance of the system."""
     with small_disk(case) as environment, Driver(subject.system, python, environment) as driver:
-        try:
-            driver.start(WORKERS, **(subject.options or {}))
-        except DriverFailed as reason:
-            return Trial(Verdict(f"did not start: {reason}".splitlines()[0], alone=False))
+        if problem := begin(driver, subject):
+            return Trial(Verdict(NOT_STARTED, alone=False, said=problem))
         found = try_in(driver, subject, case)
         if found.verdict.text.startswith("hung"):
             driver.close(ask=False)
         return found
+
+
+def begin(driver: Driver, subject: Subject) -> str:
+    """Start the system, with a second try for those that give up on a busy computer; what went wrong."""
+    for _ in range(2):
+        try:
+            driver.start(WORKERS, **(subject.options or {}))
+            return ""
+        except DriverFailed as reason:
+            problem = str(reason).splitlines()[0]
+    return problem
 
 
 def try_in(driver: Driver, subject: Subject, case: str) -> Trial:
@@ -207,11 +218,9 @@ class Instances:
             return try_case(self._subject, case, self._python)
         if self._driver is None:
             self._driver = Driver(self._subject.system, self._python)
-            try:
-                self._driver.start(WORKERS, **(self._subject.options or {}))
-            except DriverFailed as reason:
+            if problem := begin(self._driver, self._subject):
                 self._drop(ask=False)
-                return Trial(Verdict(f"did not start: {reason}".splitlines()[0], alone=False))
+                return Trial(Verdict(NOT_STARTED, alone=False, said=problem))
         trial = try_in(self._driver, self._subject, case)
         if trial.verdict.text != "failed alone":
             self._drop(ask=not trial.verdict.text.startswith("hung"))
@@ -267,8 +276,8 @@ _READING = """How to read it:
 - **failed alone**: the bad task failed, and all others gave their right results. In brackets: how vmrun says it ended.
 - **nobody noticed**: what the task did is not forbidden, it succeeded, and nobody else saw any of it.
 - **N neighbours lost**: so many good tasks gave no result. Another run may lose more or fewer, by what was under way.
-- **hung**: within the limit (6 seconds for what comes with Python, up to 45 for the slower ones) some task had neither a result nor an error. Only vmrun was given a time
-  limit per task, since the others have none (Lithops has one for its own functions, in minutes).
+- **hung**: within the limit (6 seconds for what comes with Python, up to 60 for the slower ones) some task had neither
+  a result nor an error. Only vmrun was given a time limit per task: the others have none (Lithops has one, in minutes).
 - **state leaked**: later tasks found the working directory, umask or environment of the bad one.
 - **counted as success**: the bad task was reported as if nothing had happened.
 

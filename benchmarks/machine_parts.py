@@ -50,7 +50,7 @@ def shared(pairs: int, *, quick: bool) -> Iterator[Figure]:
         standings = stage.compete(workload, pairs)
         rows, peaks = [], {}
         for one in standings:
-            row = [one.label, f"{one.tasks}", f"{one.seconds:.2f} s" if one.runs else one.problem, "", ""]
+            row = [one.label, f"{one.tasks}", f"{one.seconds:.2f} s" if one.runs else one.problem[:60], "", ""]
             if one.runs:
                 peaks[one.label] = together, everything = _peaks(stage.drivers[one.label], one, workload)
                 row[3:] = [f"{together / MEGA:,.0f} MB", f"{everything / MEGA:,.0f} MB"]
