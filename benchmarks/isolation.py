@@ -22,14 +22,14 @@ from typing import Any, Self
 import harness
 from environments import NotInstalled, python_of
 from figures import Figure
-from isolation_cases import BAD, CASES, SMALL_DISK
+from isolation_cases import BAD, CASES, SMALL_DISK, TASK_MEMORY
 from process import Driver, DriverFailed, Hung
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "explanation" / "isolation.md"
 #: Tasks of a run, the bad one included, and processes that work on them.
 TASKS, WORKERS = 20, 2
-#: Seconds that a task of vmrun may take: it is the only one here that can be told.
-TASK_TIMEOUT = 2.0
+#: Seconds that a task of vmrun may take: it is the only one here that can be told, as it can the memory.
+TASK_TIMEOUT = 6.0
 #: Of what one task prints, vmrun keeps no more than this (64 MiB of each stream, and a little to say so).
 KEPT_OUTPUT = 2 * 64 * 1024 * 1024 + 1024 * 1024
 DISK_BYTES = "32m"
@@ -56,7 +56,7 @@ class Subject:
 
 
 SUBJECTS = (
-    Subject("vmrun", "vmrun-job", "vmrun", 40.0, options={"task_timeout": TASK_TIMEOUT}),
+    Subject("vmrun", "vmrun-job", "vmrun", 40.0, options={"task_timeout": TASK_TIMEOUT, "task_memory": TASK_MEMORY}),
     Subject("ProcessPoolExecutor", "executor", "stdlib", 6.0),
     Subject("multiprocessing.Pool", "pool", "stdlib", 6.0),
     Subject("joblib", "joblib", "joblib", 10.0),
@@ -277,12 +277,13 @@ _READING = """How to read it:
 - **nobody noticed**: what the task did is not forbidden, it succeeded, and nobody else saw any of it.
 - **N neighbours lost**: so many good tasks gave no result. Another run may lose more or fewer, by what was under way.
 - **hung**: within the limit (6 seconds for what comes with Python, up to 60 for the slower ones) some task had neither
-  a result nor an error. Only vmrun was given a time limit per task: the others have none (Lithops has one, in minutes).
+  a result nor an error. Only vmrun was given a time limit per task; the others have none (Lithops has one, in minutes).
 - **state leaked**: later tasks found the working directory, umask or environment of the bad one.
-- **counted as success**: the bad task was reported as if nothing had happened.
+- **counted as success**: the bad task was reported as if nothing had happened. Only vmrun was given a memory limit per
+  task (`task_memory`), which is what the greedy one runs into; the others have none.
 
-The limit of the memory case is one of the task's own process (`RLIMIT_AS`) in every system, so that the computer is
-never short of memory. The small disk is a file system of its own that holds the temporary files of each system, and in
+The limit of the other memory case is one of the task's own process (`RLIMIT_AS`) in every system, so that the computer
+is never short of memory. The small disk is a file system of its own that holds the temporary files of each system, and in
 the case of vmrun the machine's state too; the store is elsewhere, as it is for a rented machine.
 
 How the rest was measured: [benchmarks](benchmarks.md).

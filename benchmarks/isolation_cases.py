@@ -27,6 +27,8 @@ GOOD_SECONDS = 0.02
 ENDLESS = 90.0
 #: Bytes that the case `memory` asks for, and that it may have beyond what its process has.
 WANTED, ALLOWED = 1_000_000_000, 250_000_000
+#: Bytes that a task may have in a system that can be told.
+TASK_MEMORY = 500_000_000
 #: Bytes of output of the case `output`.
 OUTPUT_BYTES = 200_000_000
 THREADS = 2_000
@@ -93,6 +95,13 @@ def use_memory() -> None:
         len(b"x" * WANTED)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def be_greedy() -> None:
+    """Take twice what a task may have, and hold it for as long as a watcher may need to see it."""
+    kept = [b"x" * (TASK_MEMORY // 10) for _ in range(20)]
+    nap(5.0)
+    del kept
 
 
 def loop() -> None:
@@ -191,6 +200,7 @@ CASES = {
     "abort": Case(abort, "`os.abort()`", ("signalled",)),
     "killed": Case(be_killed, "its process is killed from outside", ("signalled", "lost")),
     "memory": Case(use_memory, "asks for more memory than its limit", ("raised", "oom")),
+    "greedy": Case(be_greedy, "takes 1 GB, where a task may have 500 MB", ("oom",)),
     "endless": Case(loop, "never ends", ("timeout",)),
     "stubborn": Case(ignore_the_end, "never ends, ignores SIGTERM", ("timeout",)),
     "exception": Case(raise_awkward, "raises what cannot be unpickled", ("raised",)),

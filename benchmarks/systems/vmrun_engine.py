@@ -11,6 +11,7 @@ import pickle
 import sys
 import tempfile
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,27 +27,29 @@ from vmrun.core.clock import SystemClock
 
 #: Tasks and bytes of one block; a submission cuts its tasks in the same way.
 BLOCK_TASKS, BLOCK_BYTES = 10_000, 8 * 1024 * 1024
-#: The interpreter's own types need nothing of cloudpickle.
-_PLAIN = (int, float, str, bytes)
+_INTEGER = 1 << 63
 
 
 def encode(first: int, arguments: list[Any]) -> TaskBlock:
-    """A block of tasks with these arguments."""
-    if all(type(one) in _PLAIN for one in arguments):
-        payloads = [pickle.dumps(one, 5) for one in arguments]
-    else:
-        payloads = [cloudpickle.dumps(one, 5) for one in arguments]
+    """A block of tasks with these arguments, made as a submission makes it: integers as numbers, all else pickled."""
+    if set(map(type, arguments)) == {int} and -_INTEGER <= min(arguments) and max(arguments) < _INTEGER:
+        return TaskBlock(first, array("Q"), b"", numbers=array("q", arguments))
+    payloads = [cloudpickle.dumps(one, 5) for one in arguments]
     return TaskBlock(first, lengths_of(payloads), b"".join(payloads))
 
 
-def decode(block: ResultBlock) -> Iterator[tuple[int, Outcome]]:
-    """(task, outcome) of a block's tasks."""
-    for task, status, payload in block.items():
-        if status is Status.ok:
-            yield task, (OK, pickle.loads(payload))
-        else:
-            document = read_failure(payload)
-            yield task, (FAILED, f"{document['kind']}: {document['message']}")
+def decode(block: ResultBlock) -> list[Outcome]:
+    """The outcome of each task of a block, in order."""
+    if (plain := block.plain()) is not None:
+        return [(OK, value) for value in plain]
+    return [_outcome(status, payload) for _, status, payload in block.items()]
+
+
+def _outcome(status: Status, payload: Any) -> Outcome:
+    if status is Status.ok:
+        return OK, pickle.loads(payload)
+    document = read_failure(payload)
+    return FAILED, f"{document['kind']}: {document['message']}"
 
 
 def pieces(arguments: list[Any]) -> Iterator[list[Any]]:
@@ -120,8 +123,8 @@ class VmrunEngine(System):
             block = event.block
         else:
             return 0
-        for task, outcome in decode(block):
-            outcomes[task - first] = outcome
+        low = block.first - first
+        outcomes[low : low + block.count] = decode(block)
         return block.count
 
     def _name(self, function: Callable[..., Any]) -> str:

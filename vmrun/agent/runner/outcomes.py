@@ -379,10 +379,6 @@ def _unreadable(last: str) -> tuple[Status, bytes]:
     return Status.lost, failure(Status.lost, message, traceback=last)
 
 
-def _size(count: int) -> str:
-    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
-
-
 def _where(head: dict[str, Any]) -> dict[str, Any]:
     return {name: head[name] for name in ("task", "path", "size")}
 
