@@ -282,9 +282,9 @@ _READING = """How to read it:
 - **counted as success**: the bad task was reported as if nothing had happened. Only vmrun was given a memory limit per
   task (`task_memory`), which is what the greedy one runs into; the others have none.
 
-The limit of the other memory case is one of the task's own process (`RLIMIT_AS`) in every system, so that the computer
-is never short of memory. The small disk is a file system of its own that holds the temporary files of each system, and in
-the case of vmrun the machine's state too; the store is elsewhere, as it is for a rented machine.
+The limit of the other memory case is one of the task's own process (`RLIMIT_AS`) in every system, so that the
+computer is never short of memory. The small disk is a file system of its own that holds the temporary files of each
+system, and in the case of vmrun the machine's state too; the store is elsewhere, as it is for a rented machine.
 
 How the rest was measured: [benchmarks](benchmarks.md).
 """

@@ -6,6 +6,7 @@ client does to arguments and results is done here within the measured time: they
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import sys
@@ -27,13 +28,13 @@ from vmrun.core.clock import SystemClock
 
 #: Tasks and bytes of one block; a submission cuts its tasks in the same way.
 BLOCK_TASKS, BLOCK_BYTES = 10_000, 8 * 1024 * 1024
-_INTEGER = 1 << 63
 
 
 def encode(first: int, arguments: list[Any]) -> TaskBlock:
     """A block of tasks with these arguments, made as a submission makes it: integers as numbers, all else pickled."""
-    if set(map(type, arguments)) == {int} and -_INTEGER <= min(arguments) and max(arguments) < _INTEGER:
-        return TaskBlock(first, array("Q"), b"", numbers=array("q", arguments))
+    if set(map(type, arguments)) == {int}:
+        with contextlib.suppress(OverflowError):
+            return TaskBlock(first, array("Q"), b"", numbers=array("q", arguments))
     payloads = [cloudpickle.dumps(one, 5) for one in arguments]
     return TaskBlock(first, lengths_of(payloads), b"".join(payloads))
 
