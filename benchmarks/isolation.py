@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -227,26 +228,56 @@ class Instances:
         return trial
 
 
-def measure(*, quick: bool, write: bool = False) -> Iterator[Figure]:
-    """The whole table, printed and kept; the figure: in how many cases others than vmrun's bad task suffered."""
-    cases = ["raise", "os-exit", "exception", "state"] if quick else list(CASES)
+Table = dict[str, dict[str, Verdict]]
+QUICK = ("raise", "os-exit", "exception", "state")
+
+
+def look(subjects: Sequence[Subject], cases: Sequence[str]) -> tuple[Table, dict[str, str]]:
+    """Verdicts by case and system, and the systems' versions."""
     # Two at a time: nothing is timed here, and most of the time goes into waiting for what never comes.
     with ThreadPoolExecutor(2) as pool:
         # The slow ones come last in the table, and are begun first.
-        order = SUBJECTS[::-1]
+        order = subjects[::-1]
         looks = dict(zip(order, pool.map(lambda one: look_at(one, cases), order), strict=True))
+    versions = {subject.label: looks[subject][1] for subject in subjects}
+    return {case: {subject.label: looks[subject][0][case] for subject in subjects} for case in cases}, versions
+
+
+def kept() -> tuple[Table, dict[str, str]]:
+    """What the last runs found."""
+    document = json.loads((harness.RESULTS / "isolation.json").read_text(encoding="utf-8"))
+    cases = document["cases"]
+    table = {case: {label: Verdict(**one) for label, one in row.items()} for case, row in cases.items()}
+    return table, document["versions"]
+
+
+def show(table: Table, versions: dict[str, str], *, write: bool) -> None:
+    """Print the table, keep it, and with `write` make the page of it."""
     labels = [subject.label for subject in SUBJECTS]
-    versions = {subject.label: looks[subject][1] for subject in SUBJECTS}
-    found = {case: {subject.label: looks[subject][0][case] for subject in SUBJECTS} for case in cases}
-    rows = [(case, *(found[case][label].text for label in labels)) for case in cases]
+    rows = [(case, *(row[label].text for label in labels)) for case, row in table.items()]
     print(harness.table(("one bad task", *labels), rows))
-    kept = {case: {label: asdict(one) for label, one in row.items()} for case, row in found.items()}
-    harness.write("isolation", {"versions": versions, "cases": kept})
-    if not quick or write:
-        PAGE.write_text(page(found, versions, labels), encoding="utf-8")
-    suffered = [case for case in cases if not found[case]["vmrun"].alone]
-    note = ", ".join(suffered) or f"{len(cases)} cases"
+    cases = {case: {label: asdict(one) for label, one in row.items()} for case, row in table.items()}
+    harness.write("isolation", {"versions": versions, "cases": cases})
+    if write:
+        PAGE.write_text(page(table, versions, labels), encoding="utf-8")
+
+
+def measure(*, quick: bool) -> Iterator[Figure]:
+    """The whole table and its page; the figure: in how many cases others than vmrun's bad task suffered."""
+    found, versions = look(SUBJECTS, QUICK if quick else tuple(CASES))
+    show(found, versions, write=not quick)
+    suffered = [case for case, row in found.items() if not row["vmrun"].alone]
+    note = ", ".join(suffered) or f"{len(found)} cases"
     yield Figure("isolation: cases in which others suffered", len(suffered), note)
+
+
+def again(labels: Sequence[str], cases: Sequence[str]) -> None:
+    """Try some cases in some systems anew, and put them into the table of the last run and into the page."""
+    table, versions = kept()
+    found, fresh = look([one for one in SUBJECTS if one.label in labels], cases)
+    for case, row in found.items():
+        table.setdefault(case, {}).update(row)
+    show(table, {**versions, **fresh}, write=True)
 
 
 def page(table: Mapping[str, Mapping[str, Verdict]], versions: Mapping[str, str], labels: Sequence[str]) -> str:
@@ -292,10 +323,14 @@ How the rest was measured: [benchmarks](benchmarks.md).
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="write the page of the documentation")
-    parser.add_argument("--quick", action="store_true", help="a few cases only")
+    labels = [subject.label for subject in SUBJECTS]
+    parser.add_argument("--system", action="append", choices=labels, help="only this one; the others stay as they were")
+    parser.add_argument("--case", action="append", choices=list(CASES), help="only this one; likewise")
     asked = parser.parse_args()
-    for figure in measure(quick=asked.quick, write=asked.write):
+    if asked.system or asked.case:
+        again(asked.system or labels, asked.case or list(CASES))
+        return
+    for figure in measure(quick=False):
         print(figure)
 
 

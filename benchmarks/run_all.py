@@ -56,6 +56,7 @@ PARTS: dict[str, Callable[[Options], Iterable[Figure]]] = {
     "workers": lambda how: machine_parts.many_workers(how.pairs, quick=how.quick),
     "round-trip": lambda how: machine_parts.round_trip(quick=how.quick),
     "isolation": lambda how: isolation.measure(quick=how.quick),
+    "shared-data": script("shared_data.py"),
     "cli": script("cli_start.py"),
     "flights": script("flights_vs_pool.py"),
 }

@@ -59,8 +59,7 @@ class Lithops(System):
 
 
 def _outcome(future: Any, deadline: float) -> Outcome:
-    # What `wait` has given up on is in the state Unknown, which counts as done.
-    if not (future.success or future.done or future.ready or future.error) or _unknown(future):
+    if _unknown(future):
         return MISSING, ""
     if future.error:
         return FAILED, "failed"
@@ -76,4 +75,5 @@ def _outcome(future: Any, deadline: float) -> Outcome:
 
 
 def _unknown(future: Any) -> bool:
-    return bool(future._state == future.State.Unknown)  # noqa: SLF001  there is no other way to ask
+    # There is no other way to ask: `done` is true of what was given up, too.
+    return future._call_status is None or future._state == future.State.Unknown  # noqa: SLF001
