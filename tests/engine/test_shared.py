@@ -7,6 +7,7 @@ import hashlib
 import os
 import random
 import signal
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -220,6 +221,38 @@ def test_when_the_process_that_holds_it_is_killed_it_is_loaded_again(share: Shar
     bench.finish()
     assert [bench.outcomes[at] for at in range(2, 6)] == ["shared"] * 4
     assert len(loads(note)) == 2
+
+
+def test_what_tasks_leave_behind_is_ended_and_no_worker_with_it(share: Share, tmp_path: Path) -> None:
+    # Every worker serves one task, so that some are always being born while others' orphans are ended.
+    note = tmp_path / "note"
+    bench = share(Counted(note, "shared"), workers=4, fresh=True)
+
+    def leave(_: int) -> tuple[str, int]:
+        child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        return vmrun.shared(), child.pid
+
+    outcomes = bench.run(leave, range(60))
+    assert {found[0] for found in outcomes.values()} == {"shared"}
+    assert {facts["attempt"] for facts in bench.facts.values()} == {0}
+    assert len(loads(note)) == 1
+    wait_until(lambda: not any(is_alive(found[1]) for found in outcomes.values()))
+
+
+def test_what_is_shared_does_not_count_against_a_tasks_memory(share: Share) -> None:
+    shared = {"plain": bytes(range(250)) * 800_000, "array": np.ones(25 * MEGA)}
+    bench = share(shared, task_memory=100 * MEGA)
+
+    def look(number: int) -> int:
+        mine = vmrun.shared()
+        taken = bytearray(number)
+        taken[::4096] = b"x" * len(taken[::4096])
+        nap(0.3)
+        return mine["plain"].count(7) + int(mine["array"].sum())
+
+    outcomes = bench.run(look, [MEGA, 300 * MEGA, MEGA])
+    assert (outcomes[0], outcomes[2]) == (800_000 + 25 * MEGA, 800_000 + 25 * MEGA)
+    assert outcomes[1]["kind"] == "oom"
 
 
 # --- ways to fail ---
