@@ -1,7 +1,7 @@
 """One bad task among good ones, in each system: does it fail alone, or what becomes of its neighbours?
 
-python benchmarks/isolation.py            the table
-python benchmarks/isolation.py --write    and docs/explanation/isolation.md from it
+python benchmarks/isolation.py                              the table, and docs/explanation/isolation.md from it
+python benchmarks/isolation.py --system Ray --case disk     this anew, all else as it was in the last run
 """
 
 from __future__ import annotations
