@@ -10,6 +10,8 @@ from tests.support import benchmarks  # noqa: F401  makes the next ones importab
 
 # isort: split
 import environments
+import harness
+import isolation
 from process import Driver, DriverFailed, Hung, Unsupported
 
 
@@ -75,3 +77,22 @@ def test_what_cannot_be_installed_says_why(tmp_path, monkeypatch: pytest.MonkeyP
     with pytest.raises(environments.NotInstalled):
         environments.python_of("ray")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_of_the_isolation_table_is_tried_anew(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a table of an earlier run
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    monkeypatch.setattr(isolation, "PAGE", tmp_path / "isolation.md")
+    monkeypatch.setattr(isolation, "python_of", lambda _: sys.executable)
+    labels = [subject.label for subject in isolation.SUBJECTS]
+    old = isolation.Verdict("from before", alone=True)
+    isolation.show({"raise": dict.fromkeys(labels, old)}, dict.fromkeys(labels, "1.0"), write=False)
+    # When one system is looked at again
+    isolation.again(["ProcessPoolExecutor"], ["raise"])
+    # Then only that one has changed, in what is kept and on the page
+    table, versions = isolation.kept()
+    assert table["raise"].pop("ProcessPoolExecutor").text == "failed alone"
+    assert set(table["raise"].values()) == {old}
+    assert versions["ProcessPoolExecutor"].startswith("Python 3.")
+    assert versions["Ray"] == "1.0"
+    assert "| from before | failed alone | from before |" in (tmp_path / "isolation.md").read_text(encoding="utf-8")
