@@ -59,6 +59,16 @@ KILLS_ALL = """
 """
 
 
+ASKS = """
+    import socket
+    import vmrun
+
+    @vmrun.job(over=[80, 443])
+    def task(port):
+        socket.create_connection(("169.254.169.254", port), 5)
+"""
+
+
 @pytest.fixture
 def shell(isolated: Path, provisioner: DockerProvisioner) -> Iterator[Shell]:
     shell = Shell(isolated)
@@ -78,7 +88,7 @@ def agent(name: str) -> str:
     return inside(name, "systemctl", "show", "-p", "MainPID", "--value", "vmrun-agent.service").strip()
 
 
-@pytest.mark.catalogue(44, 53, 54)
+@pytest.mark.catalogue(44, 52, 53, 54)
 def test_what_tasks_do_to_their_machine_costs_nobody_else(shell: Shell) -> None:
     # Given a small machine, on which no more tasks run at once than fit
     job = run(shell, "greedy.py", GREEDY)
@@ -102,6 +112,17 @@ def test_what_tasks_do_to_their_machine_costs_nobody_else(shell: Shell) -> None:
     document = shell.ask("result", job)
     assert len(document["results"]) == 5
     assert 0 not in document["results"]
+    # And its identity at the cloud is not theirs to ask for: the kernel knows no way for them
+    job = run(shell, "asks.py", ASKS)
+    for outcome in ResultReader(desk, job).outcomes():
+        assert outcome.status is Status.raised
+        assert failure_of(outcome).type == "PermissionError"
+    way = "ip route get 169.254.169.254 ipproto tcp dport 80 uid"
+    assert "dev eth0" in inside(name, "sh", "-c", f"{way} 0")
+    assert "Permission denied" in inside(name, "sh", "-c", f"{way} $(id -u vmjob) 2>&1 || :")
+    assert "dev eth0" in inside(
+        name, "sh", "-c", "ip route get 169.254.169.254 ipproto udp dport 53 uid $(id -u vmjob)"
+    )
     # And who kills all that it may kill has killed its job's processes, not the agent
     job = run(shell, "kills.py", KILLS_ALL)
     state = shell.ask("status", job)["job"]

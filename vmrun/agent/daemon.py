@@ -25,6 +25,7 @@ from vmrun.store.options import StoreOptions
 from vmrun.store.retrying import RetryingStore
 
 from .config import AgentConfig
+from .metadata import close_metadata
 from .pulse import Pulse
 from .sharing import SharedFiles
 from .sweep import end_predecessors
@@ -50,6 +51,8 @@ def run(config: AgentConfig) -> int:
     signal.signal(signal.SIGTERM, _on_term)
     shop = open_workshop(config)
     _clean(config, shop.desk.clock)
+    if config.job_user:
+        close_metadata(config.job_user)
     shop.pulse.start()
     ended = False
     try:

@@ -53,6 +53,8 @@ def create_arguments(spec: InstanceSpec, image: str, *, publish: bool) -> list[s
     arguments = ["create", "--rm", "--pull", "never", "--name", spec.name, "--hostname", spec.name[:63]]
     # What systemd needs to run as process 1 in a container that is not privileged.
     arguments += ["--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined"]
+    # Its root may do with its own network what root of a rented machine may: forbid the job's user the way somewhere.
+    arguments += ["--cap-add", "NET_ADMIN"]
     arguments += ["--security-opt", "apparmor=unconfined", "--cgroupns", "host"]
     arguments += ["--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw"]
     for path, mode in (("/run", "755"), ("/tmp", "1777")):  # noqa: S108 - inside the machine
