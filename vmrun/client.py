@@ -290,7 +290,7 @@ class Client:
         if job not in self._brought:
             ledger.cancel("executor")
             return
-        clock, (pause, longest) = self.desk.clock, self.polls(job)
+        clock, (pause, longest) = self.desk.clock, self.polls()
         deadline = clock.monotonic() + FINISH_PATIENCE
         while ledger.refresh().final is None and clock.monotonic() < deadline:
             clock.sleep(pause)
@@ -299,17 +299,15 @@ class Client:
             log.warning("event=not-final job=%s vm=%s", job, self._brought[job])
         self.settle(job)
 
-    def settle_cancelled(self, job: str) -> bool:
-        """Declare a cancelled job final at once if no VM has any part of it; always True."""
+    def settle_cancelled(self, job: str) -> None:
+        """Declare a cancelled job final at once if no VM has any part of it."""
         observer = JobObserver(self.desk, job)
         view = observer.look()
         if view.state in (JobState.pending, JobState.provisioning):
             observer.ledger.finish(Final("cancelled", view.tasks.done, view.tasks.failed))
-        return True
 
-    def polls(self, job: str) -> tuple[float, float]:
+    def polls(self) -> tuple[float, float]:
         """Seconds between looks at the store: shortest, longest."""
-        del job
         timings = self._wiring.timings("local")
         return timings.poll_min, min(timings.poll_max, 0.5)
 

@@ -99,7 +99,7 @@ class Executor(FuturesExecutor):
         self._client = client
         self._clock = client.desk.clock
         self.job = client.submit_open(shared=shared, **options)
-        self._poll_min, self._poll_max = client.polls(self.job)
+        self._poll_min, self._poll_max = client.polls()
         self._ledger = JobLedger(client.desk, self.job)
         self._queue: deque[_Call] = deque()
         #: Calls on their way into the journal; all of one function.

@@ -63,7 +63,7 @@ class JobHandle:
         the last snapshot the machine that this client brought up is given back, unless it is to stay warm.
         """
         reader = OutputReader(self._desk.store, self.id)
-        shortest, longest = self._client.polls(self.id)
+        shortest, longest = self._client.polls()
         shortest, longest = max(shortest, SHORTEST), max(longest, LONGEST)
         pause, before = shortest, None
         began = revived = self._clock.monotonic()
@@ -223,7 +223,10 @@ class JobHandle:
         ledger = JobLedger(self._desk, self.id)
         if ledger.refresh().submit is None:
             raise UsageError(f"there is no job {self.id} in this store", hint="`vmrun status` lists the jobs")
-        return ledger.cancel("user") and self._client.settle_cancelled(self.id)
+        if not ledger.cancel("user"):
+            return False
+        self._client.settle_cancelled(self.id)
+        return True
 
 
 def _open(outcome: Outcome, failures: list[TaskFailure]) -> tuple[Any] | None:

@@ -52,7 +52,7 @@ class FakeClient:
         self._bench.vm()
         return JOB
 
-    def polls(self, job: str) -> tuple[float, float]:
+    def polls(self) -> tuple[float, float]:
         return 0.001, 0.005
 
     def put_payload(self, data: bytes) -> Payload:
