@@ -11,6 +11,7 @@ A missed target is printed, not an error, unless `--strict` is given. A part tha
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
@@ -136,6 +137,8 @@ def main() -> int:
         sessions, workloads, parts = chosen(asked.words)
     except ValueError as error:
         parser.error(str(error))
+    # Whoever ends this with `kill` or `timeout` wants the drivers ended, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     how = Options(2 if asked.quick else max(asked.pairs, harness.PAIRS), asked.quick)
     runs: list[tuple[str, Callable[[], Iterable[Figure]]]] = [
         (name, lambda name=name: suite.measure([name], workloads, how.pairs, quick=how.quick))  # type: ignore[misc]
