@@ -311,7 +311,7 @@ _READING = """How to read it:
   a result nor an error. Only vmrun was given a time limit per task; the others have none (Lithops has one, in minutes).
 - **state leaked**: later tasks found the working directory, umask or environment of the bad one.
 - **counted as success**: the bad task was reported as if nothing had happened. Only vmrun was given a memory limit per
-  task (`task_memory`), which is what the greedy one runs into; the others have none.
+  task (`task_memory`), which is what the one that takes 1 GB runs into; the others were given none.
 
 The limit of the other memory case is one of the task's own process (`RLIMIT_AS`) in every system, so that the
 computer is never short of memory. The small disk is a file system of its own that holds the temporary files of each
