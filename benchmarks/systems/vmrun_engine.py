@@ -26,8 +26,11 @@ from vmrun.agent.engine import Engine, EngineSpec, FunctionDefinition, LargeResu
 from vmrun.core.blocks import PYTHON, ResultBlock, Status, TaskBlock, lengths_of, read_failure
 from vmrun.core.clock import SystemClock
 
-#: Tasks and bytes of one block; a submission cuts its tasks in the same way.
-BLOCK_TASKS, BLOCK_BYTES = 10_000, 8 * 1024 * 1024
+#: Tasks of the first block and of the largest, and bytes: so that the first run while the next are made ready.
+FIRST_TASKS, BLOCK_TASKS, BLOCK_BYTES = 2048, 16 * 1024, 8 * 1024 * 1024
+
+#: Takes the number of a block's first task, counted from the first of a run, and the block.
+Note = Callable[[int, ResultBlock], None]
 
 
 def encode(first: int, arguments: list[Any]) -> TaskBlock:
@@ -46,6 +49,21 @@ def decode(block: ResultBlock) -> list[Outcome]:
     return [_outcome(status, payload) for _, status, payload in block.items()]
 
 
+def fill(values: list[Any], first: int, block: ResultBlock) -> None:
+    """Put the results of a block where they belong. Raises RuntimeError where a task has none."""
+    plain = block.plain()
+    if plain is None:
+        plain = (_value(status, payload) for _, status, payload in block.items())
+    values[first : first + block.count] = plain
+
+
+def _value(status: Status, payload: Any) -> Any:
+    state, value = _outcome(status, payload)
+    if state != OK:
+        raise RuntimeError(value)
+    return value
+
+
 def _outcome(status: Status, payload: Any) -> Outcome:
     if status is Status.ok:
         return OK, pickle.loads(payload)
@@ -55,11 +73,12 @@ def _outcome(status: Status, payload: Any) -> Outcome:
 
 def pieces(arguments: list[Any]) -> Iterator[list[Any]]:
     """Arguments in groups that make blocks of a fair size."""
-    if arguments and hasattr(arguments[0], "nbytes"):
-        size = max(1, BLOCK_BYTES // arguments[0].nbytes)
-    else:
-        size = BLOCK_TASKS
-    return (arguments[at : at + size] for at in range(0, len(arguments), size))
+    large = bool(arguments) and hasattr(arguments[0], "nbytes")
+    size = max(1, BLOCK_BYTES // arguments[0].nbytes) if large else FIRST_TASKS
+    at = 0
+    while at < len(arguments):
+        yield arguments[at : at + size]
+        at, size = at + size, size if large else min(2 * size, BLOCK_TASKS)
 
 
 class VmrunEngine(System):
@@ -86,23 +105,25 @@ class VmrunEngine(System):
         return f"vmrun {vmrun.__version__}"
 
     def map(self, function: Callable[[Any], Any], arguments: list[Any], chunk: int) -> list[Any]:
-        values = []
-        for state, value in self._run(function, arguments, None):
-            if state != OK:
-                raise RuntimeError(value)
-            values.append(value)
+        values: list[Any] = [None] * len(arguments)
+        self._run(function, arguments, None, lambda first, block: fill(values, first, block))
         return values
 
     def map_shared(self, function: Callable[[Any, Any], Any], shared: Any, arguments: list[Any]) -> list[Any]:
         raise Unsupported("shared objects are handed over by a job: see vmrun, whole")
 
     def each(self, function: Callable[[Any], Any], arguments: list[Any], limit: float) -> list[Outcome]:
-        return self._run(function, arguments, limit)
+        outcomes: list[Outcome] = [(MISSING, "")] * len(arguments)
 
-    def _run(self, function: Callable[[Any], Any], arguments: list[Any], limit: float | None) -> list[Outcome]:
+        def note(first: int, block: ResultBlock) -> None:
+            outcomes[first : first + block.count] = decode(block)
+
+        self._run(function, arguments, limit, note)
+        return outcomes
+
+    def _run(self, function: Callable[[Any], Any], arguments: list[Any], limit: float | None, note: Note) -> None:
         engine, name, first = self._engine, self._name(function), self._next
         self._next += len(arguments)
-        outcomes: list[Outcome] = [(MISSING, "")] * len(arguments)
         waiting, fed, left = pieces(arguments), first, len(arguments)
         deadline = time.monotonic() + (limit or 3600.0)
         while left and time.monotonic() < deadline:
@@ -110,10 +131,9 @@ class VmrunEngine(System):
                 engine.feed(encode(fed, piece), name)
                 fed += len(piece)
             for event in engine.poll(0.5):
-                left -= self._take(event, outcomes, first)
-        return outcomes
+                left -= self._take(event, first, note)
 
-    def _take(self, event: object, outcomes: list[Outcome], first: int) -> int:
+    def _take(self, event: object, first: int, note: Note) -> int:
         """Note what came; the number of tasks that it settles."""
         if isinstance(event, RunnerDied):
             raise RuntimeError(event.reason)  # noqa: TRY004  it is not about types
@@ -124,8 +144,7 @@ class VmrunEngine(System):
             block = event.block
         else:
             return 0
-        low = block.first - first
-        outcomes[low : low + block.count] = decode(block)
+        note(block.first - first, block)
         return block.count
 
     def _name(self, function: Callable[..., Any]) -> str:

@@ -82,7 +82,7 @@ def proportional(pids: set[int]) -> int:
 
 
 def test_an_array_is_there_once_however_many_workers_read_it(share: Share, tmp_path: Path) -> None:
-    size = 200 * MEGA
+    size = 400 * MEGA
     array = np.arange(size // 8, dtype=np.int64)
     meet = tmp_path / "meet"
     meet.mkdir()
@@ -374,6 +374,53 @@ def test_objects_of_the_jobs_own_file_are_of_its_classes(share: Share, tmp_path:
     bench.feed(range(4), "task")
     bench.finish()
     assert list(bench.outcomes.values()) == ["own"] * 4
+
+
+def test_what_stands_in_the_jobs_file_is_each_workers_own(share: Share, tmp_path: Path) -> None:
+    """Its random numbers are not the same in all, and the file that it opens is open."""
+    source = tmp_path / "code" / "job.py"
+    source.parent.mkdir()
+    (tmp_path / "meet").mkdir()
+    source.write_text(
+        "import os, time, vmrun\n"
+        "NUMBER = int.from_bytes(os.urandom(8))\n"
+        "FILE = open(__file__)\n"
+        "def task(meet):\n"
+        "    open(f'{meet}/{os.getpid()}', 'w').close()\n"
+        "    while len(os.listdir(meet)) < 2:\n"
+        "        time.sleep(0.01)\n"
+        "    FILE.seek(0)\n"
+        "    return os.getpid(), NUMBER, vmrun.shared(), FILE.read(6)\n"
+    )
+    bench = share(5, source=str(source), code_path=str(source.parent))
+    bench.source(source, "task")
+    bench.feed([str(tmp_path / "meet")] * 2, "task")
+    bench.finish()
+    assert {(shared, text) for _, _, shared, text in bench.outcomes.values()} == {(5, "import")}
+    assert len({(pid, number) for pid, number, _, _ in bench.outcomes.values()}) == 2
+    assert len({number for _, number, _, _ in bench.outcomes.values()}) == 2
+
+
+def test_files_that_the_object_holds_open_stay_open(share: Share, tmp_path: Path) -> None:
+    (tmp_path / "table").write_text("here")
+    bench = share(_Opens(str(tmp_path / "table")))
+
+    def read(_: int) -> str:
+        import vmrun
+
+        return os.pread(vmrun.shared().fileno(), 10, 0).decode()
+
+    assert bench.run(read, range(4)) == dict.fromkeys(range(4), "here")
+
+
+class _Opens:
+    """Unpickled as an open file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return open, (self.path,)
 
 
 class _ByName:

@@ -15,6 +15,7 @@ import pytest
 from tests.engine.bench import Bench
 from tests.engine.conftest import MakeBench
 from vmrun.agent.engine import Results
+from vmrun.agent.runner.worker import SPRINT_TASKS
 from vmrun.core.blocks import Status
 
 #: Tasks before the one that does something: enough for the function to be known as a quick one.
@@ -109,12 +110,13 @@ def test_a_replaced_stdout_is_put_back(alone: Bench) -> None:
     def work(number: int) -> None:
         if number == AT:
             sys.stdout = None  # type: ignore[assignment]
-        if number > AT + 300:
+        if number > AT + SPRINT_TASKS:
             print(number)
 
-    alone.run(work, range(AT + 310))
+    last = AT + SPRINT_TASKS + 5
+    alone.run(work, range(last + 1))
     assert set(alone.statuses.values()) == {Status.ok}
-    assert alone.printed(AT + 305) == f"{AT + 305}\n"
+    assert alone.printed(last) == f"{last}\n"
 
 
 def test_files_are_known_to_be_whose(alone: Bench) -> None:
@@ -176,6 +178,27 @@ def test_a_forked_child_that_comes_back_does_not_answer_for_its_parent(alone: Be
     for number in (AT, AT + 1):
         assert outcomes.pop(number) in (1000, 1001)
     assert outcomes == {number: number for number in range(MANY) if number not in (AT, AT + 1)}
+
+
+def test_a_forked_child_is_an_ordinary_process(alone: Bench, tmp_path: Path) -> None:
+    """It prints, changes what it likes, starts programs, and knows its task."""
+
+    def work(number: int) -> int:
+        if number != AT:
+            return number
+        child = os.fork()
+        if child == 0:
+            os.umask(0)
+            os.chdir("/")
+            print("I am a child of", os.environ["VMRUN_TASK"])
+            (tmp_path / "said").write_text(subprocess.check_output(["printenv", "VMRUN_TASK"], text=True))
+            os._exit(7)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    outcomes = alone.run(work, range(MANY))
+    assert outcomes[AT] == 7
+    assert (tmp_path / "said").read_text() == f"{AT}\n"
+    assert alone.printed(AT) == f"I am a child of {AT}\n"
 
 
 def test_a_task_that_suddenly_takes_long_can_be_ended_and_gives_back_what_waits(make_bench: MakeBench) -> None:

@@ -23,7 +23,7 @@ from vmrun.core.storage import BlobStore
 from vmrun.core.views import OutputChunk
 from vmrun.store.files import FilePieces, hash_file
 
-from .uploads import Upload, Uploads
+from .uploads import Upload, Uploads, attempt_in
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +85,8 @@ class Batch:
         self._uploading: dict[int, tuple[str, Upload]] = {}
         #: Files by task. They wait for the outcome of the very attempt that wrote them, and go with it.
         self._files: dict[int, _Written] = {}
+        #: Which attempts large outcomes are of.
+        self._attempts: dict[int, int | None] = {}
         self.bytes = 0
         #: Tasks in the batch.
         self.tasks = 0
@@ -100,6 +102,7 @@ class Batch:
 
         Waits only while many others are being uploaded.
         """
+        self._attempts[task] = attempt_in(path)
         self._uploading[task] = path, self._uploads.start(task, path)
         self.tasks += 1
 
@@ -109,7 +112,7 @@ class Batch:
             if not patient and not upload.done():
                 continue
             try:
-                ref = upload.result()
+                ref = self._uploads.finish(upload)
             except StoreUnavailable:
                 self._uploading[task] = path, self._uploads.start(task, path)
                 raise
@@ -192,6 +195,8 @@ class Batch:
             self._outcomes.popleft()
         for task in with_outcome:
             del self._files[task]
+        for outcome in entry:
+            self._attempts.pop(outcome.first, None)
         self.tasks -= count
         self.bytes -= size
         return ours
@@ -200,8 +205,8 @@ class Batch:
         """The files of the attempt that gave the outcome; none if only an earlier attempt wrote any."""
         written = self._files[task]
         block = next((block for block in blocks if _holds(block, task)), None)
-        settled = written.attempt if block is None else block.facts.get("attempt", written.attempt)
-        return written.files if settled == written.attempt else ()
+        settled = self._attempts.get(task) if block is None else block.facts.get("attempt")
+        return written.files if settled in (None, written.attempt) else ()
 
 
 def _holds(outcome: ResultBlock | BlockRef, task: int) -> bool:

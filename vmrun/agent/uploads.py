@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
 from vmrun.core import keys
+from vmrun.core.blocks import BlockError, ResultBlock
 from vmrun.core.clock import Clock
 from vmrun.core.outcomes import large_ref
 from vmrun.core.records import BlockRef
@@ -16,6 +18,8 @@ from vmrun.store.files import hash_file
 #: Results that are under way at once, and their bytes unless it is only one: enough to keep a network busy.
 WIDTH, BYTES_MAX = 4, 64 * 1024 * 1024
 
+#: Seconds between signs of life of whoever waits.
+TICK = 5.0
 #: Bytes that the head of a large result's block is looked for in.
 _START = 8 * 1024
 
@@ -23,10 +27,25 @@ _START = 8 * 1024
 Upload = Future[BlockRef]
 
 
+def attempt_in(path: str) -> int | None:
+    """Which attempt at a task gave the outcome in a file; None if it does not say."""
+    with open(path, "rb") as file:
+        start = file.read(_START)
+    try:
+        attempt = ResultBlock.decode(start, head_only=True).facts.get("attempt")
+    except BlockError:
+        return None  # made by the job's own process: whoever reads it is told
+    return attempt if isinstance(attempt, int) else None
+
+
 class Uploads:
     """The uploads of one job. For one thread; the store is used from several."""
 
-    def __init__(self, blobs: BlobStore, job: str, clock: Clock, width: int = WIDTH) -> None:
+    def __init__(
+        self, blobs: BlobStore, job: str, clock: Clock, width: int = WIDTH, alive: Callable[[], object] = int
+    ) -> None:
+        """`alive` is called now and then while somebody waits here: it is the network that is slow, not the work."""
+        self._alive = alive
         self._blobs = blobs
         self._job = job
         self._clock = clock
@@ -42,11 +61,18 @@ class Uploads:
         """
         size = os.stat(path).st_size
         while len(self._running) >= self._width or (self._running and self._bytes() + size > BYTES_MAX):
-            left = wait(self._running, return_when=FIRST_COMPLETED).not_done
+            left = wait(self._running, timeout=TICK, return_when=FIRST_COMPLETED).not_done
+            self._alive()
             self._running = {upload: size for upload, size in self._running.items() if upload in left}
         upload = self._pool.submit(self._upload, task, path)
         self._running[upload] = size
         return upload
+
+    def finish(self, upload: Upload) -> BlockRef:
+        """Wait for one to end; what names it. Raises what kept it from ending well."""
+        while wait([upload], timeout=TICK).not_done:
+            self._alive()
+        return upload.result()
 
     def _bytes(self) -> int:
         return sum(self._running.values())

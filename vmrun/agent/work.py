@@ -74,7 +74,7 @@ class JobRun:
         self._held: dict[int, HeldShard] = {}
         self._prepared: Prepared | None = None
         self._arguments: ArgumentReader | None = None
-        self._uploads = Uploads(shop.blobs, job, shop.desk.clock)
+        self._uploads = Uploads(shop.blobs, job, shop.desk.clock, alive=shop.pulse.sign)
         self._output = OutputWriter(shop.blobs, job, shop.stream, self._clock)
         self._network = Network()
         self._started = self._clock.monotonic()

@@ -174,6 +174,10 @@ class ResultBlock:
 
     def encode(self) -> bytes:
         """The block as bytes; columns of zeros are left out."""
+        return b"".join(self.parts())
+
+    def parts(self) -> list[Bytes]:
+        """What `encode` joins."""
         columns = {name: raw(getattr(self, name)) for name in _COLUMNS}
         columns["forms"] = self.forms
         if is_zero(self.forms):
@@ -190,7 +194,7 @@ class ResultBlock:
         if self.ended:
             head["began"] = [self.began, self.epoch]
             times = (raw(self.ended), b"")
-        return b"".join((pack(_RESULTS, head), *times, bytes(self.status), *kept.values(), self.payload))
+        return [pack(_RESULTS, head), *times, bytes(self.status), *kept.values(), self.payload]
 
     @classmethod
     def decode(cls, data: Bytes, *, head_only: bool = False) -> ResultBlock:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.agent.bench import Bench, Switch, files_of, large_of, outcome
 from tests.unit.core.world import JOB, VM
-from vmrun.agent import commit
+from vmrun.agent import commit, uploads
 from vmrun.agent.commit import Batch, OutputWriter, commit_interval
 from vmrun.agent.uploads import Uploads
 from vmrun.core import keys
@@ -136,6 +136,42 @@ def test_large_results_whose_upload_fails_are_uploaded_by_a_later_commit(bench: 
             continue
     assert (batch.tasks, bench.values()) == (0, list(range(6)))
     assert not any(os.path.exists(result.path) for result in results)
+
+
+def test_files_of_an_attempt_that_failed_do_not_come_with_the_large_result_of_a_later_one(bench: Bench) -> None:
+    batch = a_batch(bench, 2)
+    # The outcomes are of attempt 1
+    batch.add_files(0, 0, files_of(bench, 0, "failed").path)
+    batch.add_files(1, 1, files_of(bench, 1, "settled").path)
+    for task in range(2):
+        batch.add_large(task, large_of(bench, task).path)
+    assert batch.commit()
+    assert bench.values() == [0, 1]
+    assert [file.task for file in bench.files()] == [1]
+
+
+def test_whoever_waits_for_slow_uploads_shows_that_it_lives(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "TICK", 0.01)
+    signs: list[int] = []
+    enough = threading.Event()
+
+    def alive() -> None:
+        signs.append(1)
+        if len(signs) >= 3:
+            enough.set()
+
+    class Slow(CountingStore):
+        def write_file(self, key: str, path: str) -> None:
+            enough.wait(30)
+            super().write_file(key, path)
+
+    under_way = Uploads(Slow(bench.blobs), JOB, bench.clock, 1, alive)
+    results = [large_of(bench, task) for task in range(2)]
+    first = under_way.start(0, results[0].path)
+    # Waits for the first, and then for itself
+    assert under_way.finish(under_way.start(1, results[1].path)).first == 1
+    assert first.result().first == 0
+    assert len(signs) >= 3
 
 
 def test_a_commit_in_passing_does_not_wait_for_large_results(bench: Bench) -> None:

@@ -15,12 +15,16 @@ from .shared import CAPACITY
 
 #: Seconds of work in one chunk.
 TARGET = 0.04
+#: Seconds of work for each worker that are handed out at once.
+LITTLE = 0.002
 #: Seconds of work that are not divided any further toward the end: handing them out would take longer.
 LEAST = 0.0005
 #: A chunk has at most this many times the tasks of the largest one that was measured.
 GROWTH = 16
 #: The measured time of a task sinks by at most this factor per measurement: the first call may have imported much.
 DECAY = 8.0
+#: The measured time of a task rises by half of the way to what was found in so many seconds, and further in more.
+TELLING = 0.001
 #: Bytes of arguments in one chunk at most, unless a single one is larger.
 CHUNK_BYTES = 2 * 1024 * 1024
 #: Tasks shorter than this many seconds are sent ahead, so that their worker need not wait for the next chunk.
@@ -44,15 +48,22 @@ class Sizer:
         if count <= 0:
             return
         mean = max(seconds / count, 1e-9)
-        self.seconds = max(mean, self.seconds / DECAY)
+        if mean < self.seconds or self.seconds < 0:
+            self.seconds = max(mean, self.seconds / DECAY)
+        else:
+            # A few quick tasks alone seem slow, for all that is around them.
+            self.seconds += (mean - self.seconds) * seconds / (seconds + TELLING)
         self._largest = max(self._largest, count)
 
     def size(self, waiting: int, workers: int) -> int:
         """Tasks for the next chunk, when `waiting` are queued for `workers` workers."""
         if self.seconds < 0:
             return 1
+        # Half of what each would get; where little is left, one part for each, or fewer that are worth it.
         fair = -(-waiting // (2 * max(1, workers)))
-        fair = max(fair, int(LEAST / self.seconds))
+        parts = min(workers, int(waiting * self.seconds / LEAST))
+        if parts < workers or waiting * self.seconds < LITTLE * workers:
+            fair = -(-waiting // max(1, parts))
         return max(1, min(int(TARGET / self.seconds), self._largest * GROWTH, fair, CAPACITY))
 
     def below(self, limit: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.abc
 import importlib.util
 import os
 import pickle
@@ -12,6 +13,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -119,6 +121,18 @@ class Functions:
         if self._tools not in sys.path:
             sys.path.append(self._tools)
         return module
+
+
+class JobFinder(importlib.abc.MetaPathFinder):
+    """Finds the job's own file, under its name, for whoever imports that."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        """The file's, if it is asked for."""
+        del path, target
+        return importlib.util.spec_from_file_location(JOB_MODULE, self._path) if fullname == JOB_MODULE else None
 
 
 def import_job(path: str) -> ModuleType:

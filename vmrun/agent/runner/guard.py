@@ -263,7 +263,7 @@ class Guard:
         if not has_children():
             return False
         # Those of a fork server are its children.
-        return bool(_pooled()) or not self._own_children().issuperset(children(os.getpid()))
+        return not self._spared.issuperset(_pooled()) or not self._own_children().issuperset(children(os.getpid()))
 
     def _own_children(self) -> set[int]:
         return self._spared | {_known(*helper) for helper in _HELPERS}
@@ -274,7 +274,7 @@ class Guard:
         False if that takes this process's own end: a pool of multiprocessing's that was left open waits for ever for
         processes that were killed, and a later task would wait with it.
         """
-        if any(map(is_running, _pooled())):
+        if any(is_running(pid) for pid in _pooled() if pid not in self._spared):
             return False
         return not end_descendants(self._own_children(), _part)
 

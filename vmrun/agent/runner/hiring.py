@@ -49,6 +49,8 @@ class Hiring:
         #: Holds the shared object; None for a job without one, and when workers load it themselves.
         self._template: Template | None = None
         self._templates_lost = 0
+        #: Processes that came to this one while the object was loaded.
+        self._daemons: set[int] = set()
         #: Why no task can be started.
         self._refusal: tuple[Status, bytes] | None = None
 
@@ -124,7 +126,9 @@ class Hiring:
         below = children(os.getpid())
         # Whoever is here now was born, and the template has said so before.
         self.listen()
-        spared = {*self.slots, self._template.pid} if self._template is not None else set(self.slots)
+        spared = {*self.slots, *self._daemons}
+        if self._template is not None:
+            spared.add(self._template.pid)
         for child in below:
             if child not in spared:
                 kill((child, *descendants(child)))
@@ -144,7 +148,11 @@ class Hiring:
         template = self._template
         if template is None:
             return
+        was_ready = template.ready
         news = template.news()
+        if template.ready and not was_ready:
+            # What loading has left running serves all tasks, as what modules start when they are imported.
+            self._daemons = {*children(os.getpid())} - {template.pid, *self.slots}
         for slot in news.born:
             del self.slots[-slot.place.serial]
             self.slots[slot.pid] = slot

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import sys
@@ -138,7 +139,9 @@ class Keeper:
                 self._make_pickler(file, protocol=5).dump(value)
                 self._spilled = path, file.tell() - ROOM
         except BaseException:
-            os.unlink(path)
+            # It may be that it could not even be made.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
             raise
 
     def large(self, row: int, facts: dict[str, Any]) -> tuple[str, int]:

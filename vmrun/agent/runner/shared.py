@@ -22,7 +22,7 @@ CAPACITY = 16 * 1024
 PAYLOAD_FLUSH = 512 * 1024
 #: Bytes of the largest outcome that travels in a block; a larger one goes into a file.
 PAYLOAD_LARGE = 1024 * 1024
-_PAYLOAD_SIZE = PAYLOAD_FLUSH + PAYLOAD_LARGE + 64 * 1024
+_PAYLOAD_SIZE = PAYLOAD_FLUSH + PAYLOAD_LARGE + 256 * 1024
 
 #: Words: number of the task in the first row; rows that are complete.
 BASE, DONE = 0, 1
@@ -126,13 +126,16 @@ class Shared:
             part[: used * size] = bytes(used * size)
         self.memory.seek(self.origin)
 
-    def results(self) -> ResultBlock:
-        """The complete rows, as a block; its payload is a view into this memory, its facts are empty."""
+    def results(self, *, copy: bool = True) -> ResultBlock:
+        """The complete rows, as a block; its payload is a view into this memory, its facts are empty.
+
+        Unless `copy`, its columns are views too: it is to be encoded at once.
+        """
         count, sprint = self.done(), bool(self.words[SPRINT])
         status, forms = bytes(self.status[:count]), bytes(self.forms[:count])
         absent = _OF_WALKS if sprint else ("ended",)
         columns: dict[str, Any] = {
-            name: array(code) if name in absent else array(code, getattr(self, name)[:count].tobytes())
+            name: array(code) if name in absent else self._column(name, count, copy=copy)
             for name, code in _COLUMNS.items()
             if name not in ("status", "forms")
         }
@@ -142,6 +145,10 @@ class Shared:
         if sprint:
             block.began, block.epoch = self.reals_of_words[BEGAN], self.reals_of_words[EPOCH]
         return block
+
+    def _column(self, name: str, count: int, *, copy: bool) -> array[Any] | memoryview[Any]:
+        view = getattr(self, name)[:count]
+        return array(_COLUMNS[name], view.tobytes()) if copy else view
 
     def done(self) -> int:
         """The number of complete rows."""

@@ -230,10 +230,12 @@ def make_slot(place: Place, pid: int, channel: socket.socket, memory: tuple[Shar
     return Slot(place, pid, channel, reader, writer, *memory, inherited)
 
 
-def become_worker(config: RunnerConfig, place: Place, ends: Ends, runner: int, limits: tuple[int, int]) -> NoReturn:
+def become_worker(
+    config: RunnerConfig, place: Place, ends: Ends, runner: int, limits: tuple[int, int], *, close_others: bool = True
+) -> NoReturn:
     """In a child of the runner's: cut all other ties to it, then work. Never returns."""
     try:
-        settle_child(runner, limits, {ends.channel.fileno(), ends.out, ends.err})
+        settle_child(runner, limits, {ends.channel.fileno(), ends.out, ends.err} if close_others else None)
         # Whatever a task starts stays below this process, to be ended with the task; else with the worker.
         system.adopt_orphans()
         guard = Guard(place, ends.out, ends.err, ends.shared.done)
@@ -248,12 +250,13 @@ def become_worker(config: RunnerConfig, place: Place, ends: Ends, runner: int, l
         os._exit(RETIRED)
 
 
-def settle_child(runner: int, limits: tuple[int, int], keep: set[int], oom_score: bytes = _OOM_SCORE) -> None:
-    """What every process that runs user code begins with; of the descriptors it has 0-2 and `keep`."""
+def settle_child(runner: int, limits: tuple[int, int], keep: set[int] | None, oom_score: bytes = _OOM_SCORE) -> None:
+    """What every process that runs user code begins with; of the descriptors 0-2 and `keep` stay; None: all."""
     os.setsid()
     reset_signals()
     system.die_with(runner)
-    _close_others(keep)
+    if keep is not None:
+        _close_others(keep)
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     # A crash with hundreds of gigabytes in memory must not write them to disk first.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from vmrun.core.blocks import PYTHON, Status
 
 from . import failures
-from .functions import JOB_MODULE, import_job, replace_link
+from .functions import JobFinder
 from .guard import THREADS, Place
 from .outputs import Outputs
 from .shared import Shared
@@ -171,6 +171,8 @@ def _become_template(
         faulthandler.enable(2, all_threads=False)
         defaults = _prepare(config, place)
         status, document = _load(config)
+        # Whatever that has done to it: children are waited for here.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if document:
             os.write(report, document)
             channel.send(json.dumps({"failed": int(status)}).encode())
@@ -225,11 +227,10 @@ def _load(config: RunnerConfig) -> tuple[Status, bytes]:
     from vmrun import sharing
 
     try:
-        if config.source:
-            tools = os.path.join(config.directory, "path")
-            replace_link(os.path.join(tools, f"{JOB_MODULE}.py"), config.source)
-            import_job(config.source)
         parcel = sharing.open_parcel(config.shared)
+        if config.source:
+            # Not at once: what stands at the top of the file is each worker's own, unless the object is of its classes.
+            sys.meta_path.append(JobFinder(config.source))
         if parcel.python != PYTHON:
             return Status.unpicklable, failures.foreign_python("the shared data", parcel.python)
         sharing.hold(parcel.load())
@@ -302,11 +303,15 @@ def _fork_again(
         os._exit(0)
     while os.getppid() == own:
         time.sleep(_PAUSE)  # noqa: TID251  the runner has no one to hand it a clock
+    channel.close()
     for name in defaults:
         os.environ.pop(name, None)
     _reseed()
     theirs, memory, out, err = fds
-    become_worker(config, place, Ends(socket.socket(fileno=theirs), Shared(memory), out, err), runner, limits)
+    ends_of_worker = Ends(socket.socket(fileno=theirs), Shared(memory), out, err)
+    os.close(memory)
+    # What the load has opened stays open: the object may need it.
+    become_worker(config, place, ends_of_worker, runner, limits, close_others=False)
 
 
 def _reseed() -> None:

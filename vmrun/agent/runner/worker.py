@@ -34,13 +34,14 @@ FLUSH = 0.03
 #: Exit code of a worker that found its own state damaged, or used up, after a task; no task is blamed for it.
 RETIRED = 120
 #: Tasks of a sprint at most, and seconds after which it ends.
-SPRINT_TASKS, SPRINT_TIME = 256, 0.001
+SPRINT_TASKS, SPRINT_TIME = 1024, 0.001
 #: After so many tasks in a chunk of which all but a tenth took less than so many nanoseconds each, the next ones may
 #: sprint; until sprints take longer so many times in a row. That much is allowed for being interrupted by others.
 _TRIED, _QUICK, _STRIKES = 16, 20_000, 3
 _SECOND = 1_000_000_000
-#: Integers from minus this up to this fit in 64 bits; and what they are in the column of forms.
-_INTEGER, _AS_INTEGER = 1 << 63, int(Form.integer)
+#: Integers between these fit in 64 bits, and are quick to compare; others go the longer way. And what they are in the
+#: column of forms.
+_SMALL, _AS_INTEGER = (-(1 << 59), 1 << 59), int(Form.integer)
 
 
 def cold(chunk: int, first: int) -> dict[str, int]:
@@ -90,7 +91,9 @@ class Worker:
         self._channel.close()
         # Where nobody asks after each task whether this is still the worker, the next thing that is done must fail.
         self._shared.ended.release()
-        self._shared.forms.release()
+        self._shared.values.release()
+        # Its own number was announced before the fork; nothing else of the sprint is its business.
+        self._guard.sprint = -1
 
     def _leave(self, error: BaseException | None) -> None:
         """A child that user code forked has no business in here, whatever it returned or raised to get here."""
@@ -258,6 +261,8 @@ class Worker:
             return False
         begun = ended = self._start_sprint(running)
         limit, status, row = begun + SPRINT_TIME, 0, shared.words[DONE]
+        # Looked up once: each look costs a few percent of a task that does nothing.
+        (least, most), integer, silent = _SMALL, _AS_INTEGER, SILENT
         for row, item in enumerate(islice(items, SPRINT_TASKS), row):  # noqa: B020  from where it is on
             try:
                 value = call(item)
@@ -268,12 +273,12 @@ class Worker:
             # In a child that the task forked, the first of these that is met fails.
             if value is None:
                 ends[row] = ended = clock()
-            elif type(value) is int and -_INTEGER <= value < _INTEGER:
-                forms[row] = _AS_INTEGER
+            elif type(value) is int and least <= value <= most:
                 values[row] = value
+                forms[row] = integer
                 ends[row] = ended = clock()
             else:
-                forms[row] = 0
+                values[row] = 0
                 status = keep(row, value)
                 value, ended = None, clock()
                 if status == LARGE:
@@ -282,7 +287,7 @@ class Worker:
                 shared.status[row], ends[row] = status, ended
                 if unrest[0]:
                     break
-            if ended - begun > SILENT:
+            if ended - begun > silent:
                 if ended > limit or guard.stirred(self._ends):
                     break
                 ended = clock()
@@ -357,7 +362,7 @@ class Worker:
         facts = self._facts(running, shared.done() + (large is not None))
         file = ("", 0) if large is None else self._keeper.large(large, facts)
         shared.words[BEGUN] = 0
-        block = shared.results()
+        block = shared.results(copy=False)
         block.facts = facts
         moves = shared.moved()
         now = time.monotonic_ns()
@@ -370,7 +375,7 @@ class Worker:
             "moves": len(moves),
             "final": final,
         }
-        frames.send(self._channel, Kind.results, head, moves, block.encode())
+        frames.send(self._channel, Kind.results, head, moves, *block.parts())
         after = block.first + block.count
         if large is not None:
             path, size = file
