@@ -14,7 +14,7 @@ from vmrun.core.blocks import TaskBlock
 from .shared import CAPACITY
 
 #: Seconds of work in one chunk.
-TARGET = 0.04
+TARGET = 0.2
 #: Seconds of work for each worker that are handed out at once.
 LITTLE = 0.002
 #: Seconds of work that are not divided any further toward the end: handing them out would take longer.
@@ -28,7 +28,7 @@ TELLING = 0.001
 #: Bytes of arguments in one chunk at most, unless a single one is larger.
 CHUNK_BYTES = 2 * 1024 * 1024
 #: Tasks shorter than this many seconds are sent ahead, so that their worker need not wait for the next chunk.
-SHORT = TARGET / 2
+SHORT = 0.02
 #: While more wait than there are workers, these are, too; longer ones would be taken back before they begin.
 BRIEF = 0.08
 #: Bytes that a queued task counts beyond its payload.
