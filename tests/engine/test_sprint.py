@@ -46,12 +46,12 @@ def spoil_late(bench: Bench, spoil: Any, look: Any) -> None:
     outcomes = bench.run(work, range(MANY))
     assert set(bench.statuses.values()) == {Status.ok}
     assert outcomes[0] == outcomes[AT + 1] == outcomes[AT + 2]
-    assert sprinted(bench) > 1000
+    assert sprinted(bench) > 100
 
 
 def test_quick_tasks_are_called_many_at_a_time(alone: Bench) -> None:
     assert alone.run(lambda number: number * 2, range(MANY)) == {number: number * 2 for number in range(MANY)}
-    assert sprinted(alone) > MANY // 2
+    assert sprinted(alone) > MANY // 4
     starts = [at for event in alone.events if isinstance(event, Results) for at in event.block.timed().started]
     assert starts == sorted(starts)
     assert all(seconds >= 0 for seconds in alone.seconds.values())
@@ -90,7 +90,7 @@ def test_every_task_knows_its_number_and_so_do_its_children(alone: Bench) -> Non
     outcomes = alone.run(work, range(MANY))
     assert outcomes[3999] == ["3999"] * 3
     assert [outcomes[number] for number in (999, 1999, 2999, 4999)] == [["999"], ["1999"], ["2999"], ["4999"]]
-    assert sprinted(alone) > 1000
+    assert sprinted(alone) > 100
 
 
 @pytest.mark.parametrize("out", [True, False], ids=["stdout", "stderr"])
@@ -103,7 +103,7 @@ def test_what_is_printed_is_known_to_be_whose(alone: Bench, out: bool) -> None:
     stream = "stdout" if out else "stderr"
     said = {task: data for (task, _, name), data in alone.output.items() if name == stream}
     assert said == {number: b"I am %d\n" % number for number in (AT, AT + 1, AT + 30)}
-    assert sprinted(alone) > 1000
+    assert sprinted(alone) > 100
 
 
 def test_a_replaced_stdout_is_put_back(alone: Bench) -> None:
@@ -127,7 +127,7 @@ def test_files_are_known_to_be_whose(alone: Bench) -> None:
     alone.run(work, range(MANY))
     found = {task: sorted(os.listdir(path)) for (task, _), path in alone.files.items()}
     assert found == {AT: [f"{AT}.txt"], AT + 7: [f"{AT + 7}.txt"]}
-    assert sprinted(alone) > 1000
+    assert sprinted(alone) > 100
 
 
 def test_a_task_that_raises_fails_alone(alone: Bench) -> None:
@@ -138,7 +138,7 @@ def test_a_task_that_raises_fails_alone(alone: Bench) -> None:
     failed = {number for number, status in alone.statuses.items() if status is not Status.ok}
     assert failed == set(range(700, MANY, 1500))
     assert all(alone.outcomes[number]["type"] == "ZeroDivisionError" for number in failed)
-    assert sprinted(alone) > 1000
+    assert sprinted(alone) > 100
 
 
 @pytest.mark.parametrize(
@@ -236,4 +236,4 @@ def test_large_results_between_quick_tasks(alone: Bench) -> None:
     outcomes = alone.run(work, range(MANY))
     assert outcomes == {number: work(number) for number in range(MANY)}
     assert set(alone.large) == set(range(AT % 2000, MANY, 2000))
-    assert sprinted(alone) > 1000
+    assert sprinted(alone) > 100

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 #: metadata" in Google's Compute Engine documentation; "About instance metadata" in IBM's VPC documentation.
 ADDRESSES = ("169.254.169.254", "fd00:ec2::254", "fd20:ce::254")
 PORTS = (80, 443)
+#: By its number: small images have no /etc/protocols.
+TCP = "6"
 #: Of the rules, before all that a machine usually has but its own addresses; with it, adding one again is an error.
 PREFERENCE = 4220
 #: Seconds for one command.
@@ -26,7 +28,7 @@ TIMEOUT = 10.0
 def rule(uid: int, address: str, port: int) -> list[str]:
     """The command that forbids a user the way to a port."""
     family, bits = ("-6", 128) if ":" in address else ("-4", 32)
-    what = ["uidrange", f"{uid}-{uid}", "to", f"{address}/{bits}", "ipproto", "tcp", "dport", str(port)]
+    what = ["uidrange", f"{uid}-{uid}", "to", f"{address}/{bits}", "ipproto", TCP, "dport", str(port)]
     return ["ip", family, "rule", "add", "pref", str(PREFERENCE), *what, "prohibit"]
 
 

@@ -29,7 +29,7 @@ class Tool:
 
 
 def test_the_rule_is_about_one_user_and_one_port() -> None:
-    text = "ip -4 rule add pref 4220 uidrange 999-999 to 169.254.169.254/32 ipproto tcp dport 80 prohibit"
+    text = "ip -4 rule add pref 4220 uidrange 999-999 to 169.254.169.254/32 ipproto 6 dport 80 prohibit"
     assert rule(999, "169.254.169.254", 80) == text.split()
     assert rule(1, "fd00:ec2::254", 443)[1] == "-6"
     assert "fd00:ec2::254/128" in rule(1, "fd00:ec2::254", 443)
