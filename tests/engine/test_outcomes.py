@@ -331,3 +331,19 @@ def test_the_load_is_reported(bench: Bench) -> None:
     bench.until(lambda: any(isinstance(event, Load) and event.running == 2 and event.queued for event in bench.events))
     bench.until(lambda: bench.events and isinstance(bench.events[-1], Load) and bench.events[-1].done == 6)
     assert bench.events[-1] == Load(0, 0, 6)
+
+
+def test_a_large_result_that_cannot_be_written_is_not_said_to_be_unpicklable(bench: Bench) -> None:
+    """A task that has used up the descriptors of its process, say."""
+
+    def work(number: int) -> bytes:
+        if number == 1:
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        return b"x" * 3_000_000
+
+    bench.run(work, [1])
+    assert bench.statuses[0] is Status.raised
+    assert "could not be written to the machine's disk" in bench.outcomes[0]["message"]
+    assert "pickled" not in bench.outcomes[0]["message"]

@@ -67,10 +67,11 @@ def no_space(error: BaseException | None, depth: int = 20) -> bool:
 
 
 def unkept(error: BaseException) -> bytes:
-    """The payload for a result for which there was no space on disk."""
+    """The payload for a result that could not be written to disk, above all because there was no space."""
+    why = "the disk of the machine is full" if no_space(error) else "it could not be written to the machine's disk"
     return failure(
         Status.raised,
-        f"the result was lost, because the disk of the machine is full ({_message(error)})",
+        f"the result was lost, because {why} ({_message(error)})",
         type_name=type_name(type(error)),
         traceback=clip(_traceback(error), TRACEBACK_MAX),
     )

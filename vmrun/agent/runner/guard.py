@@ -126,9 +126,8 @@ class Guard:
             setattr(os, name, self._noticed(getattr(os, name)))
         # Programs that are started get the environment of C.
         os.register_at_fork(before=self._notice)
-        for name in ("_fork_exec", "_posixsubprocess_fork_exec"):
-            if hasattr(subprocess, name):
-                setattr(subprocess, name, self._noticed(getattr(subprocess, name)))
+        if hasattr(subprocess, "_fork_exec"):
+            subprocess._fork_exec = self._noticed(subprocess._fork_exec)  # noqa: SLF001
 
     def _noticed(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """`function`, which is known to have been called whenever it was."""

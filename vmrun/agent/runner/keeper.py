@@ -106,14 +106,15 @@ class Keeper:
     def _keep_otherwise(self, row: int, value: Any, error: BaseException) -> int:
         """Into a file, if all that is wrong is the size (the memory answers that with a ValueError)."""
         self._leave(error)
+        unwritten = False
         if isinstance(error, ValueError):
             try:
                 self._spill(self._shared.words[BASE] + row, value)
                 return LARGE
             except BaseException as second:  # noqa: BLE001  as above
-                error = second
+                error, unwritten = second, isinstance(second, OSError)
         self.starved = failures.no_space(error)
-        if self.starved:
+        if self.starved or unwritten:
             return self._write(row, Status.raised, failures.unkept(error))
         return self._write(row, Status.unpicklable, failures.unpicklable(value, error, self._dumps))
 

@@ -226,7 +226,6 @@ class Runner:
     def _let_go(self, slot: Slot) -> None:
         self._warden.forget(slot.pid)
         self._watch(slot.channel, 0, None)
-        self._masks.pop(slot.channel, None)
 
     # --- time ---
 
