@@ -13,7 +13,8 @@ def runner(*command: str) -> harness.Run:
     """Runs a command to its end, output thrown away."""
 
     def run() -> None:
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=60)
+        # Reading to the end of the output, not waiting for the process: that looks only every 50 ms.
+        subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=60)
 
     return run
 
