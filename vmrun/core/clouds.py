@@ -23,6 +23,16 @@ def instance_name(owner: str, vm: str) -> str:
     return f"{NAME_PREFIX}-{owner}-{vm}"
 
 
+class Market(Enum):
+    """Which prices a job may be rented at."""
+
+    on_demand = "on-demand"
+    #: Spot prices only: cheaper, and the cloud may take the machine back at any time.
+    spot = "spot"
+    #: Spot first; on-demand where no spot machine is to be had.
+    spot_with_fallback = "spot-with-fallback"
+
+
 @dataclass(frozen=True, slots=True)
 class Need:
     """What a job asks of a machine; None and 0 mean "any"."""
@@ -38,6 +48,7 @@ class Need:
     instance_type: str = ""
     region: str = ""
     zone: str = ""
+    market: Market = Market.on_demand
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +70,8 @@ class Offer:
     spot: bool = False
     #: Date of the price, ISO.
     priced_at: str = ""
+    #: The quota that the machine counts against, as its cloud names it; "" if it has none.
+    bucket: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +144,12 @@ class Leftover:
 
     on: str
     kind: str
+    #: The cloud's own identifier, with all that `discard` needs to find it.
     id: str
     name: str
     region: str = ""
+    #: Seconds since the epoch, on the cloud's clock; 0 if it does not tell.
+    created_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +169,12 @@ class Capabilities:
     #: The machine shares this machine's network, so it needs this machine's certificate bundle.
     shares_network: bool = False
     spot: bool = False
+    #: Machines are those that the user owns: they are cleaned and never deleted.
+    borrowed: bool = False
+    #: Seconds after a create call of unknown outcome within which its instance may still appear in the listing.
+    settle: float = 0.0
+    #: A program for the user data by which a machine deletes itself at its cloud, where a power-off alone does not.
+    self_delete: str = ""
 
 
 class Fault(Enum):
@@ -165,8 +187,23 @@ class Fault(Enum):
     permission = "permission"
     config = "config"
     billing = "billing"
+    #: The cloud took a spot machine back while it was made ready.
+    preempted = "preempted"
+    #: No answer, or a failure of the cloud's own: what was asked for may or may not have happened.
     unavailable = "unavailable"
     unknown = "unknown"
+
+
+class Scope(Enum):
+    """How far a fault reaches: which other offers it rules out."""
+
+    #: This type in this zone and market.
+    offer = "offer"
+    zone = "zone"
+    #: Every type of the same quota bucket in this region.
+    bucket = "bucket"
+    region = "region"
+    cloud = "cloud"
 
 
 class CloudError(VmrunError):
@@ -175,11 +212,23 @@ class CloudError(VmrunError):
     code = "cloud"
     exit_code: ClassVar[int] = 4
 
-    def __init__(self, message: str, *, fault: Fault = Fault.unknown, scope: str = "", hint: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        fault: Fault = Fault.unknown,
+        scope: Scope = Scope.offer,
+        cloud_code: str = "",
+        bucket: str = "",
+        hint: str = "",
+    ) -> None:
         super().__init__(message, hint=hint)
         self.fault = fault
-        #: How far the fault reaches: `zone`, `region`, `cloud`, or an instance type.
         self.scope = scope
+        #: The cloud's own name of the error, such as `InsufficientInstanceCapacity`; "" if it gave none.
+        self.cloud_code = cloud_code
+        #: For a quota: its name at the cloud, which is what to ask for more of.
+        self.bucket = bucket
 
 
 class InstanceNotFound(CloudError):
@@ -222,5 +271,13 @@ class Provisioner(Protocol):
         ...
 
     def leftovers(self, owner: str) -> Iterator[Leftover]:
-        """Resources of this owner that no instance uses."""
+        """Resources of this owner that no instance uses, from the cloud, complete or CloudError."""
+        ...
+
+    def discard(self, leftover: Leftover) -> None:
+        """Delete a leftover; not found is success, and one that an instance uses by now is left alone."""
+        ...
+
+    def boot_log(self, id: str) -> str:
+        """The last of what the machine wrote to its console, for a report of a failed boot; "" if there is none."""
         ...

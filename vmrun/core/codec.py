@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import functools
 import hashlib
 import json
@@ -46,7 +47,7 @@ def to_data(record: object) -> Any:
         return [to_data(item) for item in record]
     if isinstance(record, dict):
         return {key: to_data(value) for key, value in record.items()}
-    return record
+    return record.value if isinstance(record, enum.Enum) else record
 
 
 def _is_default(field: dataclasses.Field[Any], value: object) -> bool:
@@ -81,6 +82,8 @@ def _build(kind: Any, data: object, where: str) -> object:
     if origin is dict and isinstance(data, dict):
         value_kind = typing.get_args(kind)[1]
         return {str(key): _build(value_kind, value, f"{where}.{key}") for key, value in data.items()}
+    if isinstance(kind, type) and issubclass(kind, enum.Enum) and data in [member.value for member in kind]:
+        return kind(data)
     if origin is None and _is_plain(kind, data):
         return float(typing.cast(float, data)) if kind is float else data
     raise Corrupt(f"{where}: expected {getattr(kind, '__name__', kind)}, found {type(data).__name__}")

@@ -23,6 +23,7 @@ from vmrun.core.clouds import (
     Leftover,
     Need,
     Offer,
+    Scope,
 )
 
 #: Least and most seconds; each time one of them is drawn.
@@ -32,12 +33,12 @@ NONE: Span = (0.0, 0.0)
 _CALLS_KEPT = 100_000
 #: How far the faults reach that are injected.
 _SCOPES = {
-    Fault.stockout: "zone",
-    Fault.quota: "region",
-    Fault.not_offered: "zone",
-    Fault.throttle: "region",
-    Fault.permission: "cloud",
-    Fault.billing: "cloud",
+    Fault.stockout: Scope.zone,
+    Fault.quota: Scope.bucket,
+    Fault.not_offered: Scope.zone,
+    Fault.throttle: Scope.region,
+    Fault.permission: Scope.cloud,
+    Fault.billing: Scope.cloud,
 }
 
 
@@ -166,6 +167,7 @@ class FakeCloud:
         self.machines: list[Machine] = []
         #: What `leftovers` gives, by owner.
         self.left: dict[str, list[Leftover]] = {}
+        self.consoles: dict[str, str] = {}
         self._clock = clock
         self._rng = rng
         self._offers = list(offers) if offers is not None else small_offers(name)
@@ -240,6 +242,18 @@ class FakeCloud:
         """What was put into `left` for this owner."""
         self._enter("leftovers", owner)
         return iter(list(self.left.get(owner, [])))
+
+    def discard(self, leftover: Leftover) -> None:
+        """Take it out of `left`."""
+        self._enter("discard", leftover.id)
+        for found in self.left.values():
+            if leftover in found:
+                found.remove(leftover)
+
+    def boot_log(self, id: str) -> str:
+        """What was put into `consoles` for this instance."""
+        self._enter("boot_log", id)
+        return self.consoles.get(id, "")
 
     # What a test does to it.
 
@@ -376,7 +390,7 @@ class FakeCloud:
 
 
 def _error(fault: Fault, message: str) -> CloudError:
-    return CloudError(message, fault=fault, scope=_SCOPES.get(fault, ""), hint="this cloud was told to fail")
+    return CloudError(message, fault=fault, scope=_SCOPES.get(fault, Scope.offer), hint="this cloud was told to fail")
 
 
 def _fits(offer: Offer, need: Need) -> bool:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from vmrun.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from .models import Defaults, DockerSection, EnvironmentSection, LocalSection, Section, StoreSection, VmSection
+    from .clouds import Ec2Section, GceSection, IbmSection, SshSection
+    from .fields import Section, VmSection
+    from .models import Defaults, DockerSection, EnvironmentSection, LocalSection, StoreSection
 
 __all__ = ["DEFAULT_STORE", "Settings", "cache_dir", "config_dir", "load_settings", "state_dir"]
 
@@ -32,6 +34,10 @@ class Settings:
     vm: VmSection
     local: LocalSection
     docker: DockerSection
+    ssh: SshSection
+    ec2: Ec2Section
+    gce: GceSection
+    ibm: IbmSection
     environment: EnvironmentSection
     #: Holds the file and the deployment's keys.
     config_dir: Path
@@ -51,7 +57,14 @@ class Settings:
 
     def driver_table(self, on: str) -> dict[str, Any]:
         """The driver's own table, without what is unset; empty for a driver that has none."""
-        section: Section | None = {"local": self.local, "docker": self.docker}.get(on)
+        section: Section | None = {
+            "local": self.local,
+            "docker": self.docker,
+            "ssh": self.ssh,
+            "ec2": self.ec2,
+            "gce": self.gce,
+            "ibm": self.ibm,
+        }.get(on)
         return {} if section is None else section.model_dump(exclude_none=True)
 
 

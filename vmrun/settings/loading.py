@@ -16,7 +16,8 @@ from vmrun.core.secret import Secret
 from vmrun.core.units import format_duration
 
 from . import DEFAULT_STORE, Settings, cache_dir, config_dir, state_dir
-from .models import FILE_PATHS, SECTIONS, Section
+from .fields import Section
+from .models import FILE_PATHS, SECTIONS
 from .sources import Keys, Raw, Tables, check_known, find_file, read_environment, read_file
 
 #: What pydantic calls a wrong type, and what is expected instead.
@@ -188,7 +189,7 @@ def _chosen_before(config: Path) -> str | None:
 
 def _check_times(settings: Settings, tables: Tables) -> None:
     """A VM must get the chance to beat twice before silence counts against it."""
-    for on in ("", "local", "docker"):
+    for on in ("", "local", "docker", "ssh", "ec2", "gce", "ibm"):
         times = settings.section_for(on)
         for key in ("lease", "dead_after"):
             if getattr(times, key) < 2 * times.heartbeat:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterator
+from enum import Enum
 
 from pydantic.fields import FieldInfo
 
 from vmrun.core.secret import Secret
 
-from .models import SECTIONS, Section
+from .fields import Section
+from .models import SECTIONS
 
 _HEAD = """\
 # The configuration of vmrun: every key, its meaning and its default. No key is needed for running on this machine.
@@ -46,6 +48,8 @@ def toml(field: FieldInfo) -> str:
     value = field.default
     if isinstance(value, Secret):
         return '""'
+    if isinstance(value, Enum):
+        return json.dumps(value.value)
     if isinstance(value, float):
         return f'"{_duration(value)}"'
     return json.dumps(list(value) if isinstance(value, tuple) else value)

@@ -170,7 +170,7 @@ def test_a_drivers_times_are_laid_over_the_common_ones(folder) -> None:
     assert (local.lease, local.heartbeat, local.boot_grace, local.deadman_poll) == (120.0, 1.0, 60.0, 1.0)
     assert settings.driver_table("docker")["lease"] == 300.0
     assert "heartbeat" not in settings.driver_table("docker")
-    assert settings.driver_table("ec2") == {}
+    assert settings.driver_table("no-driver") == {}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from functools import cache
 from importlib.resources import files
 from typing import IO, Any
 
-from vmrun.core.clouds import CloudError, Fault
+from vmrun.core.clouds import CloudError, Fault, Scope
 from vmrun.core.hosts import Completed
 
 _HINT = "start Docker, or use --on local"
@@ -82,7 +82,7 @@ class Docker:
         return CloudError(
             f"there is no command `{self._program}` here",
             fault=Fault.config,
-            scope="cloud",
+            scope=Scope.cloud,
             hint="install Docker Engine, or use --on local",
         )
 
@@ -193,7 +193,7 @@ def failure(what: str, said: str) -> CloudError:
         fault = Fault.stockout
     elif "bind source path does not exist" in said or "invalid mount config" in said:
         fault = Fault.config
-    return CloudError(f"`{what}` failed: {said[-2000:]}", fault=fault, scope="cloud", hint="see `docker info`")
+    return CloudError(f"`{what}` failed: {said[-2000:]}", fault=fault, scope=Scope.cloud, hint="see `docker info`")
 
 
 def _check_engine(done: Completed) -> None:
@@ -206,7 +206,7 @@ def _check_engine(done: Completed) -> None:
         raise CloudError(
             "this user may not talk to Docker Engine",
             fault=Fault.permission,
-            scope="cloud",
+            scope=Scope.cloud,
             hint="join the group `docker` and log in again, or use --on local",
         )
 
@@ -220,10 +220,10 @@ def _mute(what: str, timeout: float) -> CloudError:
     return CloudError(
         f"`docker {what}` gave no answer for {timeout:.0f} s",
         fault=Fault.unavailable,
-        scope="cloud",
+        scope=Scope.cloud,
         hint="see whether Docker hangs: docker info",
     )
 
 
 def _no_engine(said: str) -> CloudError:
-    return CloudError(f"no Docker Engine answers: {said[:500]}", fault=Fault.config, scope="cloud", hint=_HINT)
+    return CloudError(f"no Docker Engine answers: {said[:500]}", fault=Fault.config, scope=Scope.cloud, hint=_HINT)

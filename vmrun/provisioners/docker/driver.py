@@ -32,6 +32,8 @@ _TYPE = re.compile(r"docker-(\d{1,5})x(\d{1,6})")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,200}")
 #: Seconds for a container to be gone after its removal began.
 _REMOVAL = 30.0
+#: Lines of a console that help.
+_LOG_LINES = 100
 
 
 def open_driver(context: ProvisionerContext) -> DockerProvisioner:
@@ -153,6 +155,18 @@ class DockerProvisioner:
         listed = self._docker.call("volume", "ls", "--quiet", "--filter", f"label={TAG_OWNER}={owner}")
         for name in listed.split():
             yield Leftover(on=self.name, kind="volume", id=name, name=name, region=containers.REGION)
+
+    def discard(self, leftover: Leftover) -> None:
+        """Remove a volume that no container uses; one that is gone is success."""
+        done = self._docker.run("volume", "rm", leftover.id)
+        said = message(done)
+        if done.exit_code != 0 and not any(text in said for text in ("no such volume", "in use")):
+            raise failure("volume rm", said)
+
+    def boot_log(self, id: str) -> str:
+        """What systemd and cloud-init wrote to the container's console."""
+        done = self._docker.run("logs", "--tail", str(_LOG_LINES), id) if _NAME.fullmatch(id) else None
+        return message(done) if done is not None and done.exit_code == 0 else ""
 
     def _find(self, name: str) -> dict[str, Any] | None:
         """The container with exactly this id or name; Docker itself takes the beginning of an id for it, too."""

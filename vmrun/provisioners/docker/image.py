@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from vmrun.core.clock import Clock
-from vmrun.core.clouds import CloudError, Fault
+from vmrun.core.clouds import CloudError, Fault, Scope
 
 from .api import Docker, run_lines
 
@@ -93,7 +93,7 @@ class MachineImage:
             raise CloudError(
                 f"the base image {PUBLIC_BASE} cannot be pulled, and {lacking}",
                 fault=Fault.config,
-                scope="cloud",
+                scope=Scope.cloud,
                 hint="let Docker reach its registry, or run once as root after `apt-get install debootstrap`",
             ) from refused
         architecture = str(self._docker.info().get("Architecture", ""))

@@ -28,6 +28,7 @@ from vmrun.core.clouds import (
     Leftover,
     Need,
     Offer,
+    Scope,
     instance_name,
 )
 from vmrun.core.errors import ConfigError
@@ -158,6 +159,16 @@ class LocalProvisioner:
                 if machine.startswith(mine)
             ]
         )
+
+    def discard(self, leftover: Leftover) -> None:
+        """Remove debris; what has become a machine meanwhile stays."""
+        if layout.debris_of(leftover.id):
+            self.delete(leftover.id)
+
+    def boot_log(self, id: str) -> str:
+        """None: a process has no console."""
+        del id
+        return ""
 
     def _is_owned(self, name: str, owner: str) -> bool:
         if not layout.is_name(name):
@@ -316,7 +327,7 @@ def _checked(spec: InstanceSpec) -> config.GuardianConfig:
             return config.parse(spec.user_data)
         except ValueError as error:
             problem = f"the user data of {spec.name} is not that of a local machine: {error}"
-    raise CloudError(problem, fault=Fault.config, scope="cloud", hint="this is a defect of vmrun; please report it")
+    raise CloudError(problem, fault=Fault.config, scope=Scope.cloud, hint="this is a defect of vmrun; please report it")
 
 
 def _describe(spec: InstanceSpec, now: float) -> dict[str, object]:
