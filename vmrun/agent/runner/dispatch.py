@@ -13,12 +13,13 @@ from .frames import Frame, Kind
 from .outcomes import CANCELLED, Outcomes
 from .slots import Doom, RunnerConfig, Slot
 
-#: Seconds between looks at what the workers do.
-TICK = 0.05
+#: Seconds between looks at what the workers do: toward the end of the queue, or where a task is to be ended; while
+#: enough waits for all; and while every worker is at a task that nothing waits behind.
+TICK, TICK_BUSY, TICK_CALM = 0.05, 0.1, 0.2
 #: A task that runs for this many seconds gives back what waits behind it.
 LONG = 0.1
-#: Looks between two that pass on the output of running tasks.
-FOLLOW_EVERY = 4
+#: Seconds between looks that pass on the output of running tasks.
+FOLLOW_EVERY = 0.2
 _SECOND = 1_000_000_000
 
 
@@ -31,7 +32,7 @@ class Dispatch:
         self._queue = outcomes.queue
         self._hire = hire
         self._definitions: dict[str, Frame] = {}
-        self._looks = 0
+        self._followed = 0.0
 
     def define(self, frame: Frame) -> None:
         """Remember a function for the workers that will need it."""
@@ -77,18 +78,30 @@ class Dispatch:
         slot.send(self._queue.take(1 if self._config.fresh else size))
 
     def watch(self, slots: list[Slot], *, room: bool, follow: bool) -> None:
-        """Look at all workers once; at most every `TICK` seconds.
+        """Look at all workers once.
 
         `room` is for one more worker; `follow` says that output of running tasks is welcome.
         """
-        self._looks += 1
+        now = time.monotonic()
+        follows = now - self._followed >= FOLLOW_EVERY - TICK / 2
+        if follows:
+            self._followed = now
         idle = room or any(not slot.chunks and slot.free for slot in slots)
         starving = idle and not self._queue.tasks
         for slot in slots:
             if slot.chunks:
                 self._watch(slot, starving=starving)
-                if self._looks % FOLLOW_EVERY == 0 and slot.steady:
+                if follows and slot.steady:
                     self._outcomes.follow(slot, listen=follow)
+
+    def pace(self, slots: Iterable[Slot]) -> float:
+        """Seconds from one look to the next: each costs what a task of microseconds costs, on a core that has work."""
+        busy = [slot for slot in slots if slot.chunks]
+        if self._config.task_timeout is not None or any(slot.doom or slot.cancelled or slot.stopping for slot in busy):
+            return TICK
+        if all(slot.alone for slot in busy):
+            return TICK_CALM
+        return TICK_BUSY if self._queue.tasks > self._config.workers else TICK
 
     def _watch(self, slot: Slot, *, starving: bool) -> None:
         slot.look()

@@ -18,13 +18,13 @@ from vmrun.core.blocks import TaskBlock
 
 from . import frames, system
 from .chunks import Work
-from .dispatch import TICK, Dispatch
+from .dispatch import Dispatch
 from .frames import FrameError, FrameReader, FrameWriter, Kind
 from .hiring import Hiring
 from .outcomes import Death, Outcomes
 from .processes import MemoryWatch, end_descendants
 from .slots import RunnerConfig, Slot
-from .warden import Warden
+from .warden import SOON, Warden
 
 #: Bytes for the agent above which workers are not read from, and below which they are again.
 CONGESTED, RELIEVED = 16 * 1024 * 1024, 4 * 1024 * 1024
@@ -55,9 +55,10 @@ class Runner:
         self._dispatch = Dispatch(config, self._outcomes, self._hiring.hire)
         self._ending = False
         self._congested = False
-        self._looked = time.monotonic()
+        #: Monotonic time of the next look at the workers, should one be at work by then.
+        self._look_at = time.monotonic()
         self._load: tuple[int, ...] = (0, 0, 0, 0)
-        self._load_sent = (self._looked, self._load)
+        self._load_sent = (self._look_at, self._load)
         self._memory = MemoryWatch()
         self._warden = Warden(config)
         #: Workers that were killed, and wait in the kernel.
@@ -104,6 +105,7 @@ class Runner:
                 self._outcomes.queue.add(Work(frame.head["function"], TaskBlock.decode(frame.body)))
             elif frame.kind is Kind.cancel:
                 self._dispatch.cancel(self._slots.values())
+                self._look_at = time.monotonic()
             elif frame.kind is Kind.stop:
                 self._ending = True
         self._ending = self._ending or self._reader.closed
@@ -235,20 +237,20 @@ class Runner:
     def _patience(self) -> float | None:
         """Seconds until something is due though nothing happens."""
         if self._busy():
-            return max(0.0, self._looked + TICK - time.monotonic())
+            return max(0.0, self._look_at - time.monotonic())
         if self._outcomes.queue.tasks or self._load_sent[1] != self._load:
             return _LOAD_EVERY
         return None
 
     def _tick(self) -> None:
         now = time.monotonic()
-        if now - self._looked >= TICK:
-            self._looked = now
+        if now >= self._look_at:
             self._memory.look()
             self._abandon(now)
             slots = list(self._slots.values())
             self._warden.look(self._hiring.live)
             self._dispatch.watch(slots, room=len(slots) < self._config.workers, follow=not self._congested)
+            self._look_at = now + min(self._dispatch.pace(slots), max(SOON, self._warden.due() - now))
         running = sum(1 for slot in self._slots.values() if slot.chunks)
         self._load = (running, self._outcomes.queue.tasks, self._outcomes.done, len(self._stuck))
         sent, before = self._load_sent

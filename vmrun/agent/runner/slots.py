@@ -174,6 +174,11 @@ class Slot:
         return (*self.shared.running(), self.shared.words[CHUNK]) == self.seen
 
     @property
+    def alone(self) -> bool:
+        """Whether nothing waits behind the task that it is in."""
+        return len(self.chunks) == 1 and self.chunks[0].end - self.chunks[0].next <= 1
+
+    @property
     def free(self) -> bool:
         """Whether tasks may be given to it."""
         return self.doom is None and not self.broken and not self.stopping

@@ -8,6 +8,7 @@ rather than whomever the kernel would choose; likewise where processes and threa
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -47,7 +48,7 @@ class Warden:
         self._crowd_max = crowd + (config.crowd_max or min(CROWD_MAX, (self._machine.crowd_max() - crowd) // 2))
 
     def look(self, slots: Sequence[Slot]) -> None:
-        """To be called every `SOON` seconds while tasks run."""
+        """To be called while tasks run: when `due` says so, at least every `LATER` seconds, at most every `SOON`."""
         now = self._monotonic()
         if self._limit:
             for slot in slots:
@@ -56,6 +57,11 @@ class Warden:
             self._look_at_machine(slots, now)
         if self._machine.crowd() > self._crowd_max:
             self._end_crowd(slots)
+
+    def due(self) -> float:
+        """Monotonic time at which memory is to be looked at again; infinite if it is not watched."""
+        probes = min((probe.due for probe in self._probes.values()), default=math.inf) if self._limit else math.inf
+        return min(probes, self._due if self._share else math.inf)
 
     def forget(self, pid: int) -> None:
         """A worker is gone."""

@@ -30,7 +30,7 @@ from .meter import MEASURED, Meter
 from .shared import BEGAN, BEGUN, DONE, EPOCH, MOVE, MOVES, PAYLOAD_FLUSH, SPRINT, STOP, Shared
 
 #: Seconds after which outcomes are sent though the chunk goes on.
-FLUSH = 0.1
+FLUSH = 0.2
 #: Exit code of a worker that found its own state damaged, or used up, after a task; no task is blamed for it.
 RETIRED = 120
 #: Tasks of a sprint at most, and seconds after which it ends.
@@ -163,7 +163,7 @@ class Worker:
 
     def _walk(self, running: Running, call: Call, items: Iterator[Any]) -> None:
         """Call the tasks with a look at the process after each of them."""
-        words, clock, cpu = self._shared.words, time.monotonic_ns, time.process_time
+        words, clock, begin = self._shared.words, time.monotonic_ns, self._meter.begin
         guard, keep, failed, record = self._guard, self._keeper.keep, self._keeper.failed, self._recorder(running)
         chunk, number, (load, apply) = running.number, running.next, call
         first, quick, clean = number, 0, True
@@ -172,7 +172,7 @@ class Worker:
             if words[STOP] >= chunk:
                 break
             guard.announce(number)
-            row, spent = words[DONE], cpu()
+            row, spent = words[DONE], begin()
             words[BEGUN] = begun = loaded = clock()
             try:
                 argument = load(item)
