@@ -23,6 +23,8 @@ NAME_MAX = 200
 #: More attempts than this at one task are a loop, not a policy.
 RETRIES_MAX = 100
 ARCHITECTURES = ("x86_64", "arm64")
+#: At which prices machines may be rented.
+MARKETS = ("on-demand", "spot", "spot-with-fallback")
 #: Bytes; a limit below this would end every task.
 TASK_MEMORY_MIN = 32 * 10**6
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -47,6 +49,8 @@ class JobOptions(TypedDict, total=False):
     instance_type: str
     region: str
     zone: str
+    #: `on-demand`, `spot` (cheaper, and may be taken back), or `spot-with-fallback`; for rented machines only.
+    market: str
     #: Worker processes; default: one per core, fewer if `threads_per_task` or `task_memory` says so.
     workers: int
     #: Cores for each task: workers = cores // N, and OMP_NUM_THREADS and its kin are N.
@@ -281,6 +285,12 @@ def _arch(value: object, where: str) -> str:
     return str(value)
 
 
+def _market(value: object, where: str) -> str:
+    if value not in MARKETS:
+        raise UsageError(f"{where}: unknown market {value!r:.80}", hint=f"one of {', '.join(MARKETS)}")
+    return str(value)
+
+
 def _env(value: object, where: str) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise UsageError(f"{where}: expected names and texts, found {value!r:.80}", hint='such as {"LEVEL" = "2"}')
@@ -309,6 +319,7 @@ CHECKS: dict[str, Callable[[object, str], Any]] = {
     "instance_type": _text,
     "region": _text,
     "zone": _text,
+    "market": _market,
     "workers": functools.partial(_whole, least=1, most=100_000),
     "threads_per_task": functools.partial(_whole, least=1, most=100_000),
     "task_memory": _task_memory,

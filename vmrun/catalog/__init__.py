@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from .choosing import offers, regions, row_fits, sold
 from .machines import EC2_QUOTA_NAMES, bucket, family, has_spot, is_throttled, physical_cores, usable
+from .nearest import nearest
 from .packaged import CLOUDS
 from .ranking import rank
-from .refreshed import keep, table
+from .refreshed import refresh, table
 from .table import Table, table_of
 
 __all__ = [
@@ -20,10 +21,11 @@ __all__ = [
     "family",
     "has_spot",
     "is_throttled",
-    "keep",
+    "nearest",
     "offers",
     "physical_cores",
     "rank",
+    "refresh",
     "regions",
     "row_fits",
     "sold",

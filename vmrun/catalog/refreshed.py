@@ -5,11 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+import time
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from vmrun.core.clock import Clock
+from vmrun.core.clouds import CloudError, Fault, Scope
+from vmrun.core.estates import Estate, PriceRow
+
 from .packaged import CLOUDS, packaged
-from .table import BadCatalog, Table, dump, parse
+from .table import BadCatalog, Table, dump, parse, table_of
 
 log = logging.getLogger(__name__)
 
@@ -18,11 +24,26 @@ _LARGEST = 64 * 2**20
 
 
 def table(on: str, cache_dir: Path | None) -> Table:
-    """The table that holds for a cloud: the refreshed one if `cache_dir` has it, else the packaged one.
+    """The table that holds for a cloud: the packaged one, overlaid with the refreshed one if `cache_dir` has it.
 
-    A file that cannot be read is warned of, once, and left aside.
+    A region that was refreshed is as its cloud told, but for prices that it did not tell; others are as packaged. A
+    file that cannot be read is warned of, once, and left aside.
     """
-    return packaged(on) if cache_dir is None or on not in CLOUDS else _kept(on, cache_dir) or packaged(on)
+    fresh = None if cache_dir is None or on not in CLOUDS else refreshed(on, cache_dir)
+    return packaged(on) if fresh is None else _overlaid(fresh, packaged(on))
+
+
+def _overlaid(fresh: Table, old: Table) -> Table:
+    prices = {(row.instance_type, row.region): row for row in old.rows if row.usd_per_hour is not None}
+    rows = [_priced(row, prices.get((row.instance_type, row.region))) for row in fresh.rows]
+    rows += [row for row in old.rows if row.region not in fresh.regions]
+    return table_of(fresh.on, fresh.collected, rows)
+
+
+def _priced(row: PriceRow, old: PriceRow | None) -> PriceRow:
+    if row.usd_per_hour is not None or old is None:
+        return row
+    return replace(row, usd_per_hour=old.usd_per_hour, priced_at=old.priced_at)
 
 
 def path_of(on: str, cache_dir: Path) -> Path:
@@ -31,7 +52,8 @@ def path_of(on: str, cache_dir: Path) -> Path:
 
 
 @cache
-def _kept(on: str, cache_dir: Path) -> Table | None:
+def refreshed(on: str, cache_dir: Path) -> Table | None:
+    """The refreshed table alone; None if there is none that can be used."""
     path = path_of(on, cache_dir)
     try:
         if path.stat().st_size > _LARGEST:
@@ -66,5 +88,20 @@ def keep(table: Table, cache_dir: Path) -> Path:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    _kept.cache_clear()
+    refreshed.cache_clear()
     return path
+
+
+def refresh(estate: Estate, clock: Clock, cache_dir: Path) -> Table:
+    """Read a cloud's types and prices from its own API and keep them. Raises CloudError, OSError."""
+    today = time.strftime("%Y-%m-%d", time.gmtime(clock.now()))
+    told = table_of(estate.name, today, estate.prices())
+    if not told.rows:
+        raise CloudError(
+            f"{estate.name} told of no types in its configured regions",
+            fault=Fault.config,
+            scope=Scope.cloud,
+            hint=f"check {estate.name}.regions; the catalogue stays as it was",
+        )
+    keep(told, cache_dir)
+    return told

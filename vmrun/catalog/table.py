@@ -35,8 +35,11 @@ class Table:
 
 
 def table_of(on: str, collected: str, rows: Iterable[PriceRow]) -> Table:
-    """A table of rows in any order; regions in the order in which the rows name them first."""
-    kept = tuple(rows)
+    """A table of rows in any order; regions in the order in which the rows name them first.
+
+    Of several rows of a type in a region the last one counts.
+    """
+    kept = tuple({(row.instance_type, row.region): row for row in rows}.values())
     return Table(on, collected, tuple(dict.fromkeys(row.region for row in kept)), kept)
 
 

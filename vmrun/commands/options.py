@@ -6,5 +6,28 @@ from typing import Annotated
 
 import typer
 
+from vmrun.core.errors import UsageError
+
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON document on stdout instead of text.")]
 JobId = Annotated[str, typer.Argument(help="Id of the job, a unique part of it, or its name.")]
+Spot = Annotated[
+    bool, typer.Option("--spot", help="Spot prices only: cheaper, and the cloud may take the machine back.")
+]
+OnDemand = Annotated[
+    bool, typer.Option("--on-demand", help="On-demand prices only. This is the default, unless the settings say other.")
+]
+SpotWithFallback = Annotated[
+    bool, typer.Option("--spot-with-fallback", help="Spot first, on-demand where no spot machine is to be had.")
+]
+
+
+def market_of(*, spot: bool, on_demand: bool, spot_with_fallback: bool) -> str | None:
+    """The market that the three flags name; None if none was given. Raises UsageError for more than one."""
+    flags = {"spot": spot, "on-demand": on_demand, "spot-with-fallback": spot_with_fallback}
+    given = [name for name, said in flags.items() if said]
+    if len(given) > 1:
+        raise UsageError(
+            f"{' and '.join(f'--{name}' for name in given)} do not go together",
+            hint="--spot-with-fallback is spot first, then on-demand",
+        )
+    return given[0] if given else None

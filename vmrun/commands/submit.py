@@ -9,14 +9,14 @@ import typer
 
 from vmrun.core.errors import UsageError
 from vmrun.core.views import JobResults
-from vmrun.registry import provisioner_names
+from vmrun.registry import AUTO, provisioner_names
 from vmrun.render import OutputClosed
 from vmrun.rendering import documents, tables
 from vmrun.submit.request import SubmitRequest
 
 from . import finish
 from .follow import follow
-from .options import Json
+from .options import Json, OnDemand, Spot, SpotWithFallback, market_of
 from .request import Asked, build_request
 from .session import Interrupted, Session, session_of
 
@@ -28,13 +28,14 @@ EXAMPLES = (
     ("vmrun submit job.py::simulate --cpus 64", "one of several jobs in a file"),
     ("vmrun submit --on docker job.py -- --seed 7", "the script's own arguments"),
     ("vmrun submit --memory 500GB -- ./simulate -x", "a program of yours; it comes along"),
+    ("vmrun submit --on ec2 --spot job.py", "a rented machine that costs less, and may be taken back"),
     ("vmrun submit --detach job.py", "return at once; prints the job's id"),
 )
-_MACHINE, _CODE, _LIMITS = "Machine", "Code", "Limits"
+_WHERE = "local, docker, ssh, ec2, gce, ibm, or auto for the cheapest of the configured clouds. [default: local]"
 
 
 def _completions(incomplete: str) -> list[str]:
-    return [name for name in provisioner_names() if name.startswith(incomplete)]
+    return [name for name in (*provisioner_names(), AUTO) if name.startswith(incomplete)]
 
 
 def command(  # noqa: PLR0913 -- one parameter per option is how typer is told of them
@@ -46,7 +47,7 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
     *,
     on: Annotated[
         str | None,
-        typer.Option(metavar="WHERE", help="local, docker, ... [default: local]", autocompletion=_completions),
+        typer.Option(metavar="WHERE", help=_WHERE, autocompletion=_completions),
     ] = None,
     cpus: Annotated[int | None, typer.Option(metavar="N", help="vCPUs that the machine must have.")] = None,
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory that must be usable, as 512GB.")] = None,
@@ -55,6 +56,9 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
     instance_type: Annotated[str | None, typer.Option(metavar="TYPE", help="This type of machine only.")] = None,
     region: Annotated[str | None, typer.Option(metavar="NAME", help="This region only.")] = None,
     zone: Annotated[str | None, typer.Option(metavar="NAME", help="This zone only.")] = None,
+    spot: Spot = False,
+    on_demand: OnDemand = False,
+    spot_with_fallback: SpotWithFallback = False,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Worker processes. [default: one per core]")] = None,
     threads_per_task: Annotated[
         int | None, typer.Option(metavar="N", help="Cores for each task: fewer workers, with N threads each.")
@@ -122,6 +126,7 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
         "instance_type": instance_type,
         "region": region,
         "zone": zone,
+        "market": market_of(spot=spot, on_demand=on_demand, spot_with_fallback=spot_with_fallback),
         "workers": workers,
         "threads_per_task": threads_per_task,
         "task_memory": task_memory,

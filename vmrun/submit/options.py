@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vmrun.core.clouds import Need
+from vmrun.core.clouds import Market, Need
 from vmrun.settings import Settings
 
 from .request import SubmitRequest
@@ -53,6 +53,7 @@ def decide(
         instance_type=pick("instance_type", ""),
         region=pick("region", ""),
         zone=pick("zone", ""),
+        market=Market(pick("market", Market.on_demand)),
     )
     return Options(
         on=pick("on", "local"),

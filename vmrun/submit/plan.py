@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from vmrun.catalog.ranking import rank
 from vmrun.core.clouds import Offer
 from vmrun.core.crew import Asked, Crew, crew_of, fits, refusal
 from vmrun.core.views import Plan
@@ -17,7 +18,7 @@ from .prepare import Submission
 def make_plan(submission: Submission, offers: Iterable[Offer], timings: Timings) -> Plan:
     """The plan of a submission that could have `offers`, in any order."""
     options = submission.options
-    ranked = sorted(offers, key=lambda offer: (offer.usd_per_hour is None, offer.usd_per_hour or 0.0))
+    ranked = rank(offers)
     task_memory = options.need.task_memory
     fitting = [offer for offer in ranked if fits(offer.memory, task_memory)]
     if ranked and not fitting:

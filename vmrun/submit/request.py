@@ -32,6 +32,8 @@ class SubmitRequest:
     instance_type: str | None = None
     region: str | None = None
     zone: str | None = None
+    #: `on-demand`, `spot`, or `spot-with-fallback`.
+    market: str | None = None
     workers: int | None = None
     threads_per_task: int | None = None
     #: Bytes.

@@ -1,0 +1,57 @@
+"""Which clouds this person uses: what `--on auto` chooses among, and what `vmrun offers --refresh` asks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from . import Settings
+
+#: Variables by which the clouds' own tools are given credentials.
+_VARIABLES = {
+    "ec2": (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_PROFILE",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    ),
+    "gce": ("GOOGLE_APPLICATION_CREDENTIALS",),
+    "ibm": ("IBMCLOUD_API_KEY",),
+}
+#: Files that these tools keep credentials in: variable that moves the file, variable that moves its directory, the
+#: directory below the home directory, and the file's name.
+_FILES = {
+    "ec2": ("AWS_SHARED_CREDENTIALS_FILE", "", ".aws", "credentials"),
+    "gce": ("", "CLOUDSDK_CONFIG", ".config/gcloud", "application_default_credentials.json"),
+}
+
+
+def configured(on: str, settings: Settings, environ: Mapping[str, str]) -> bool:
+    """Whether `on` is a cloud that is in use here.
+
+    It is when a key of its table is set, in the file or by a variable, or when the credentials of its own tools are
+    in sight. Nobody is asked whether they are good.
+    """
+    sections = {"ec2": settings.ec2, "gce": settings.gce, "ibm": settings.ibm}
+    return on in sections and (bool(sections[on].model_fields_set) or has_credentials(on, environ))
+
+
+def has_credentials(on: str, environ: Mapping[str, str]) -> bool:
+    """Whether variables or files with credentials of a cloud are there."""
+    if any(environ.get(name) for name in _VARIABLES.get(on, ())):
+        return True
+    file = _file(on, environ)
+    return file != "" and os.path.isfile(file)
+
+
+def _file(on: str, environ: Mapping[str, str]) -> str:
+    if on not in _FILES:
+        return ""
+    moved, moved_directory, directory, name = _FILES[on]
+    if environ.get(moved):
+        return environ[moved]
+    if environ.get(moved_directory):
+        return os.path.join(environ[moved_directory], name)
+    home = environ.get("HOME", "")
+    return os.path.join(home, directory, name) if home else ""
