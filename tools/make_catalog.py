@@ -21,6 +21,9 @@ from vmrun.catalog.packaged import CLOUDS, DATA
 from vmrun.catalog.table import dump, table_of
 from vmrun.core.estates import PriceRow
 
+#: Clouds whose spot prices come from a source that does not say of when they are; `as_of` is of the others.
+UNDATED_SPOT = ("ec2",)
+
 
 def rows(on: str, source: Path) -> Iterator[PriceRow]:
     """The rows of one file. Raises ValueError and KeyError for what is no such file."""
@@ -39,6 +42,7 @@ def rows(on: str, source: Path) -> Iterator[PriceRow]:
                 usd_per_hour=float(row["price_usd_hour"]) if row["price_usd_hour"] else None,
                 spot_usd_per_hour=float(row["spot_usd_hour"]) if row["spot_usd_hour"] else None,
                 priced_at=row["as_of"],
+                spot_priced_at="" if row["spot_usd_hour"] and on in UNDATED_SPOT else None,
             )
 
 

@@ -9,6 +9,7 @@ from functools import cache, cached_property
 
 from .core.clock import Clock, Rng, SystemClock, system_rng
 from .core.clouds import Provisioner
+from .core.estates import Estate
 from .core.ledger import Desk
 from .core.signing import Keyring
 from .core.storage import BlobStore
@@ -16,7 +17,7 @@ from .crypto import Ed25519Scheme, Ed25519Signer, ensure_private_key, public_hex
 from .fleet.deck import Deck
 from .fleet.order import StoreAccess, Timings
 from .provisioners.context import ProvisionerContext
-from .registry import load_provisioner
+from .registry import load_estate, load_provisioner
 from .settings import DEFAULT_STORE, Settings
 from .store.deployment import Deployment, ensure_deployment
 from .store.opening import open_store
@@ -103,8 +104,15 @@ class Wiring:
     def _progress(self, text: str) -> None:
         self.on_stage(text)
 
+    def estate(self, name: str) -> Estate:
+        """What a cloud account holds besides machines, opened anew."""
+        return load_estate(name, self._context(name))
+
     def _open_provisioner(self, name: str) -> Provisioner:
-        context = ProvisionerContext(
+        return load_provisioner(name, self._context(name))
+
+    def _context(self, name: str) -> ProvisionerContext:
+        return ProvisionerContext(
             state_dir=self.settings.state_dir,
             cache_dir=self.settings.cache_dir,
             clock=self.clock,
@@ -112,7 +120,6 @@ class Wiring:
             settings=self.settings.driver_table(name),
             progress=self._progress,
         )
-        return load_provisioner(name, context)
 
     def store_access(self, on: str) -> StoreAccess:
         """How a machine of that driver reaches the store."""

@@ -67,12 +67,14 @@ def sold(row: PriceRow) -> int:
 
 def _offers_of(on: str, row: PriceRow, market: Market) -> Iterator[Offer]:
     if market is not Market.on_demand and has_spot(on, row.instance_type):
-        yield _offer(on, row, row.spot_usd_per_hour, spot=True)
+        date = row.priced_at if row.spot_priced_at is None else row.spot_priced_at
+        yield _offer(on, row, (row.spot_usd_per_hour, date), spot=True)
     if market is not Market.spot:
-        yield _offer(on, row, row.usd_per_hour, spot=False)
+        yield _offer(on, row, (row.usd_per_hour, row.priced_at), spot=False)
 
 
-def _offer(on: str, row: PriceRow, usd_per_hour: float | None, *, spot: bool) -> Offer:
+def _offer(on: str, row: PriceRow, price: tuple[float | None, str], *, spot: bool) -> Offer:
+    usd_per_hour, date = price
     return Offer(
         on=on,
         instance_type=row.instance_type,
@@ -84,6 +86,6 @@ def _offer(on: str, row: PriceRow, usd_per_hour: float | None, *, spot: bool) ->
         memory=sold(row),
         usd_per_hour=usd_per_hour,
         spot=spot,
-        priced_at=row.priced_at if usd_per_hour is not None else "",
+        priced_at=date if usd_per_hour is not None else "",
         bucket=bucket(on, row.instance_type, spot=spot),
     )

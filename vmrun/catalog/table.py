@@ -3,7 +3,7 @@
 The document lists each type once, one a line, so that it loads fast and two versions of it can be compared:
 `{"format": 1, "on", "collected", "regions": [...], "dates": [...], "types": {TYPE: [vcpus, cores, memory in GiB, arch,
 local disk in GB, [[region, usd, spot usd, date], ...]]}}`; regions and dates by their place in the lists, and null for
-what is not known.
+what is not known. A fifth entry is the date of a spot price that is not as old as the other.
 """
 
 from __future__ import annotations
@@ -45,13 +45,14 @@ def table_of(on: str, collected: str, rows: Iterable[PriceRow]) -> Table:
 
 def dump(table: Table) -> str:
     """The document of a table: the same rows give the same text."""
-    dates = sorted({row.priced_at for row in table.rows if row.priced_at})
+    dates = sorted({date for row in table.rows for date in (row.priced_at, row.spot_priced_at) if date})
     types: dict[str, list[Any]] = {}
     for row in table.rows:
         facts = [row.vcpus, row.cores, _short(row.memory_gib), row.arch, row.local_ssd_gb]
         line = types.setdefault(row.instance_type, [*facts, []])
-        date = dates.index(row.priced_at) if row.priced_at else None
-        line[-1].append([table.regions.index(row.region), row.usd_per_hour, row.spot_usd_per_hour, date])
+        price = [table.regions.index(row.region), row.usd_per_hour, row.spot_usd_per_hour, _place(row.priced_at, dates)]
+        other = [] if row.spot_priced_at is None else [_place(row.spot_priced_at, dates)]
+        line[-1].append(price + other)
     head = {"format": FORMAT, "on": table.on, "collected": table.collected}
     parts = [f"{_text(key)}:{_text(value)}" for key, value in head.items()]
     parts += [f'"regions":{_text(table.regions)}', f'"dates":{_text(dates)}']
@@ -68,7 +69,7 @@ def parse(text: str) -> Table:
         regions, dates = tuple(document["regions"]), document["dates"]
         rows = []
         for name, (vcpus, cores, memory, arch, disk, prices) in document["types"].items():
-            for region, usd, spot, date in prices:
+            for region, usd, spot, date, *other in prices:
                 row = PriceRow(
                     instance_type=name,
                     vcpus=vcpus,
@@ -79,7 +80,8 @@ def parse(text: str) -> Table:
                     region=regions[region],
                     usd_per_hour=usd,
                     spot_usd_per_hour=spot,
-                    priced_at="" if date is None else dates[date],
+                    priced_at=_date(date, dates),
+                    spot_priced_at=_date(other[0], dates) if other else None,
                 )
                 rows.append(row)
         return Table(str(document["on"]), str(document["collected"]), regions, tuple(rows))
@@ -87,6 +89,14 @@ def parse(text: str) -> Table:
         raise
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise BadCatalog(f"{type(error).__name__}: {error}") from error
+
+
+def _place(date: str, dates: list[str]) -> int | None:
+    return dates.index(date) if date else None
+
+
+def _date(place: int | None, dates: list[str]) -> str:
+    return "" if place is None else dates[place]
 
 
 def _short(number: float) -> float:

@@ -25,6 +25,7 @@ VERBS = {
     "wait": Verb("wait", "Wait until a job has ended."),
     "cancel": Verb("cancel", "End a job."),
     "ssh": Verb("ssh", "Log in to a VM, or run a command there.", takes_program=True),
+    "offers": Verb("offers", "What the clouds rent that fits, by price."),
     "reap": Verb("reap", "Give back VMs that are idle, expired or orphaned."),
     "init": Verb("init", "Write a configuration file, or build the image of docker machines."),
     "_bring-up": Verb("bring_up", "Get a job its machine; run in the background by submit.", hidden=True),

@@ -41,7 +41,7 @@ class Asked:
 
 def build_request(target: str | None, program: tuple[str, ...] | None, asked: Asked) -> SubmitRequest:
     """What to submit. Raises UsageError, naming the option, for whatever cannot be used."""
-    checked = {name: _checked(name, value) for name, value in asked.options.items() if value is not None}
+    checked = {name: check_option(name, value) for name, value in asked.options.items() if value is not None}
     return SubmitRequest(
         target=check_target(target, program),
         argv=program or (),
@@ -57,7 +57,8 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _checked(name: str, value: str | int) -> object:
+def check_option(name: str, value: str | int) -> object:
+    """The value of the option `--name`, checked and in its one form. Raises UsageError, naming the option."""
     flag = _flag(name)
     if name == "name":
         return check_name(str(value), flag)

@@ -53,6 +53,8 @@ class PriceRow:
     spot_usd_per_hour: float | None
     #: Date of the price, ISO; "" when there is none.
     priced_at: str
+    #: Date of the spot price, where it is another; "" when nobody knows it.
+    spot_priced_at: str | None = None
 
 
 class Estate(Protocol):

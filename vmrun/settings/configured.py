@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from vmrun.core.errors import ConfigError
+
 from . import Settings
+
+_CLOUDS = ("ec2", "gce", "ibm")
 
 #: Variables by which the clouds' own tools are given credentials.
 _VARIABLES = {
@@ -55,3 +59,14 @@ def _file(on: str, environ: Mapping[str, str]) -> str:
         return os.path.join(environ[moved_directory], name)
     home = environ.get("HOME", "")
     return os.path.join(home, directory, name) if home else ""
+
+
+def configured_clouds(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The clouds that are configured, in alphabetical order. Raises ConfigError if there is none."""
+    found = tuple(on for on in _CLOUDS if configured(on, settings, environ))
+    if not found:
+        raise ConfigError(
+            "no cloud is configured",
+            hint=f"name one of {', '.join(_CLOUDS)} with --on, or set a key of its table in vmrun.toml",
+        )
+    return found
