@@ -10,7 +10,7 @@ from .machines import EC2_QUOTA_NAMES, bucket, family, has_spot, is_throttled, p
 from .nearest import nearest
 from .packaged import CLOUDS
 from .ranking import rank
-from .refreshed import refresh, table
+from .refreshed import problem, refresh, table
 from .table import Table, table_of
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "nearest",
     "offers",
     "physical_cores",
+    "problem",
     "rank",
     "refresh",
     "regions",

@@ -18,6 +18,8 @@ from .packaged import CLOUDS, packaged
 from .table import BadCatalog, Table, dump, parse, table_of
 
 log = logging.getLogger(__name__)
+#: What is logged is for programs that ask for it; a person is told of a `problem`.
+log.addHandler(logging.NullHandler())
 
 #: More than this is no catalogue, bytes.
 _LARGEST = 64 * 2**20
@@ -27,7 +29,7 @@ def table(on: str, cache_dir: Path | None) -> Table:
     """The table that holds for a cloud: the packaged one, overlaid with the refreshed one if `cache_dir` has it.
 
     A region that was refreshed is as its cloud told, but for prices that it did not tell; others are as packaged. A
-    file that cannot be read is warned of, once, and left aside.
+    file that cannot be used is left aside, see `problem`.
     """
     fresh = None if cache_dir is None or on not in CLOUDS else refreshed(on, cache_dir)
     return packaged(on) if fresh is None else _overlaid(fresh, packaged(on))
@@ -51,9 +53,18 @@ def path_of(on: str, cache_dir: Path) -> Path:
     return cache_dir / "catalog" / f"{on}.json"
 
 
-@cache
 def refreshed(on: str, cache_dir: Path) -> Table | None:
     """The refreshed table alone; None if there is none that can be used."""
+    return _read(on, cache_dir)[0]
+
+
+def problem(on: str, cache_dir: Path) -> str:
+    """Why the refreshed table that is there cannot be used; "" if it can, or there is none."""
+    return _read(on, cache_dir)[1]
+
+
+@cache
+def _read(on: str, cache_dir: Path) -> tuple[Table | None, str]:
     path = path_of(on, cache_dir)
     try:
         if path.stat().st_size > _LARGEST:
@@ -61,17 +72,12 @@ def refreshed(on: str, cache_dir: Path) -> Table | None:
         found = parse(path.read_text("ascii"))
         if found.on != on:
             raise BadCatalog(f"it is of {found.on[:20]!r}")
-        return found
+        return found, ""
     except FileNotFoundError:
-        return None
+        return None, ""
     except (OSError, BadCatalog, UnicodeDecodeError) as error:
-        log.warning(
-            "the refreshed catalogue %s cannot be used (%s): the packaged one holds; "
-            "`vmrun offers --refresh` writes it anew",
-            path,
-            error,
-        )
-        return None
+        log.warning("event=catalogue-refused path=%s error=%s", path, error)
+        return None, f"the refreshed catalogue {path} cannot be used ({error}); the one that comes with vmrun is"
 
 
 def keep(table: Table, cache_dir: Path) -> Path:
@@ -88,7 +94,7 @@ def keep(table: Table, cache_dir: Path) -> Path:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    refreshed.cache_clear()
+    _read.cache_clear()
     return path
 
 

@@ -9,7 +9,7 @@ what is not known. A fifth entry is the date of a spot price that is not as old 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,32 +63,44 @@ def dump(table: Table) -> str:
 def parse(text: str) -> Table:
     """The table of a document. Raises BadCatalog."""
     try:
-        document = json.loads(text)
+        document = json.loads(text, parse_constant=_refuse)
         if document["format"] != FORMAT:
             raise BadCatalog(f"format {document['format']!r:.20} instead of {FORMAT}")
         regions, dates = tuple(document["regions"]), document["dates"]
-        rows = []
-        for name, (vcpus, cores, memory, arch, disk, prices) in document["types"].items():
-            for region, usd, spot, date, *other in prices:
-                row = PriceRow(
-                    instance_type=name,
-                    vcpus=vcpus,
-                    cores=cores,
-                    memory_gib=memory,
-                    arch=arch,
-                    local_ssd_gb=disk,
-                    region=regions[region],
-                    usd_per_hour=usd,
-                    spot_usd_per_hour=spot,
-                    priced_at=_date(date, dates),
-                    spot_priced_at=_date(other[0], dates) if other else None,
-                )
-                rows.append(row)
+        rows: list[PriceRow] = []
+        for name, line in document["types"].items():
+            rows += _rows(name, line, regions, dates)
         return Table(str(document["on"]), str(document["collected"]), regions, tuple(rows))
     except BadCatalog:
         raise
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise BadCatalog(f"{type(error).__name__}: {error}") from error
+
+
+def _rows(name: str, line: list[Any], regions: tuple[str, ...], dates: list[str]) -> Iterator[PriceRow]:
+    vcpus, cores, memory, arch, disk, prices = line
+    if not (min(vcpus, cores, memory) > 0 and isinstance(arch, str)):
+        raise BadCatalog(f"{name} has no vCPUs, cores or memory")
+    for region, usd, spot, date, *other in prices:
+        if (usd or 0) < 0 or (spot or 0) < 0:
+            raise BadCatalog(f"{name} has a price below zero")
+        yield PriceRow(
+            instance_type=name,
+            vcpus=vcpus,
+            cores=cores,
+            memory_gib=memory,
+            arch=arch,
+            local_ssd_gb=disk,
+            region=regions[region],
+            usd_per_hour=usd,
+            spot_usd_per_hour=spot,
+            priced_at=_date(date, dates),
+            spot_priced_at=_date(other[0], dates) if other else None,
+        )
+
+
+def _refuse(constant: str) -> float:
+    raise BadCatalog(f"{constant} is no number")
 
 
 def _place(date: str, dates: list[str]) -> int | None:

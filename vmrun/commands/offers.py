@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vmrun.catalog import regions, table
+from vmrun.catalog import problem, regions, table
 from vmrun.catalog.nearest import Where, nearest
 from vmrun.core.clouds import Market, Need, Offer
 from vmrun.core.errors import CapacityError, UsageError
@@ -76,7 +76,7 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
     del json
     session = session_of(ctx)
     asked: dict[str, Any] = {"cpus": cpus, "memory": memory, "arch": arch, "instance_type": instance_type}
-    said = {name: check_option(name, value) for name, value in asked.items() if value is not None}
+    said: dict[str, Any] = {name: check_option(name, value) for name, value in asked.items() if value is not None}
     market = market_of(spot=spot, on_demand=on_demand, spot_with_fallback=spot_with_fallback)
     need = Need(**said, market=Market(market or "on-demand"))
     clouds = _clouds(on or [])
@@ -88,10 +88,19 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
     clouds = _configured(clouds) if AUTO in clouds else clouds or CLOUDS
     where = Where(clouds, wanted, cache_dir=cache_dir())
     found = where.search(need)
+    session.screen.notes(_warnings(where))
     if not found:
         raise CapacityError(f"nothing on {', '.join(clouds)} fits", hint=_hint(where, need))
     _show(session, where, found, limit)
     return 0
+
+
+def _warnings(where: Where) -> list[str]:
+    """What is wrong with catalogues that were refreshed."""
+    if where.cache_dir is None:
+        return []
+    found = [problem(on, where.cache_dir) for on in where.clouds]
+    return [f"warning: {text}; `vmrun offers --refresh` writes it anew" for text in found if text]
 
 
 def _listed(values: Sequence[str]) -> list[str]:

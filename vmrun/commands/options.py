@@ -14,7 +14,7 @@ Spot = Annotated[
     bool, typer.Option("--spot", help="Spot prices only: cheaper, and the cloud may take the machine back.")
 ]
 OnDemand = Annotated[
-    bool, typer.Option("--on-demand", help="On-demand prices only. This is the default, unless the settings say other.")
+    bool, typer.Option("--on-demand", help="On-demand prices only: what holds where nothing else is said.")
 ]
 SpotWithFallback = Annotated[
     bool, typer.Option("--spot-with-fallback", help="Spot first, on-demand where no spot machine is to be had.")

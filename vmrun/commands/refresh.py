@@ -37,5 +37,5 @@ def refresh_catalogues(session: Session, clouds: Sequence[str]) -> None:
         session.screen.note(f"{on}: {len(told.rows):,} types and prices in {', '.join(told.regions)}")
     if len(failures) == len(chosen):
         raise failures[0]
-    for error in failures:
-        session.screen.note(f"warning: {error.message}{f' ({error.hint})' if error.hint else ''}")
+    for failed in failures:
+        session.screen.note(f"warning: {failed.message}{f' ({failed.hint})' if failed.hint else ''}")
