@@ -1,4 +1,4 @@
-"""How long `vmrun --help` takes, as a ratio to `python -c "import typer"`, the least that it could cost."""
+"""How long `vmrun --help` and `vmrun offers` take, as ratios to `python -c "import typer"`, the least of their cost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ def main() -> None:
     parser.set_defaults(pairs=15)
     vmrun = str(Path(sys.executable).with_name("vmrun"))
     peer = harness.Side("python -c 'import typer'", runner(sys.executable, "-c", "import typer"))
-    sides = {"cli-help": (vmrun, "--help"), "cli-version": (vmrun, "--version")}
+    sides = {
+        "cli-help": (vmrun, "--help"),
+        "cli-version": (vmrun, "--version"),
+        "cli-offers": (vmrun, "offers", "--cpus", "128", "--memory", "1TB"),
+    }
     pairs = parser.parse_args().pairs
     harness.report(
         [

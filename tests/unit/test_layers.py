@@ -105,7 +105,7 @@ def test_no_provisioner_imports_another() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["status"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["status"], ["offers", "--cpus", "128", "--memory", "1TB"]])
 def test_starting_the_command_line_loads_no_sdk(arguments: list[str], tmp_path: Path) -> None:
     """A fresh process runs the command as its user does; the modules that it loaded are listed at its end."""
     program = (

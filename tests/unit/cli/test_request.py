@@ -26,6 +26,7 @@ def test_every_option_reaches_the_request(vmrun, client, here) -> None:
     done = vmrun(
         *("submit", "job.py::simulate", "--on", "docker", "--cpus", "128", "--memory", "1TB", "--disk", "200GiB"),
         *("--arch", "arm64", "--instance-type", "m7g.48xlarge", "--region", "eu-west-1", "--zone", "eu-west-1a"),
+        "--spot-with-fallback",
         *("--workers", "4", "--threads-per-task", "2", "--task-memory", "8GB", "--fresh"),
         *("--with", "numpy", "--with", "scipy>=1.14", "--requirements", "requirements.txt"),
         *("--shared", "requirements.txt"),
@@ -45,6 +46,7 @@ def test_every_option_reaches_the_request(vmrun, client, here) -> None:
         instance_type="m7g.48xlarge",
         region="eu-west-1",
         zone="eu-west-1a",
+        market="spot-with-fallback",
         workers=4,
         threads_per_task=2,
         task_memory=8 * 10**9,
@@ -66,6 +68,12 @@ def test_every_option_reaches_the_request(vmrun, client, here) -> None:
 def test_what_was_not_said_is_left_to_the_script_and_the_settings(vmrun, client) -> None:
     vmrun("submit", "job.py")
     assert client.request == SubmitRequest(target="job.py")
+
+
+@pytest.mark.parametrize("market", ["spot", "on-demand", "spot-with-fallback"])
+def test_each_market_has_a_flag(vmrun, client, market) -> None:
+    assert vmrun("submit", "job.py", f"--{market}").code == 0
+    assert client.request.market == market
 
 
 def test_a_native_command_stands_after_the_dashes(vmrun, client) -> None:
@@ -96,6 +104,7 @@ BAD = [
     (["job.py", "--task-memory", "2MB"], "--task-memory: '2MB' is less than the 32 MB that Python", "such as 2GB"),
     (["job.py", "--retries", "1000"], "--retries: 1000 is not a whole number from 0 to 100", ""),
     (["job.py", "--arch", "vax"], "--arch: unknown architecture 'vax'", "x86_64, arm64"),
+    (["job.py", "--spot", "--on-demand"], "--spot and --on-demand do not go together", "--spot-with-fallback"),
     (["job.py", "--python", "2.7"], "--python: '2.7' is not a version of Python", ""),
     (["job.py", "--on", "moon"], "there is no provisioner named 'moon'", "local"),
     (["job.py", "--region", "a b"], "--region: 'a b' is no name of a cloud's", ""),
@@ -158,7 +167,7 @@ def test_a_file_that_cannot_be_read(vmrun, client, monkeypatch) -> None:
 TEXTS = st.text(max_size=60)
 #: Options whose value is free text, by their name in the request.
 FREE = (
-    *("on", "memory", "disk", "arch", "instance_type", "region", "zone", "python"),
+    *("on", "memory", "disk", "arch", "instance_type", "region", "zone", "market", "python"),
     *("task_timeout", "max_lifetime", "keep_warm", "name", "idempotency_key"),
 )
 

@@ -58,6 +58,17 @@ def test_only_a_plot_that_is_drawn_loads_what_draws_it(arguments: list[str], tmp
     assert loaded & {"matplotlib", "numpy", "PIL"} == set()
 
 
+def test_offers_are_shown_without_opening_anything(tmp_path: Path) -> None:
+    loaded = loaded_by("from vmrun.cli import run\nrun(['offers', '--cpus', '128', '--memory', '1TB'])", tmp_path)
+    assert "vmrun.catalog" in loaded
+    # typer itself needs pydantic once it looks at arguments.
+    light = HEAVY - {"pydantic", "vmrun.settings"} | {"vmrun.settings.models", "vmrun.wiring", "vmrun.store.opening"}
+    assert loaded & light == set()
+    assert not [
+        name for name in loaded if name.partition(".")[0] in ("boto3", "botocore", "googleapiclient", "ibm_vpc")
+    ]
+
+
 def test_importing_the_settings_does_not_load_what_checks_them(tmp_path: Path) -> None:
     assert loaded_by("import vmrun.settings", tmp_path) & {"pydantic", "platformdirs"} == set()
 
@@ -81,9 +92,11 @@ def test_completion_of_verbs_and_of_drivers(tmp_path: Path) -> None:
             timeout=50,
             check=True,
             cwd=tmp_path,
-            env={"HOME": str(tmp_path), **environ},
+            env={"HOME": str(tmp_path), "PYTHONPATH": str(ROOT), **environ},
         )
         return done.stdout.split()
 
     assert complete("vmrun st") == ["status"]
     assert complete("vmrun submit --on do") == ["docker"]
+    assert complete("vmrun submit --on au") == ["auto"]
+    assert complete("vmrun offers --on g") == ["gce"]

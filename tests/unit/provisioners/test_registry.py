@@ -72,6 +72,38 @@ def test_a_defect_of_vmrun_is_not_taken_for_a_missing_sdk(
         registry.load_provisioner("x", context)
 
 
+def test_the_account_of_a_cloud_stands_beside_its_driver(
+    context: ProvisionerContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cloud_with_account").mkdir()
+    (tmp_path / "cloud_with_account" / "estate.py").write_text("def open_estate(context): return ['estate', context]\n")
+    (tmp_path / "cloud_without_sdk").mkdir()
+    (tmp_path / "cloud_without_sdk" / "estate.py").write_text("import no_such_sdk\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    entries = {
+        "ec2": registry.Entry("cloud_with_account.driver", "a cloud", extra="ec2"),
+        "ibm": registry.Entry("cloud_without_sdk.driver", "a cloud", extra="ibm"),
+        "local": registry.Entry("cloud_with_account.driver", "no cloud"),
+    }
+    monkeypatch.setattr(registry, "PROVISIONERS", MappingProxyType(entries))
+
+    assert registry.load_estate("ec2", context) == ["estate", context]
+    with pytest.raises(ConfigError) as missing:
+        registry.load_estate("ibm", context)
+    assert missing.value.hint == "pip install 'vmrun[ibm]'"
+    with pytest.raises(UsageError, match="local needs no account"):
+        registry.load_estate("local", context)
+    with pytest.raises(UsageError, match="no provisioner named 'moon'"):
+        registry.load_estate("moon", context)
+
+
+def test_every_cloud_is_a_driver_and_has_an_extra_of_its_name() -> None:
+    for name in registry.CLOUDS:
+        assert registry.PROVISIONERS[name].extra == name
+    assert registry.AUTO not in registry.provisioner_names()
+    assert "configured" in registry.summary(registry.AUTO)
+
+
 def test_the_registry_imports_no_driver() -> None:
     program = (
         "import sys, vmrun.registry as r; r.provisioner_names(); r.summary('docker');"

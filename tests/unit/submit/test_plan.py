@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from vmrun.core.clouds import Offer
+from vmrun.core.clouds import Market, Offer
 from vmrun.core.errors import UsageError
 from vmrun.core.model import JobSpec
 from vmrun.fleet.order import Timings
+from vmrun.job import MARKETS
 from vmrun.settings import load_settings
 from vmrun.submit.options import decide
 from vmrun.submit.plan import make_plan
@@ -44,3 +45,32 @@ def test_a_machine_on_which_no_task_fits_is_not_taken() -> None:
 def test_a_program_has_all_cores_unless_said_otherwise() -> None:
     assert make_plan(submission("command"), [SMALL], Timings()).threads == 0
     assert make_plan(submission("command", threads_per_task=3), [SMALL], Timings()).threads == 3
+
+
+def test_offers_of_several_clouds_are_ranked_together() -> None:
+    cheap, unknown = replace(SMALL, on="other", usd_per_hour=0.5), replace(SMALL, usd_per_hour=None)
+    spot = replace(LARGE, spot=True, usd_per_hour=3.0)
+    plan = make_plan(submission(), [unknown, LARGE, cheap, spot, SMALL], Timings())
+    shown = [(offer["on"], offer["instance_type"], offer["usd_per_hour"]) for offer in plan.offers]
+    assert shown == [
+        ("fake", "large", 3.0),
+        ("other", "small", 0.5),
+        ("fake", "small", 1.0),
+        ("fake", "large", 5.0),
+        ("fake", "small", None),
+    ]
+    assert plan.usd_per_hour == 3.0
+
+
+def need(market: str | None, header: str | None, decorator: str | None, default: str) -> Market:
+    settings = load_settings({"defaults.market": default})
+    said = [{} if one is None else {"market": one} for one in (header, decorator)]
+    return decide(SubmitRequest(market=market), said[0], said[1], settings, "job").need.market
+
+
+def test_the_market_is_said_by_a_flag_or_the_header_or_the_decorator_or_the_settings() -> None:
+    assert need("on-demand", "spot", "spot", "spot") is Market.on_demand
+    assert need(None, "spot-with-fallback", "spot", "spot") is Market.spot_with_fallback
+    assert need(None, None, "spot", "on-demand") is Market.spot
+    assert need(None, None, None, "spot") is Market.spot
+    assert tuple(market.value for market in Market) == MARKETS
