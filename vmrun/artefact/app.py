@@ -33,6 +33,8 @@ def _tree(directory: Path, name: str) -> list[Item]:
 
 
 def _is_left_out(relative: Path) -> bool:
+    if relative.parts[:2] == ("catalog", "data"):
+        return True  # only clients choose machines
     return any(part.startswith(".") or part in ("__pycache__", "tests") for part in relative.parts)
 
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from .choosing import offers, regions, row_fits, sold
 from .machines import EC2_QUOTA_NAMES, bucket, family, has_spot, is_throttled, physical_cores, usable
-from .nearest import nearest
 from .packaged import CLOUDS
 from .ranking import rank
-from .refreshed import problem, refresh, table
+from .refreshed import problem, table
 from .table import Table, table_of
 
 __all__ = [
@@ -21,12 +20,10 @@ __all__ = [
     "family",
     "has_spot",
     "is_throttled",
-    "nearest",
     "offers",
     "physical_cores",
     "problem",
     "rank",
-    "refresh",
     "regions",
     "row_fits",
     "sold",

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 
-#: Of the memory that a cloud sells, a system sees and can use this many hundredths: the kernel's page tables (1/64),
-#: firmware, crash kernel and what the hypervisor takes. Measured margins are 2 to 9 per cent; users of comparable
-#: systems do well with 6 to 7. A terabyte (10^12 bytes) fits a machine sold with 1024 GiB.
+#: Of the memory that a cloud sells, this many hundredths count as usable: the rest is the kernel's table of pages
+#: (1/64), firmware, crash kernel and what the hypervisor takes; 6 to 7 are what comparable systems settled on.
+#: A terabyte (10^12 bytes) fits a machine sold with 1024 GiB.
 USABLE_PERCENT = 93
 
 #: GCE families whose vCPU is a whole core; elsewhere two vCPUs are the threads of one core.

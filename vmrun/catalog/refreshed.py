@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
-import time
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from vmrun.core.clock import Clock
-from vmrun.core.clouds import CloudError, Fault, Scope
-from vmrun.core.estates import Estate, PriceRow
+from vmrun.core.estates import PriceRow
 
 from .packaged import CLOUDS, packaged
-from .table import BadCatalog, Table, dump, parse, table_of
+from .table import BadCatalog, Table, parse, table_of
 
 log = logging.getLogger(__name__)
 #: What is logged is for programs that ask for it; a person is told of a `problem`.
@@ -31,11 +26,14 @@ def table(on: str, cache_dir: Path | None) -> Table:
     A region that was refreshed is as its cloud told, but for prices that it did not tell; others are as packaged. A
     file that cannot be used is left aside, see `problem`.
     """
-    fresh = None if cache_dir is None or on not in CLOUDS else refreshed(on, cache_dir)
-    return packaged(on) if fresh is None else _overlaid(fresh, packaged(on))
+    return packaged(on) if cache_dir is None or on not in CLOUDS else _overlaid(on, cache_dir)
 
 
-def _overlaid(fresh: Table, old: Table) -> Table:
+@cache
+def _overlaid(on: str, cache_dir: Path) -> Table:
+    fresh, old = refreshed(on, cache_dir), packaged(on)
+    if fresh is None:
+        return old
     prices = {(row.instance_type, row.region): row for row in old.rows if row.usd_per_hour is not None}
     rows = [_priced(row, prices.get((row.instance_type, row.region))) for row in fresh.rows]
     rows += [row for row in old.rows if row.region not in fresh.regions]
@@ -80,34 +78,7 @@ def _read(on: str, cache_dir: Path) -> tuple[Table | None, str]:
         return None, f"the refreshed catalogue {path} cannot be used ({error}); the one that comes with vmrun is"
 
 
-def keep(table: Table, cache_dir: Path) -> Path:
-    """Write a refreshed table, whole or not at all; its path. Raises OSError."""
-    path = path_of(table.on, cache_dir)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".keeping.")
-    try:
-        with open(descriptor, "w", encoding="ascii") as file:
-            file.write(dump(table))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+def forget() -> None:
+    """Read the files anew when they are asked for next."""
     _read.cache_clear()
-    return path
-
-
-def refresh(estate: Estate, clock: Clock, cache_dir: Path) -> Table:
-    """Read a cloud's types and prices from its own API and keep them. Raises CloudError, OSError."""
-    today = time.strftime("%Y-%m-%d", time.gmtime(clock.now()))
-    told = table_of(estate.name, today, estate.prices())
-    if not told.rows:
-        raise CloudError(
-            f"{estate.name} told of no types in its configured regions",
-            fault=Fault.config,
-            scope=Scope.cloud,
-            hint=f"check {estate.name}.regions; the catalogue stays as it was",
-        )
-    keep(told, cache_dir)
-    return told
+    _overlaid.cache_clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from vmrun.catalog import refresh
+from vmrun.catalog.refresh import refresh
 from vmrun.core.errors import VmrunError
 from vmrun.registry import AUTO
 from vmrun.settings import load_settings

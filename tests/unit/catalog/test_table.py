@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from tests.support.source import ROOT
 from tests.unit.provisioners.manual_clock import ManualClock
 from vmrun import catalog
+from vmrun.artefact.app import app_items
 from vmrun.catalog.packaged import DATA, packaged
-from vmrun.catalog.refreshed import keep, path_of
+from vmrun.catalog.refresh import keep, refresh
+from vmrun.catalog.refreshed import path_of
 from vmrun.catalog.table import BadCatalog, dump, parse, table_of
 from vmrun.core.clouds import CloudError, Need
 from vmrun.core.estates import PriceRow
@@ -129,13 +131,13 @@ class Prices:
         yield from self.rows
 
 
-def refresh(cache: Path, *rows: PriceRow) -> catalog.Table:
-    return catalog.refresh(Prices(*rows), ManualClock(1_795_700_000.0), cache)  # type: ignore[arg-type]
+def refreshed(cache: Path, *rows: PriceRow) -> catalog.Table:
+    return refresh(Prices(*rows), ManualClock(1_795_700_000.0), cache)  # type: ignore[arg-type]
 
 
 def test_a_refreshed_region_is_as_its_cloud_told_and_others_stay(tmp_path: Path) -> None:
     told = replace(ROW, instance_type="m99.large", priced_at="2026-11-26")
-    table = refresh(tmp_path, told)
+    table = refreshed(tmp_path, told)
     assert table.collected == "2026-11-26"
 
     (only,) = catalog.offers("ec2", Need(), ["us-east-1"], cache_dir=tmp_path)
@@ -147,14 +149,14 @@ def test_a_refreshed_region_is_as_its_cloud_told_and_others_stay(tmp_path: Path)
 
 
 def test_a_price_that_its_cloud_did_not_tell_is_as_packaged(tmp_path: Path) -> None:
-    refresh(tmp_path, replace(ROW, instance_type="r6a.32xlarge", usd_per_hour=None, priced_at=""))
+    refreshed(tmp_path, replace(ROW, instance_type="r6a.32xlarge", usd_per_hour=None, priced_at=""))
     (only,) = catalog.offers("ec2", Need(), ["us-east-1"], cache_dir=tmp_path)
     assert (only.usd_per_hour, only.priced_at) == (7.2576, "2026-07-20")
 
 
 def test_a_cloud_that_tells_nothing_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(CloudError) as caught:
-        refresh(tmp_path)
+        refreshed(tmp_path)
     assert "ec2.regions" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
 
@@ -183,3 +185,9 @@ def test_a_refreshed_file_that_cannot_be_used_is_left_aside_and_told_of(tmp_path
     problem = catalog.problem("ec2", tmp_path)
     assert str(path_of("ec2", tmp_path)) in problem
     assert catalog.problem("gce", tmp_path) == ""
+
+
+def test_what_goes_to_a_machine_has_no_catalogue() -> None:
+    paths = [item.path for item in app_items()]
+    assert "vmrun/catalog/machines.py" in paths
+    assert [path for path in paths if path.endswith(".json")] == []
