@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vmrun.core.clock import Clock
 from vmrun.core.clouds import CloudError, Fault, Scope
+from vmrun.core.errors import ConfigError
 from vmrun.core.estates import Estate
 
 from .refreshed import forget, path_of
@@ -34,7 +35,7 @@ def keep(table: Table, cache_dir: Path) -> Path:
 
 
 def refresh(estate: Estate, clock: Clock, cache_dir: Path) -> Table:
-    """Read a cloud's types and prices from its own API and keep them. Raises CloudError, OSError."""
+    """Read a cloud's types and prices from its own API and keep them. Raises CloudError, ConfigError."""
     today = time.strftime("%Y-%m-%d", time.gmtime(clock.now()))
     told = table_of(estate.name, today, estate.prices())
     if not told.rows:
@@ -44,5 +45,11 @@ def refresh(estate: Estate, clock: Clock, cache_dir: Path) -> Table:
             scope=Scope.cloud,
             hint=f"check {estate.name}.regions; the catalogue stays as it was",
         )
-    keep(told, cache_dir)
+    try:
+        keep(told, cache_dir)
+    except OSError as error:
+        raise ConfigError(
+            f"the catalogue of {estate.name} cannot be written below {cache_dir}: {error.strerror or error}",
+            hint="make the directory writable, or set VMRUN_CACHE_DIR to another one",
+        ) from error
     return told

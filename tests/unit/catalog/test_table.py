@@ -22,6 +22,7 @@ from vmrun.catalog.refresh import keep, refresh
 from vmrun.catalog.refreshed import path_of
 from vmrun.catalog.table import BadCatalog, dump, parse, table_of
 from vmrun.core.clouds import CloudError, Need
+from vmrun.core.errors import ConfigError
 from vmrun.core.estates import PriceRow
 
 ROW = PriceRow("m6i.large", 2, 1, 8.0, "x86_64", 0, "us-east-1", 0.1, 0.04, "2026-10-01")
@@ -173,6 +174,14 @@ def test_writing_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Monk
         keep(table_of("ec2", "2026-11-02", [ROW, replace(ROW, region="x")]), tmp_path)
     assert path_of("ec2", tmp_path).read_bytes() == before
     assert [path.name for path in path_of("ec2", tmp_path).parent.iterdir()] == ["ec2.json"]
+
+
+def test_a_cache_directory_that_cannot_be_written_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "catalog").write_text("a file where the directory should be")
+    with pytest.raises(ConfigError) as caught:
+        refreshed(tmp_path, ROW)
+    assert str(tmp_path) in caught.value.message
+    assert "VMRUN_CACHE_DIR" in caught.value.hint
 
 
 @pytest.mark.parametrize(
