@@ -25,6 +25,10 @@ class Machines(Protocol):
         """
         ...
 
+    def address(self, name: str) -> str:
+        """Where it answers now, which another boot may have changed; "" while it is not on."""
+        ...
+
     def power(self, name: str) -> Power:
         """What it is now; a machine that powered itself off is `off`, not `absent`."""
         ...
@@ -59,6 +63,9 @@ class PaperMachines:
         self._power.setdefault(name, Power.on)
         self.user_data.setdefault(name, user_data)
         return "127.0.0.1"
+
+    def address(self, name: str) -> str:
+        return "127.0.0.1" if self.power(name) is Power.on else ""
 
     def power(self, name: str) -> Power:
         return self._power.get(name, Power.absent)

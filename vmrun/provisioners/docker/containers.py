@@ -18,6 +18,7 @@ from vmrun.core.clouds import (
     Instance,
     InstanceSpec,
     InstanceState,
+    Offer,
 )
 
 ON = "docker"
@@ -50,7 +51,19 @@ def labels(spec: InstanceSpec) -> dict[str, str]:
 
 def create_arguments(spec: InstanceSpec, image: str, *, publish: bool) -> list[str]:
     """The arguments of `docker` that create the container. With `publish` its SSH gets a port of this machine."""
-    arguments = ["create", "--rm", "--pull", "never", "--name", spec.name, "--hostname", spec.name[:63]]
+    arguments = ["create", "--rm", "--name", spec.name, *machine_arguments(spec.name, spec.offer)]
+    for key, value in labels(spec).items():
+        arguments += ["--label", f"{key}={value}"]
+    for path in spec.mounts:
+        arguments += ["--mount", _bind(path)]
+    if publish:
+        arguments += ["--publish", "127.0.0.1::22"]
+    return [*arguments, image]
+
+
+def machine_arguments(name: str, offer: Offer) -> list[str]:
+    """Those arguments of `docker create` that make a container a machine of the offer's size."""
+    arguments = ["--pull", "never", "--hostname", name[:63]]
     # What systemd needs to run as process 1 in a container that is not privileged.
     arguments += ["--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined"]
     # Its root may do with its own network what root of a rented machine may: forbid the job's user the way somewhere.
@@ -59,19 +72,13 @@ def create_arguments(spec: InstanceSpec, image: str, *, publish: bool) -> list[s
     arguments += ["--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw"]
     for path, mode in (("/run", "755"), ("/tmp", "1777")):  # noqa: S108 - inside the machine
         arguments += ["--tmpfs", f"{path}:rw,exec,nosuid,nodev,mode={mode}"]
-    for key, value in labels(spec).items():
-        arguments += ["--label", f"{key}={value}"]
-    for path in spec.mounts:
-        arguments += ["--mount", _bind(path)]
-    if spec.offer.vcpus:
-        arguments += ["--cpus", str(spec.offer.vcpus)]
-    if spec.offer.memory:
-        limit = str(spec.offer.memory)
+    if offer.vcpus:
+        arguments += ["--cpus", str(offer.vcpus)]
+    if offer.memory:
+        limit = str(offer.memory)
         # Without swap, and with as much shared memory as a machine of this size would have.
-        arguments += ["--memory", limit, "--memory-swap", limit, "--shm-size", str(spec.offer.memory // 2)]
-    if publish:
-        arguments += ["--publish", "127.0.0.1::22"]
-    return [*arguments, image]
+        arguments += ["--memory", limit, "--memory-swap", limit, "--shm-size", str(offer.memory // 2)]
+    return arguments
 
 
 def _bind(path: str) -> str:
@@ -81,14 +88,14 @@ def _bind(path: str) -> str:
     return line.getvalue()
 
 
-def seed_tar(spec: InstanceSpec) -> bytes:
+def seed_tar(id: str, name: str, user_data: str) -> bytes:
     """The files of a NoCloud seed, for `docker cp - CONTAINER:SEED`: the user data reaches no disk of this machine."""
-    meta = json.dumps({"instance-id": spec.vm, "local-hostname": spec.name[:63]})
+    meta = json.dumps({"instance-id": id, "local-hostname": name[:63]})
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, text in (("meta-data", meta), ("user-data", spec.user_data)):
+        for file, text in (("meta-data", meta), ("user-data", user_data)):
             content = text.encode()
-            member = tarfile.TarInfo(name)
+            member = tarfile.TarInfo(file)
             member.size, member.mode = len(content), 0o600
             tar.addfile(member, io.BytesIO(content))
     return buffer.getvalue()

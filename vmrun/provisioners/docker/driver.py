@@ -190,7 +190,7 @@ class DockerProvisioner:
 
 def _start_steps(spec: InstanceSpec) -> list[tuple[list[str], bytes]]:
     return [
-        (["cp", "-", f"{spec.name}:{containers.SEED}"], containers.seed_tar(spec)),
+        (["cp", "-", f"{spec.name}:{containers.SEED}"], containers.seed_tar(spec.vm, spec.name, spec.user_data)),
         (["start", spec.name], b""),
     ]
 
