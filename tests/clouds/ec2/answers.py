@@ -43,7 +43,7 @@ class Answers:
         self._now = now
         self._pages = Pages()
         self.launcher = Launcher(moto, records, machines, script, now)
-        self.beside = Beside(self.launcher.quotas)
+        self.beside = Beside(self.launcher.quotas, moto)
         self._operations: dict[str, Callable[[Call], Reply]] = {
             "RunInstances": self._run,
             "DescribeInstances": self._describe,
@@ -52,6 +52,7 @@ class Answers:
             "StartInstances": self._start,
             "GetConsoleOutput": self._console,
             "DescribeSpotPriceHistory": self._spot_prices,
+            "DeleteSecurityGroup": self._delete_group,
         }
 
     def answer(self, call: Call) -> Reply:
@@ -165,6 +166,14 @@ class Answers:
 
     def _spot_prices(self, call: Call) -> Reply:
         return self._paged(call, "spotPriceHistorySet", lambda: self.beside.spot_prices(call))
+
+    def _delete_group(self, call: Call) -> Reply:
+        group = call.parameters.get("GroupId", "")
+        with self._moto.lock:
+            for interface in self._moto.region(call.region).enis.values():
+                if group in [one.id for one in interface.group_set]:
+                    raise Refused("DependencyViolation", f"resource {group} has a dependent object")
+            return self._moto.send(call.request)
 
 
 def _incorrect_state(record: Record, verb: str) -> Refused:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import secrets
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +14,7 @@ import moto.ec2.models.instance_types as types
 
 from tests.clouds.server import Reply
 
-from .backend import ARCHITECTURES, PARAMETER, image_id, type_data, zones_of
+from .backend import ARCHITECTURES, PARAMETER, Moto, image_id, type_data, zones_of
 from .errors import decode
 from .protocol import Call, Refused, element, json_11, values
 from .quotas import Quotas
@@ -44,8 +46,9 @@ class Prices:
 class Beside:
     """Answers for those services; `None` where moto is to answer."""
 
-    def __init__(self, quotas: Quotas) -> None:
+    def __init__(self, quotas: Quotas, moto: Moto) -> None:
         self.prices = Prices()
+        self._moto = moto
         self._quotas = quotas
         self._answers: dict[tuple[str, str], Callable[[Call, Mapping[str, Any]], Reply | None]] = {
             ("pricing", "GetProducts"): self._products,
@@ -54,6 +57,7 @@ class Beside:
             ("ssm", "GetParameter"): self._parameter,
             ("ssm", "GetParameters"): self._parameters,
             ("sts", "DecodeAuthorizationMessage"): self._decoded,
+            ("sts", "GetFederationToken"): self._federated,
         }
 
     def answer(self, call: Call) -> Reply | None:
@@ -131,6 +135,12 @@ class Beside:
         told = json.dumps({"allowed": False, "context": {"action": f"ec2:{operation}"}})
         result = element("DecodeAuthorizationMessageResult", element("DecodedMessage", text=told))
         return Reply(200, ET.tostring(element("DecodeAuthorizationMessageResponse", result)))
+
+    def _federated(self, call: Call, given: Mapping[str, Any]) -> Reply:
+        """moto hands out one key to everybody, and not one of those that stand for a while."""
+        reply = self._moto.send(call.request)
+        key = f"<AccessKeyId>ASIA{secrets.token_hex(8).upper()}</AccessKeyId>"
+        return Reply(reply.status, re.sub(rb"<AccessKeyId>\w+</AccessKeyId>", key.encode(), reply.body), reply.headers)
 
 
 def _body(call: Call) -> Mapping[str, Any]:
