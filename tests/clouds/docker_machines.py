@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
-import tempfile
+import tarfile
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 
+from tests.docker.machines import CACHE
 from vmrun.core.clock import SystemClock
 from vmrun.core.clouds import CloudError, Offer
 from vmrun.provisioners.docker import containers
@@ -20,13 +21,12 @@ from .machines import Power
 
 #: Of no driver: the docker driver must not take these machines for its own.
 LABEL = "vmrun-double"
-#: Shared with the tests of the docker driver, so that one process builds the image and the others wait for it.
-CACHE = Path(tempfile.gettempdir()) / "vmrun-docker-test-cache"
 #: Bytes that a machine gets at most, so that several fit on a laptop.
 MEMORY = 3 << 29
 #: Seconds that a machine gets to power off before its power is cut, and for a removal to be over.
 _GRACE, _REMOVAL = 2, 60.0
 _CONSOLE_LINES = "200"
+_CLOUD_INIT = "/var/log/cloud-init-output.log"
 _STATES = {
     "running": Power.on,
     "restarting": Power.on,
@@ -50,6 +50,10 @@ class DockerMachines:
         self._image = MachineImage(self._docker, SystemClock(), CACHE, progress)
         self._memory_limit = memory_limit
         self._size: tuple[int, int] | None = None
+
+    def prepare(self) -> None:
+        """Build the image now, if it is not there: minutes at worst, and the first boot need not wait for it."""
+        self._image.ensure()
 
     def container(self, name: str) -> str:
         """The container that is this machine: as `docker` takes it."""
@@ -95,8 +99,17 @@ class DockerMachines:
         self._remove(self.container(name))
 
     def console(self, name: str) -> str:
-        done = self._docker.run("logs", "--tail", _CONSOLE_LINES, self.container(name))
-        return (done.stdout + done.stderr).decode("utf-8", "replace") if done.exit_code == 0 else ""
+        """What cloud-init said, too: a machine without a terminal shows none of it."""
+        container = self.container(name)
+        logs = self._docker.run("logs", "--tail", _CONSOLE_LINES, container)
+        said = (logs.stdout + logs.stderr).decode("utf-8", "replace") if logs.exit_code == 0 else ""
+        copied = self._docker.run("cp", f"{container}:{_CLOUD_INIT}", "-")
+        if copied.exit_code == 0:
+            with tarfile.open(fileobj=io.BytesIO(copied.stdout)) as tar:
+                for member in tar:
+                    if file := tar.extractfile(member):
+                        said += file.read().decode("utf-8", "replace")
+        return said
 
     def command(self, name: str, *argv: str) -> str:
         """Run a command as root inside, past SSH; its output. For tests that have a machine do something by itself."""
