@@ -136,6 +136,10 @@ class Instance:
     tags: dict[str, str] = field(default_factory=dict)
     #: Seconds since the epoch, on the cloud's clock; 0 if it does not tell.
     created_at: float = 0.0
+    #: Why the cloud ended it, or could not start it, as a sentence; "" when it does not tell or nothing is wrong.
+    reason: str = ""
+    #: What kind of failure that reason is, for the choice of what to try next; None when it is none.
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True, slots=True)
