@@ -26,12 +26,14 @@ from .core.records import Final
 from .core.storage import BlobStore
 from .core.views import JobView, Plan, Verdict, VmView
 from .environment.uv import index_variables, private_index_variables
-from .fleet.bring_up import bring_up, nothing_fits
+from .fleet.bring_up import bring_up
 from .fleet.deck import Session
+from .fleet.explain import explain
+from .fleet.offering import find_offers
 from .fleet.order import Order
 from .fleet.retire import close_if_gone, retire
 from .handle import JobHandle
-from .registry import provisioner_names
+from .registry import AUTO, provisioner_names
 from .settings import Settings, load_settings
 from .submit.checked import checked_request
 from .submit.plan import make_plan
@@ -143,16 +145,16 @@ class Client:
         return Preparer(self.settings, folder, stage, self._same_machine, self._wiring.clock)
 
     def _same_machine(self, on: str) -> bool:
-        return self._wiring.provisioner(on).capabilities.transport == "process"
+        return on != AUTO and self._wiring.provisioner(on).capabilities.transport == "process"
 
     def _check_machine(self, submission: Submission) -> None:
         """Refuse before anything is written what no machine of that kind could do."""
         if submission.spec.tasks == 0 and submission.spec.kind != "open":
             return
         on, need = submission.options.on, submission.options.need
-        offers = list(self._wiring.provisioner(on).offers(need))
+        offers, failures = find_offers(self._wiring.deck, on, need)
         if not offers:
-            raise nothing_fits(on, need)
+            raise explain(on, need, failures, "")
         most = max(offer.memory for offer in offers)
         if not fits(most, need.task_memory):
             raise refusal(most, need.task_memory)

@@ -17,8 +17,9 @@ from .crypto import Ed25519Scheme, Ed25519Signer, ensure_private_key, public_hex
 from .fleet.deck import Deck
 from .fleet.order import StoreAccess, Timings
 from .provisioners.context import ProvisionerContext
-from .registry import load_estate, load_provisioner
+from .registry import AUTO, load_estate, load_provisioner
 from .settings import DEFAULT_STORE, Settings
+from .settings.configured import configured_clouds
 from .store.deployment import Deployment, ensure_deployment
 from .store.opening import open_store
 from .store.options import StoreOptions
@@ -95,7 +96,13 @@ class Wiring:
             store_access=self.store_access,
             state_dir=self.settings.state_dir,
             cache_dir=self.settings.cache_dir,
+            clouds=self.clouds,
+            timings=self.timings,
         )
+
+    def clouds(self, on: str) -> tuple[str, ...]:
+        """The drivers that `on` stands for. Raises ConfigError if there is none."""
+        return configured_clouds(self.settings, os.environ) if on == AUTO else (on,)
 
     def provisioner(self, name: str) -> Provisioner:
         """The driver of that name, opened once."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class VmrunError(Exception):
@@ -19,14 +19,17 @@ class VmrunError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        #: What else there is to tell, as JSON values by their name in the `--json` document of the error.
+        self.data: dict[str, Any] = {}
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), self.message, self.hint))
+        return (_rebuild, (type(self), self.message, self.hint, self.data))
 
 
-def _rebuild(kind: type[VmrunError], message: str, hint: str) -> VmrunError:
+def _rebuild(kind: type[VmrunError], message: str, hint: str, data: dict[str, Any]) -> VmrunError:
     error = kind.__new__(kind)
     VmrunError.__init__(error, message, hint=hint)
+    error.data = data
     return error
 
 

@@ -220,6 +220,8 @@ class Intent(Record):
     job: str
     #: Seconds that it stays after its last job.
     keep_warm: float = 0.0
+    #: Whether the cloud may take it back at any time.
+    spot: bool = False
 
 
 @dataclass(frozen=True, slots=True)

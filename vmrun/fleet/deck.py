@@ -14,9 +14,17 @@ from vmrun.core.errors import Unreachable
 from vmrun.core.ids import check_id
 from vmrun.core.ledger import Desk
 
-from .order import StoreAccess
+from .order import StoreAccess, Timings
 
 OnStage = Callable[[str], None]
+
+
+def _itself(on: str) -> tuple[str, ...]:
+    return (on,)
+
+
+def _usual(_: str) -> Timings:
+    return Timings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,10 @@ class Deck:
     store_access: Callable[[str], StoreAccess]
     state_dir: Path
     cache_dir: Path
+    #: The drivers that `--on` stands for.
+    clouds: Callable[[str], tuple[str, ...]] = _itself
+    #: The bounds of a machine's life with a driver.
+    timings: Callable[[str], Timings] = _usual
 
 
 @dataclass(frozen=True, slots=True)

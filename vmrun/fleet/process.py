@@ -11,7 +11,7 @@ from vmrun.agent.config import AgentConfig
 from vmrun.artefact.app import app_directory
 from vmrun.core import codec
 from vmrun.core.blocks import PYTHON
-from vmrun.core.clouds import Instance, Provisioner
+from vmrun.core.clouds import Capabilities, Instance, Provisioner
 from vmrun.core.errors import Unreachable, VmrunError
 from vmrun.core.ledger import VmLedger
 from vmrun.core.records import Ready
@@ -37,8 +37,9 @@ class ProcessBringUp:
         self._vm = vm
         self._on_stage = on_stage
 
-    def user_data(self, hard_deadline: float) -> str:
+    def user_data(self, hard_deadline: float, capabilities: Capabilities) -> str:
         """The guardian's configuration: the same bounds that a VM's dead-man timer gets."""
+        del capabilities  # the guardian needs no help to end its machine
         timings = self._order.timings
         config = {
             "hard_deadline": hard_deadline,

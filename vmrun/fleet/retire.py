@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds that a deletion is watched.
 WATCH = 120.0
-#: Seconds between looks.
-PAUSE = 0.2
+#: Seconds between looks: the first, and the longest.
+PAUSE, LONGEST = 0.2, 5.0
 
 
 def retire(
@@ -84,7 +84,7 @@ def _identifier(deck: Deck, provisioner: Provisioner, cloud_id: str, name: str) 
 
 def _gone(deck: Deck, provisioner: Provisioner, identifier: str) -> bool:
     clock = deck.desk.clock
-    deadline = clock.monotonic() + WATCH
+    deadline, pause = clock.monotonic() + WATCH, PAUSE
     while True:
         try:
             if provisioner.get(identifier).state is InstanceState.gone:
@@ -93,4 +93,5 @@ def _gone(deck: Deck, provisioner: Provisioner, identifier: str) -> bool:
             return True
         if clock.monotonic() >= deadline:
             return False
-        clock.sleep(PAUSE)
+        clock.sleep(pause)
+        pause = min(pause * 1.3, LONGEST)

@@ -9,7 +9,7 @@ from pathlib import Path
 from vmrun.agent.config import AgentConfig
 from vmrun.artefact.build import Artefact, build_artefact, build_uv
 from vmrun.core import codec
-from vmrun.core.clouds import Address, CloudError, Instance, InstanceState, Provisioner
+from vmrun.core.clouds import Address, Capabilities, Instance, Provisioner
 from vmrun.core.errors import Unreachable, VmrunError
 from vmrun.core.hosts import Host
 from vmrun.core.ledger import VmLedger
@@ -21,6 +21,7 @@ from vmrun.store.files import FilePieces
 from vmrun.transport.keys import new_key_pair
 from vmrun.transport.ssh import Login, SshHost
 
+from .address import wait_for_address
 from .deck import Deck, OnStage, Session, read_json
 from .order import Order, secrets_file
 
@@ -30,8 +31,6 @@ log = logging.getLogger(__name__)
 CA_FILE = f"{layout.PROGRAMS}/ca.pem"
 #: Environments, on the VM; made by the agent, read by the user's code.
 ENVIRONMENTS = f"{layout.STATE}/environments"
-#: Seconds between looks at an instance that has no address yet.
-ADDRESS_PAUSE = 0.3
 #: Lines of the machine's journal in a report of what went wrong.
 TAIL_LINES = 20
 
@@ -52,7 +51,7 @@ class SshBringUp:
         """The single-use host key, public half."""
         return self._first_host_key.public
 
-    def user_data(self, hard_deadline: float) -> str:
+    def user_data(self, hard_deadline: float, capabilities: Capabilities) -> str:
         """The VM's cloud-config."""
         timings = self._order.timings
         return user_data(
@@ -64,12 +63,15 @@ class SshBringUp:
                 boot_grace=timings.boot_grace,
                 poll=timings.deadman_poll,
                 flush_grace=timings.flush_grace,
+                self_delete=capabilities.self_delete,
             )
         )
 
     def make_ready(self, ledger: VmLedger, provisioner: Provisioner, instance: Instance, hard_deadline: float) -> None:
         """Reach the VM, check its timer, push the agent, let it in, start it. Raises Unreachable."""
-        address = self._address(provisioner, instance)
+        self._on_stage(f"booting {instance.name}")
+        clock, timeout = self._deck.desk.clock, self._order.timings.ssh_timeout
+        address = wait_for_address(provisioner, instance, clock, timeout)
         host = self._connect(address, self._first_host_key.public)
         try:
             self._check_boot(host, hard_deadline)
@@ -106,19 +108,6 @@ class SshBringUp:
             raise
         finally:
             host.close()
-
-    def _address(self, provisioner: Provisioner, instance: Instance) -> Address:
-        clock = self._deck.desk.clock
-        deadline = clock.monotonic() + self._order.timings.ssh_timeout
-        self._on_stage(f"booting {instance.name}")
-        while instance.address is None:
-            if instance.state not in (InstanceState.pending, InstanceState.running):
-                raise CloudError(f"{instance.name} went {instance.state.value} while it was to start")
-            if clock.monotonic() >= deadline:
-                raise Unreachable(f"{instance.name} got no address in {self._order.timings.ssh_timeout:.0f} s")
-            clock.sleep(ADDRESS_PAUSE)
-            instance = provisioner.get(instance.id)
-        return instance.address
 
     def _connect(self, address: Address, host_key: str) -> SshHost:
         login = Login(address, self._client_key.private, (host_key,))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from vmrun.core import keys
-from vmrun.core.clouds import Need
+from vmrun.core.clouds import Market, Need
 from vmrun.core.crew import fits as holds_one
 from vmrun.core.errors import Corrupt, SchemaError
 from vmrun.core.folds import VmFold
@@ -26,6 +27,7 @@ MARGIN = 2.0
 def take_warm(deck: Deck, order: Order) -> str | None:
     """The id of a warm VM that now has the order's job; None if there is none that fits."""
     desk = deck.desk
+    orders = [order if order.on == name else replace(order, on=name) for name in deck.clouds(order.on)]
     for listed in desk.store.list(keys.VMS_INDEX):
         vm = listed.key[len(keys.VMS_INDEX) :]
         if not is_id(vm):
@@ -37,7 +39,12 @@ def take_warm(deck: Deck, order: Order) -> str | None:
             # One damaged journal must not keep every job from its machine.
             log.warning("event=journal-refused vm=%s error=%s", vm, error.message)
             continue
-        if fits(fold, order, desk.clock.now()) and _rests(deck, vm) and ledger.assign(order.job, order.keep_warm):
+        now = desk.clock.now()
+        if (
+            any(fits(fold, each, now) for each in orders)
+            and _rests(deck, vm)
+            and ledger.assign(order.job, order.keep_warm)
+        ):
             return vm
     return None
 
@@ -58,6 +65,7 @@ def fits(fold: VmFold, order: Order, now: float) -> bool:
         and order.need.instance_type in ("", intent.instance_type)
         and order.need.region in ("", intent.region)
         and order.need.zone in ("", intent.zone)
+        and not (intent.spot and order.need.market is Market.on_demand)
     )
 
 

@@ -31,6 +31,8 @@ Span = tuple[float, float]
 NONE: Span = (0.0, 0.0)
 #: Calls that are remembered.
 _CALLS_KEPT = 100_000
+#: The next step that injected faults name.
+_HINT = "this cloud was told to fail"
 #: How far the faults reach that are injected.
 _SCOPES = {
     Fault.stockout: Scope.zone,
@@ -85,6 +87,20 @@ class _Fault:
     zone: str
     #: Raised after the call took effect.
     after: bool
+    #: None: as far as faults of its kind reach.
+    scope: Scope | None = None
+    code: str = ""
+    bucket: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Doom:
+    """What becomes of an instance that was accepted."""
+
+    fault: Fault
+    reason: str
+    zone: str
+    after: float
 
 
 @dataclass
@@ -105,6 +121,9 @@ class Machine:
     #: Seconds for which it is still shown when it is gone.
     linger: float = 0.0
     spec: InstanceSpec | None = None
+    #: Why it did not start, if it did not.
+    reason: str = ""
+    fault: Fault | None = None
     #: What it is from which moment on, in order; None: not visible.
     history: list[tuple[float, InstanceState | None]] = field(default_factory=list)
 
@@ -173,6 +192,7 @@ class FakeCloud:
         self._offers = list(offers) if offers is not None else small_offers(name)
         self._faults: deque[_Fault] = deque()
         self._lost_deletes = 0
+        self._dooms: deque[_Doom] = deque()
 
     # What a Provisioner does.
 
@@ -257,12 +277,27 @@ class FakeCloud:
 
     # What a test does to it.
 
-    def fail(self, verb: str, fault: Fault, *, zone: str = "", times: int = 1, after: bool = False) -> None:
+    def fail(  # noqa: PLR0913 -- each says one thing of the fault
+        self,
+        verb: str,
+        fault: Fault,
+        *,
+        zone: str = "",
+        times: int = 1,
+        after: bool = False,
+        scope: Scope | None = None,
+        code: str = "",
+        bucket: str = "",
+    ) -> None:
         """Let the next `times` calls of `verb` fail: in one zone if it is given, else in any.
 
-        With `after` the call takes effect and only its reply is lost.
+        With `after` the call takes effect and only its reply is lost. `scope`, `code` and `bucket` are the error's.
         """
-        self._faults.extend([_Fault(verb, fault, zone, after)] * times)
+        self._faults.extend([_Fault(verb, fault, zone, after, scope, code, bucket)] * times)
+
+    def doom(self, fault: Fault, reason: str, *, zone: str = "", after: float = 0.0, times: int = 1) -> None:
+        """Let the next `times` instances be accepted and, seconds later, end stopped with a fault and its reason."""
+        self._dooms.extend([_Doom(fault, reason, zone, after)] * times)
 
     def lose_next_delete(self, times: int = 1) -> None:
         """Let the next deletes be accepted and never happen."""
@@ -315,6 +350,8 @@ class FakeCloud:
         if planned is not None:
             self._faults.remove(planned)
             error = _error(planned.fault, f"{self.name} could not {verb} {subject}: {planned.fault.value}")
+            error.scope = planned.scope or error.scope
+            error.cloud_code, error.bucket = planned.code, planned.bucket
             if planned.after:
                 return error
             raise error
@@ -349,6 +386,12 @@ class FakeCloud:
             spec=replace(spec, tags=dict(spec.tags)),
         )
         machine.turn(now, (appears, InstanceState.pending), (runs, InstanceState.running))
+        doom = next((one for one in self._dooms if one.zone in ("", machine.zone)), None)
+        if doom is not None:
+            self._dooms.remove(doom)
+            machine.fault, machine.reason = doom.fault, doom.reason
+            stopped = (appears + doom.after, InstanceState.stopped)
+            machine.turn(now, (appears, InstanceState.pending), stopped)
         self.machines.append(machine)
         return machine
 
@@ -369,6 +412,8 @@ class FakeCloud:
             address=Address(host=f"192.0.2.{number % 256}") if running else None,
             tags=dict(machine.tags),
             created_at=min(machine.began, at),
+            reason=machine.reason if state is InstanceState.stopped else "",
+            fault=machine.fault if state is InstanceState.stopped else None,
         )
 
     def _machine(self, id: str) -> Machine | None:
@@ -390,7 +435,7 @@ class FakeCloud:
 
 
 def _error(fault: Fault, message: str) -> CloudError:
-    return CloudError(message, fault=fault, scope=_SCOPES.get(fault, Scope.offer), hint="this cloud was told to fail")
+    return CloudError(message, fault=fault, scope=_SCOPES.get(fault, Scope.offer), hint=_HINT)
 
 
 def _fits(offer: Offer, need: Need) -> bool:

@@ -14,7 +14,7 @@ from vmrun.core.clouds import CloudError, Fault, Need
 from vmrun.core.errors import CapacityError, Denied
 from vmrun.core.folds import VmFold
 from vmrun.core.records import Delete, Drain
-from vmrun.fleet import bring_up as module
+from vmrun.fleet import attempt as module
 from vmrun.fleet.bring_up import bring_up
 from vmrun.fleet.order import Order
 from vmrun.fleet.retire import close_if_gone, retire
@@ -122,7 +122,7 @@ class ReadyAtOnce:
     def __init__(self, *_: object) -> None:
         pass
 
-    def user_data(self, hard_deadline: float) -> str:
+    def user_data(self, hard_deadline: float, capabilities: object) -> str:
         return f"until {hard_deadline}"
 
     def make_ready(self, *_: object) -> None:
@@ -154,7 +154,7 @@ def test_when_nothing_is_to_be_had_the_error_says_what_was_tried(fleet: Fleet, w
     fleet.cloud.fail("create", Fault.quota, times=100)
     with pytest.raises(CapacityError) as caught:
         bring_up(fleet.deck, ORDER, lambda _: None)
-    assert "small in east-1: quota" in caught.value.message
+    assert "quota in east, west" in caught.value.message
     assert fleet.running == set()
     fleet.cloud.fail("create", Fault.permission)
 

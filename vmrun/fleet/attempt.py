@@ -1,0 +1,180 @@
+"""One offer taken: an intent of its own, a create call, a machine made ready; or nothing of it left behind."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from vmrun.core import codec, keys
+from vmrun.core.clouds import (
+    TAG_DEADLINE,
+    TAG_OWNER,
+    TAG_VM,
+    CloudError,
+    Instance,
+    InstanceSpec,
+    Offer,
+    Provisioner,
+    instance_name,
+)
+from vmrun.core.errors import KeyExists, Unreachable, UsageError
+from vmrun.core.ids import new_id
+from vmrun.core.ledger import VmLedger
+from vmrun.core.records import Intent
+
+from .address import lost
+from .deck import Deck, OnStage
+from .doubt import clear_up
+from .order import Order
+from .process import ProcessBringUp
+from .retire import retire
+from .sending import Sending
+
+if TYPE_CHECKING:
+    from .ssh import SshBringUp
+
+log = logging.getLogger(__name__)
+
+#: Last lines, and characters of each, that an error shows of the machine's console.
+CONSOLE_LINES, CONSOLE_WIDTH = 12, 200
+
+
+class Attempt:
+    """One VM id, and what becomes of it."""
+
+    def __init__(self, deck: Deck, order: Order, offer: Offer, on_stage: OnStage) -> None:
+        self._deck = deck
+        self._order = order
+        self._offer = offer
+        self._on_stage = on_stage
+        self._provisioner = deck.provisioner(offer.on)
+        self.vm = new_id(deck.desk.clock, deck.desk.rng)
+        #: Whether it is certain what exists of it.
+        self.clear = True
+
+    def run(self) -> str:
+        """The id of the VM, ready. Raises CloudError or Unreachable when it did not come to that, and gave back."""
+        desk = self._deck.desk
+        hard_deadline = float(int(desk.clock.now() + self._order.max_lifetime))
+        transport = self._provisioner.capabilities.transport
+        machine = _way_in(transport)(self._deck, self._order, self.vm, self._on_stage)
+        spec = self._spec(machine, hard_deadline)
+        ledger = self._intend(spec)
+        self._on_stage(f"creating {self._offer.instance_type} on {self._offer.on}{_where(self._offer)}")
+        try:
+            instance = self._create(ledger, spec)
+            ledger.created(instance.id)
+            self._make_ready(machine, ledger, instance, hard_deadline)
+        except BaseException:
+            # Whatever ended this, a signal included: what was made is given back before it is passed on.
+            if ledger.fold.failed is None and ledger.fold.delete is None:
+                retire(self._deck, self.vm, "could not be made ready", self._on_stage)
+            raise
+        return self.vm
+
+    def _spec(self, machine: ProcessBringUp | SshBringUp, hard_deadline: float) -> InstanceSpec:
+        owner = self._deck.deployment
+        return InstanceSpec(
+            vm=self.vm,
+            owner=owner,
+            name=instance_name(owner, self.vm),
+            offer=self._offer,
+            user_data=machine.user_data(hard_deadline, self._provisioner.capabilities),
+            hard_deadline=hard_deadline,
+            tags={TAG_OWNER: owner, TAG_VM: self.vm, TAG_DEADLINE: str(int(hard_deadline))},
+            mounts=_mounts(self._provisioner, self._deck.store_access(self._offer.on).url),
+            disk=self._order.need.disk,
+            host_key=machine.host_key,
+        )
+
+    def _intend(self, spec: InstanceSpec) -> VmLedger:
+        desk = self._deck.desk
+        ledger = VmLedger(desk, self.vm)
+        try:
+            desk.store.create(keys.vm_index(self.vm), b"")
+        except KeyExists:
+            raise AssertionError("a fresh id was used before") from None
+        if not ledger.intend(_intent(self._order, spec)):
+            raise Unreachable(f"{spec.name} was given up before it was created", hint="run the command again")
+        return ledger
+
+    def _create(self, ledger: VmLedger, spec: InstanceSpec) -> Instance:
+        sending = Sending(self._deck.desk)
+        try:
+            return sending.send(lambda: self._provisioner.create(spec))
+        except CloudError as error:
+            if sending.doubted:
+                self.clear = False
+                self.clear = clear_up(self._deck, self._provisioner, ledger, sending.last, self._on_stage)
+            else:
+                ledger.failed(error.fault.value, error.message)
+            raise
+
+    def _make_ready(
+        self, machine: ProcessBringUp | SshBringUp, ledger: VmLedger, instance: Instance, hard_deadline: float
+    ) -> None:
+        try:
+            machine.make_ready(ledger, self._provisioner, instance, hard_deadline)
+        except Unreachable as error:
+            # A machine that its cloud took back cannot be reached either, and then another offer helps.
+            taken = lost(self._provisioner, instance.id)
+            if taken is not None:
+                raise taken from error
+            error.data["console"] = self._console(instance.id)
+            raise
+
+    def _console(self, instance_id: str) -> list[str]:
+        try:
+            text = self._provisioner.boot_log(instance_id)
+        except CloudError as error:
+            log.info("event=no-console vm=%s error=%s", self.vm, error.message)
+            return []
+        return [line[:CONSOLE_WIDTH] for line in text.splitlines() if line.strip()][-CONSOLE_LINES:]
+
+
+def _way_in(transport: str) -> type[ProcessBringUp | SshBringUp]:
+    if transport == "process":
+        return ProcessBringUp
+    # A job on this machine needs neither SSH nor a built agent, and should not wait for their import.
+    from .ssh import SshBringUp
+
+    return SshBringUp
+
+
+def _where(offer: Offer) -> str:
+    place = offer.zone or offer.region
+    return f" in {place}" if place and offer.usd_per_hour != 0 else ""
+
+
+def _intent(order: Order, spec: InstanceSpec) -> Intent:
+    offer = spec.offer
+    return Intent(
+        vm=spec.vm,
+        deployment=spec.owner,
+        on=offer.on,
+        name=spec.name,
+        region=offer.region,
+        zone=offer.zone,
+        instance_type=offer.instance_type,
+        vcpus=offer.vcpus,
+        memory=offer.memory,
+        arch=offer.arch,
+        usd_per_hour=offer.usd_per_hour,
+        user_data=codec.sha256(spec.user_data.encode()),
+        hard_deadline=spec.hard_deadline,
+        boot_grace=order.timings.boot_grace,
+        job=order.job,
+        keep_warm=order.keep_warm,
+        spot=offer.spot,
+    )
+
+
+def _mounts(provisioner: Provisioner, url: str) -> tuple[str, ...]:
+    if not url.startswith("file://") or provisioner.capabilities.transport == "process":
+        return ()
+    if not provisioner.capabilities.mounts:
+        raise UsageError(
+            f"a machine on {provisioner.name} cannot see the store {url}, a directory of this machine",
+            hint="choose an object store: --store is `store.url` in vmrun.toml, for instance s3://bucket/prefix",
+        )
+    return (url.removeprefix("file://"),)

@@ -1,0 +1,52 @@
+"""Clearing up after a create call of which nobody knows what came: its instance is looked for until it cannot come."""
+
+from __future__ import annotations
+
+from vmrun.core import keys
+from vmrun.core.clouds import CloudError, InstanceState, Provisioner
+from vmrun.core.ledger import VmLedger
+
+from .deck import Deck, OnStage
+
+#: Seconds beyond the cloud's own time to settle, for a cloud that does not answer.
+PATIENCE = 120.0
+#: Seconds between looks.
+PAUSE = 2.0
+
+
+def clear_up(deck: Deck, provisioner: Provisioner, ledger: VmLedger, sent: float, on_stage: OnStage) -> bool:
+    """Condemn the VM and delete what appears of it; whether it is certain that nothing of it exists.
+
+    `sent` is when the last create call ended, on the monotonic clock. Until the cloud has settled an empty listing
+    proves nothing. When False the journal says DELETE, and the reaper goes on from there.
+    """
+    clock, intent = deck.desk.clock, ledger.fold.intent
+    assert intent is not None, "nothing is created without an intent"
+    ledger.delete("its creation got no clear answer", "client")
+    on_stage(f"looking whether {intent.name} was created after all")
+    settled = sent + provisioner.capabilities.settle
+    while True:
+        looked = clock.monotonic()
+        absent = _absent(deck, provisioner, intent.name)
+        if absent and looked >= settled:
+            break
+        if clock.monotonic() >= settled + PATIENCE:
+            on_stage(f"it is not certain that {intent.name} does not exist; `vmrun reap` will finish it")
+            return False
+        clock.sleep(PAUSE)
+    ledger.gone("not in the listing when its cloud had settled")
+    deck.desk.store.delete(keys.vm_index(ledger.vm))
+    return True
+
+
+def _absent(deck: Deck, provisioner: Provisioner, name: str) -> bool:
+    """Whether the listing, which was complete, shows no such instance; one that it shows is deleted."""
+    try:
+        found = [each for each in provisioner.instances(deck.deployment) if each.name == name]
+        alive = [each for each in found if each.state is not InstanceState.gone]
+        for each in alive:
+            if each.state is not InstanceState.stopping:
+                provisioner.delete(each.id)
+    except CloudError:
+        return False
+    return not alive

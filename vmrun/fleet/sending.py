@@ -1,0 +1,44 @@
+"""Sending one request to a cloud until it is answered, as often as its faults allow."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from vmrun.core.clock import backoff
+from vmrun.core.clouds import CloudError
+from vmrun.core.ledger import Desk
+
+from .search import AGAIN_BASE, AGAIN_CAP, RULES, again
+
+log = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
+
+
+class Sending:
+    """One request: the same call every time, so that the cloud can tell that it is the same."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        #: Whether what was asked for may have happened although no call said so.
+        self.doubted = False
+        #: When the last call ended, on the monotonic clock.
+        self.last = 0.0
+
+    def send(self, call: Callable[[], Answer]) -> Answer:
+        """What the call gives. Raises the CloudError that ended it, whose kind says what to do next."""
+        clock = self._desk.clock
+        began, sends = clock.monotonic(), 0
+        while True:
+            try:
+                return call()
+            except CloudError as error:
+                sends += 1
+                self.last = clock.monotonic()
+                self.doubted = self.doubted or RULES[error.fault].doubt
+                if not again(error.fault, sends, self.last - began):
+                    raise
+                pause = backoff(sends - 1, self._desk.rng, base=AGAIN_BASE, cap=AGAIN_CAP)
+                log.info("event=sent-again fault=%s sends=%d pause=%.1f", error.fault.value, sends, pause)
+                clock.sleep(pause)
