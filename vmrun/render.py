@@ -159,6 +159,10 @@ class Screen:
 
         style = self.err_style
         self.note(f"{style.paint('error:', 'red')} {paragraphs(error.message)}")
+        if error.data:
+            from .rendering.reasons import reasons
+
+            self.notes(reasons(error.data, style))
         if error.hint:
             self.note(f"{style.paint('hint:', 'bold')} {paragraphs(error.hint)}")
 

@@ -7,6 +7,7 @@ from vmrun.core.clouds import CloudError, InstanceState, Provisioner
 from vmrun.core.ledger import VmLedger
 
 from .deck import Deck, OnStage
+from .leftovers import discard_leftovers
 
 #: Seconds beyond the cloud's own time to settle, for a cloud that does not answer.
 PATIENCE = 120.0
@@ -36,6 +37,7 @@ def clear_up(deck: Deck, provisioner: Provisioner, ledger: VmLedger, sent: float
         clock.sleep(PAUSE)
     ledger.gone("not in the listing when its cloud had settled")
     deck.desk.store.delete(keys.vm_index(ledger.vm))
+    discard_leftovers(deck, provisioner, ledger.vm, on_stage)
     return True
 
 

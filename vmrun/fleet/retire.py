@@ -7,9 +7,11 @@ import logging
 from vmrun.core import keys
 from vmrun.core.clouds import InstanceNotFound, InstanceState, Provisioner
 from vmrun.core.errors import VmrunError
+from vmrun.core.folds import VmFold
 from vmrun.core.ledger import VmLedger
 
 from .deck import Deck, OnStage, Session
+from .leftovers import discard_leftovers
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +39,11 @@ def retire(
             on_stage(f"giving back {fold.intent.name}")
             identifier = _identifier(deck, provisioner, fold.cloud_id, fold.intent.name)
             provisioner.delete(identifier)
-            if not _gone(deck, provisioner, identifier):
-                on_stage(f"{fold.intent.name} is still there; `vmrun reap` will finish it")
+            if not _gone(deck, provisioner, identifier) or _may_appear(deck, provisioner, fold, identifier):
+                on_stage(f"{fold.intent.name} is, or may be, still there; `vmrun reap` will finish it")
                 return False
             ledger.gone("not found after delete")
+            discard_leftovers(deck, provisioner, vm, on_stage)
         deck.desk.store.delete(keys.vm_index(vm))
         Session.of(deck, vm).remove()
     except VmrunError as error:
@@ -62,9 +65,13 @@ def close_if_gone(deck: Deck, vm: str) -> bool:
     provisioner = deck.provisioner(fold.intent.on)
     identifier = _identifier(deck, provisioner, fold.cloud_id, fold.intent.name)
     try:
-        there = provisioner.get(identifier).state is not InstanceState.gone
+        state = provisioner.get(identifier).state
     except InstanceNotFound:
-        there = False
+        state = InstanceState.gone
+    if state is InstanceState.stopped:
+        # Where a power-off only stops it, what is left of it still costs money.
+        return retire(deck, vm, "it is powered off", lambda _: None)
+    there = state is not InstanceState.gone
     young = not fold.cloud_id and deck.desk.clock.now() < fold.intended_at + fold.intent.boot_grace
     if there or young:
         return False
@@ -80,6 +87,13 @@ def _identifier(deck: Deck, provisioner: Provisioner, cloud_id: str, name: str) 
     if cloud_id:
         return cloud_id
     return next((each.id for each in provisioner.instances(deck.deployment) if each.name == name), name)
+
+
+def _may_appear(deck: Deck, provisioner: Provisioner, fold: VmFold, identifier: str) -> bool:
+    """Whether an instance that was asked for, and never seen, may still turn up in the listing."""
+    assert fold.intent is not None
+    unseen = not fold.cloud_id and fold.failed is None and identifier == fold.intent.name
+    return unseen and deck.desk.clock.now() < fold.intended_at + provisioner.capabilities.settle
 
 
 def _gone(deck: Deck, provisioner: Provisioner, identifier: str) -> bool:

@@ -16,6 +16,10 @@ DEADLINE_MARGIN = 5.0
 ORPHAN_GRACE = 600.0
 #: VMs that may look dead at once even if they are most of those there are.
 DEAD_AT_ONCE = 3
+#: Seconds that something without a machine may exist: its machine may be on its way.
+LEFTOVER_AGE = 1800.0
+#: Seconds for which a reaper must have seen it, where the cloud does not tell its age.
+LEFTOVER_SEEN = 300.0
 #: Seconds beyond the boot grace: the VM's own timer comes first.
 BOOT_MARGIN = 5.0
 
@@ -102,6 +106,19 @@ def orphan(facts: Observed) -> str | None:
         return None
     age = facts.now - facts.instance.created_at
     return f"nothing in the store knows it after {format_duration(age)}" if age > ORPHAN_GRACE else None
+
+
+def abandoned(age: float | None, seen: float, *, ended: bool) -> str | None:
+    """Why what has no machine must go: a disk, an address. None while it may still be wanted.
+
+    `age` in seconds, None if its cloud does not tell; `seen` is for how long the observer has seen it, `ended` whether
+    its VM's journal has an end.
+    """
+    if ended:
+        return "its VM has ended"
+    if age is None:
+        return f"no machine has used it for {format_duration(seen)}" if seen >= LEFTOVER_SEEN else None
+    return f"it is {format_duration(age)} old, and no machine uses it" if age > LEFTOVER_AGE else None
 
 
 #: In the order in which they are asked; the first that answers decides.

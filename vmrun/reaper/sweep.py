@@ -16,6 +16,7 @@ from vmrun.core.views import Verdict
 from vmrun.fleet.deck import Deck, OnStage, Session
 from vmrun.fleet.retire import retire
 
+from .leftovers import LeftoverSweep
 from .policies import ORPHAN_GRACE, Observed, doubtful, judge, ours, vanished
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Reaper:
         self._deck = deck
         self._dead_after = dead_after
         self._sightings: dict[str, Sighting] = {}
+        self._leftovers = LeftoverSweep(deck)
 
     def sweep(self, names: Iterable[str], *, dry_run: bool, everything: bool, on_stage: OnStage) -> list[Verdict]:
         """One pass over the clouds in `names`; the verdicts, what was kept included.
@@ -64,7 +66,9 @@ class Reaper:
         except StoreError as error:
             on_stage(f"VMs that no cloud shows were not judged: {error.message}")
         self._sightings = {vm: sighting for vm, sighting in self._sightings.items() if vm in seen}
-        return self._act(facts, dry_run=dry_run, everything=everything, on_stage=on_stage)
+        verdicts = self._act(facts, dry_run=dry_run, everything=everything, on_stage=on_stage)
+        alive = {vm for vm, (_, each) in seen.items() if each.state is not InstanceState.gone}
+        return verdicts + self._leftovers.sweep(listed, alive, dry_run=dry_run, on_stage=on_stage)
 
     def _observe(self, vm: str, on: str, instance: Instance | None) -> Observed:
         desk = self._deck.desk

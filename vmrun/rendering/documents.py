@@ -27,12 +27,8 @@ def document(**fields: Any) -> dict[str, Any]:
 
 def failure(error: VmrunError, **fields: Any) -> dict[str, Any]:
     """A document of something that did not; `fields` are what there is beside the error."""
-    return {
-        "schema": SCHEMA,
-        "ok": False,
-        "error": {"code": error.code, "message": error.message, "hint": error.hint, "retryable": error.retryable},
-        **fields,
-    }
+    told = {"code": error.code, "message": error.message, "hint": error.hint, "retryable": error.retryable}
+    return {"schema": SCHEMA, "ok": False, "error": {**told, **error.data}, **fields}
 
 
 def dumps(value: Any) -> str:

@@ -348,3 +348,56 @@ def test_a_defect_where_no_file_can_be_written(vmrun, client, here, monkeypatch)
     done = vmrun("status")
     assert done.code == 1
     assert "VMRUN_DEBUG=1 shows the traceback" in done.err
+
+
+# --- errors that tell more ---
+
+TRIED = {
+    "on": "ec2",
+    "instance_type": "r6a.32xlarge",
+    "region": "us-east-1",
+    "zone": "us-east-1a",
+    "spot": False,
+    "fault": "quota",
+    "code": "VcpuLimitExceeded",
+    "quota": "L-1216C47A",
+    "message": "more vCPU than your limit\x1b[2J",
+}
+
+
+def test_what_was_tried_is_a_table_for_people_and_rows_for_programs(vmrun, client) -> None:
+    client.trouble = errors.CapacityError("no machine was to be had", hint="ask for more")
+    client.trouble.data["tried"] = [TRIED, {**TRIED, "zone": "", "instance_type": "", "spot": None, "code": ""}]
+    done = vmrun("status")
+    assert (done.code, done.out) == (4, "")
+    error, head, first, second, hint = done.err.splitlines()
+    assert error == "error: no machine was to be had"
+    assert head.split() == ["ON", "TYPE", "WHERE", "MARKET", "WHY", "NOT", "THE", "CLOUD", "SAYS"]
+    row = "ec2 r6a.32xlarge us-east-1a on-demand quota L-1216C47A VcpuLimitExceeded: more vCPU than your limit\\x1b[2J"
+    assert first.split() == row.split()
+    assert second.split() == [
+        "ec2",
+        "us-east-1",
+        "quota",
+        "L-1216C47A",
+        "more",
+        "vCPU",
+        "than",
+        "your",
+        "limit\\x1b[2J",
+    ]
+    assert hint == "hint: ask for more"
+    done = vmrun("status", "--json")
+    assert done.document["error"]["tried"][0] == TRIED
+
+
+def test_the_console_of_a_machine_that_does_not_answer_is_shown(vmrun, client) -> None:
+    client.trouble = errors.Unreachable("no SSH after 300 s")
+    client.trouble.data["console"] = ["Booting \x1b[31mred", "Kernel panic"]
+    done = vmrun("status")
+    assert done.code == 5
+    assert done.err.splitlines()[1:] == [
+        "last lines of the machine's console:",
+        "  Booting \\x1b[31mred",
+        "  Kernel panic",
+    ]

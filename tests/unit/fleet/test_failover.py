@@ -308,6 +308,10 @@ def test_whoever_interrupts_leaves_nothing_behind(world: World, after: bool, mon
     with pytest.raises(KeyboardInterrupt):
         world.go()
     assert world.alive == []
+    (vm,) = world.indexed or {world.tokens(world.one)[0].rpartition("-")[2]}
+    fold = world.ledger(vm).fold
+    # What was never seen may still appear: its journal has no end yet, and the reaper goes on
+    assert (fold.delete is not None, fold.gone is not None) == (True, after)
 
 
 # --- after the creation ---

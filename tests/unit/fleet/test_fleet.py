@@ -113,6 +113,14 @@ def test_a_vm_is_closed_only_when_its_cloud_does_not_have_it(fleet: Fleet) -> No
     assert fleet.indexed == set()
 
 
+def test_a_vm_that_is_only_stopped_is_deleted_before_its_job_gets_another(fleet: Fleet) -> None:
+    vm = fleet.vm(JOB)
+    fleet.cloud.power_off(fleet.cloud.alive()[0].id)
+    assert close_if_gone(fleet.deck, vm)
+    assert fleet.running == fleet.indexed == set()
+    assert fleet.ledger(vm).fold.gone is not None
+
+
 class ReadyAtOnce:
     """A way in that needs no machine."""
 

@@ -7,19 +7,22 @@ from pathlib import Path
 import pytest
 
 from tests.unit.agent.bench import Switch
-from tests.unit.core.world import JOB
+from tests.unit.core.world import DEPLOYMENT, JOB, VM
 from tests.unit.fleet.world import Fleet
 from vmrun.core import codec, keys
-from vmrun.core.clouds import Fault, InstanceNotFound
+from vmrun.core.clouds import Fault, InstanceNotFound, Leftover
 from vmrun.core.ids import new_id
 from vmrun.core.ledger import VmLedger
 from vmrun.core.views import Verdict
 from vmrun.fleet.deck import Session
-from vmrun.reaper.policies import ORPHAN_GRACE
+from vmrun.reaper.leftovers import CAP as LEFTOVER_CAP
+from vmrun.reaper.policies import LEFTOVER_AGE, LEFTOVER_SEEN, ORPHAN_GRACE
 from vmrun.reaper.sweep import CONTEST, Reaper
 from vmrun.store.faulty import FaultyStore
 
 DEAD_AFTER = 120.0
+#: Another deployment.
+OTHER = "0123456789"
 
 
 class Passes:
@@ -194,3 +197,112 @@ def test_nothing_is_remembered_of_vms_that_are_gone(fleet: Fleet, sweep: Passes)
     sweep()
     sweep()
     assert not sweep.reaper._sightings
+
+
+# --- stopped machines, and what machines leave behind ---
+
+
+def leave(fleet: Fleet, vm: str, kind: str = "disk", *, created_at: float = 0.0, name: str | None = None) -> Leftover:
+    found = fleet.cloud.left.setdefault(DEPLOYMENT, [])
+    identifier = f"{kind}-{len(found)}"
+    made = Leftover("fake", kind, identifier, name or f"vmrun-{DEPLOYMENT}-{vm}", created_at=created_at)
+    found.append(made)
+    return made
+
+
+def left(fleet: Fleet) -> list[Leftover]:
+    return fleet.cloud.left.get(DEPLOYMENT, [])
+
+
+def test_a_machine_that_powered_itself_off_is_deleted_where_its_cloud_only_stops_it(
+    fleet: Fleet, sweep: Passes
+) -> None:
+    vm = fleet.vm(JOB)
+    fleet.cloud.power_off(fleet.cloud.alive()[0].id)
+    assert sweep()[vm].policy == "drained"
+    assert fleet.running == set()
+    assert fleet.ledger(vm).fold.gone is not None
+
+
+def test_what_a_deleted_machine_left_behind_goes_with_it(fleet: Fleet, sweep: Passes) -> None:
+    over, works = fleet.vm(JOB, lifetime=100.0), fleet.vm(JOB)
+    leave(fleet, over)
+    address = leave(fleet, over, "address", name=f"vmrun-{DEPLOYMENT}-{over}-ip")
+    kept = leave(fleet, works, "address")
+    fleet.clock.sleep(200)
+    assert address in left(fleet)
+    sweep()
+    # What a machine that lives is about to use, or has just let go, is not touched
+    assert left(fleet) == [kept]
+
+
+def test_a_leftover_goes_at_once_when_its_vm_has_ended(fleet: Fleet, sweep: Passes) -> None:
+    vm = fleet.vm(JOB)
+    fleet.ledger(vm).delete("over", "client")
+    fleet.cloud.take_away(fleet.cloud.alive()[0].id)
+    fleet.ledger(vm).gone("seen")
+    leave(fleet, vm, created_at=fleet.clock.now())
+    (verdict,) = sweep(dry_run=True).values()
+    assert (verdict.policy, verdict.delete) == ("leftover", True)
+    assert "disk disk-0: its VM has ended" in verdict.reason
+    assert len(left(fleet)) == 1
+    sweep()
+    assert left(fleet) == []
+
+
+def test_a_leftover_of_an_unknown_vm_goes_when_it_is_old(fleet: Fleet, sweep: Passes) -> None:
+    vm = new_id(fleet.clock, fleet.rng)
+    leave(fleet, vm, created_at=fleet.clock.now())
+    fleet.clock.sleep(LEFTOVER_AGE - 1)
+    assert not sweep()[vm].delete
+    fleet.clock.sleep(2)
+    # Its age is the cloud's word: a reaper that has just started may act on it
+    assert Passes(fleet)()[vm].delete
+    assert left(fleet) == []
+
+
+def test_a_leftover_of_unknown_age_must_have_been_seen_for_a_while(fleet: Fleet, sweep: Passes) -> None:
+    vm = new_id(fleet.clock, fleet.rng)
+    leave(fleet, vm)
+    assert not sweep()[vm].delete
+    fleet.clock.sleep(LEFTOVER_SEEN)
+    assert not Passes(fleet)()[vm].delete
+    assert sweep()[vm].delete
+    assert left(fleet) == []
+
+
+@pytest.mark.parametrize("name", ["", "vmrun", "my-disk", f"vmrun-{OTHER}-{VM}", f"vmrun-{DEPLOYMENT}", "vmrun--x"])
+def test_what_does_not_bear_our_name_is_not_touched(fleet: Fleet, sweep: Passes, name: str) -> None:
+    found = Leftover("fake", "disk", "disk-0", name, created_at=1.0)
+    fleet.cloud.left[DEPLOYMENT] = [found]
+    assert sweep() == {}
+    assert left(fleet) == [found]
+
+
+def test_one_pass_discards_a_bounded_number(fleet: Fleet, sweep: Passes) -> None:
+    for _ in range(LEFTOVER_CAP + 5):
+        leave(fleet, new_id(fleet.clock, fleet.rng), created_at=1.0)
+    assert sum(verdict.delete for verdict in sweep().values()) == LEFTOVER_CAP
+    assert len(left(fleet)) == 5
+    sweep()
+    assert left(fleet) == []
+
+
+@pytest.mark.parametrize("verb", ["leftovers", "discard"])
+def test_a_cloud_that_cannot_see_to_leftovers_is_said_and_seen_to_later(fleet: Fleet, sweep: Passes, verb: str) -> None:
+    leave(fleet, new_id(fleet.clock, fleet.rng), created_at=1.0)
+    fleet.cloud.fail(verb, Fault.unavailable)
+    sweep()
+    assert any("could not" in said for said in sweep.said)
+    assert len(left(fleet)) == 1
+    sweep()
+    assert left(fleet) == []
+
+
+def test_a_damaged_journal_does_not_end_its_vm(fleet: Fleet, sweep: Passes) -> None:
+    vm = fleet.vm(JOB)
+    fleet.memory.create(keys.entry(keys.vm_journal(vm), 3), b"rubbish")
+    fleet.cloud.take_away(fleet.cloud.alive()[0].id)
+    leave(fleet, vm, created_at=fleet.clock.now())
+    assert not sweep()[vm].delete
+    assert len(left(fleet)) == 1
