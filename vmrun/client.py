@@ -29,14 +29,16 @@ from .environment.uv import index_variables, private_index_variables
 from .fleet.bring_up import bring_up
 from .fleet.deck import Session
 from .fleet.explain import explain
-from .fleet.offering import find_offers
+from .fleet.memory import Memory
+from .fleet.offering import find_offers, ranked
 from .fleet.order import Order
 from .fleet.retire import close_if_gone, retire
+from .fleet.search import in_turn
 from .handle import JobHandle
 from .registry import AUTO, provisioner_names
 from .settings import Settings, load_settings
 from .submit.checked import checked_request
-from .submit.plan import make_plan
+from .submit.plan import Circumstances, make_plan
 from .submit.prepare import Preparer, Submission, package_variables
 from .submit.publish import publish, put_payload, put_payload_file, put_payload_pieces
 from .submit.request import SubmitRequest
@@ -152,7 +154,7 @@ class Client:
         if submission.spec.tasks == 0 and submission.spec.kind != "open":
             return
         on, need = submission.options.on, submission.options.need
-        offers, failures = find_offers(self._wiring.deck, on, need)
+        offers, failures = find_offers(self._wiring.sellers, on, need)
         if not offers:
             raise explain(on, need, failures, "")
         most = max(offer.memory for offer in offers)
@@ -196,9 +198,16 @@ class Client:
         """What a submission would do; nothing is written."""
         with tempfile.TemporaryDirectory(prefix="vmrun-") as folder:
             submission = self._preparer(Path(folder), _silent).prepare(request)
-        on = submission.options.on
-        offers = self._wiring.provisioner(on).offers(submission.options.need)
-        return make_plan(submission, offers, self._wiring.timings(on))
+        options = submission.options
+        offers, failures = find_offers(self._wiring.sellers, options.on, options.need)
+        if failures and not offers:
+            raise explain(options.on, options.need, failures, "")
+        now = self._wiring.clock.now()
+        known = Memory(self.settings.cache_dir).recall(now)
+        # Each cloud's machines have bounds of their own: those of the first offer hold.
+        on = next((offer.on for offer in in_turn(ranked(offers, options.need), known)), options.on)
+        around = Circumstances(known, failures, now, {on: self.settings.driver_table(on)})
+        return make_plan(submission, offers, self._wiring.timings(on), around)
 
     # --- machines ---
 

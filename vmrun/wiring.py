@@ -15,6 +15,7 @@ from .core.signing import Keyring
 from .core.storage import BlobStore
 from .crypto import Ed25519Scheme, Ed25519Signer, ensure_private_key, public_hex, public_key
 from .fleet.deck import Deck
+from .fleet.offering import Sellers
 from .fleet.order import StoreAccess, Timings
 from .provisioners.context import ProvisionerContext
 from .registry import AUTO, load_estate, load_provisioner
@@ -99,6 +100,11 @@ class Wiring:
             clouds=self.clouds,
             timings=self.timings,
         )
+
+    @property
+    def sellers(self) -> Sellers:
+        """Whom to ask for offers."""
+        return Sellers(self.clock, self.rng, self._provisioner, self.clouds)
 
     def clouds(self, on: str) -> tuple[str, ...]:
         """The drivers that `on` stands for. Raises ConfigError if there is none."""

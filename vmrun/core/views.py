@@ -139,8 +139,12 @@ class Plan:
 
     tasks: int
     on: str
-    #: Ranked offers as JSON values, cheapest first.
+    #: Offers as JSON values, in the order in which they would be tried.
     offers: list[dict[str, Any]] = field(default_factory=list)
+    #: What would be made at the cloud, a phrase each.
+    creates: tuple[str, ...] = ()
+    #: Clouds that could not be asked, as JSON values.
+    left_out: list[dict[str, Any]] = field(default_factory=list)
     usd_per_hour: float | None = None
     #: Dollars at most: price times maximum lifetime.
     usd_at_most: float | None = None

@@ -99,7 +99,7 @@ class Attempt:
         return ledger
 
     def _create(self, ledger: VmLedger, spec: InstanceSpec) -> Instance:
-        sending = Sending(self._deck.desk)
+        sending = Sending(self._deck.desk.clock, self._deck.desk.rng)
         try:
             return sending.send(lambda: self._provisioner.create(spec))
         except CloudError as error:

@@ -12,7 +12,7 @@ from .attempt import Attempt
 from .deck import Deck, OnStage
 from .explain import explain
 from .memory import Memory
-from .offering import find_offers, ranked
+from .offering import Sellers, find_offers, ranked
 from .order import Order
 from .search import Search
 from .warm import take_warm
@@ -34,7 +34,8 @@ def bring_up(deck: Deck, order: Order, on_stage: OnStage) -> str:
     if warm is not None:
         on_stage(f"taking the warm VM {warm}")
         return warm
-    offers, failures = find_offers(deck, order.on, order.need)
+    sellers = Sellers(deck.desk.clock, deck.desk.rng, deck.provisioner, deck.clouds)
+    offers, failures = find_offers(sellers, order.on, order.need)
     memory = Memory(deck.cache_dir)
     search = Search(ranked(offers, order.need), memory.recall(deck.desk.clock.now()))
     search.tried += failures

@@ -137,12 +137,22 @@ def again(fault: Fault, sends: int, seconds: float) -> bool:
     return sends <= RULES[fault].again and seconds < AGAIN_SECONDS
 
 
+def known_of(offer: Offer, remembered: Iterable[RuledOut]) -> RuledOut | None:
+    """Why another search found this offer unavailable, if one did."""
+    return next((each for each in remembered if each.covers(offer)), None)
+
+
+def in_turn(offers: Iterable[Offer], remembered: Sequence[RuledOut]) -> list[Offer]:
+    """Ranked offers in the order in which a search tries them: what is known to be unavailable last."""
+    return sorted(offers, key=lambda offer: known_of(offer, remembered) is not None)
+
+
 class Search:
     """One order's way through the offers, which come in rank."""
 
     def __init__(self, offers: Sequence[Offer], remembered: Iterable[RuledOut] = ()) -> None:
-        self._offers = list(offers)
         self._remembered = list(remembered)
+        self._offers = in_turn(offers, self._remembered)
         self._out: list[RuledOut] = []
         #: What came of each offer so far.
         self.tried: list[Tried] = []
@@ -163,9 +173,8 @@ class Search:
             self.ended = f"stopped after {SECONDS_MAX / 60:.0f} minutes; {len(left)} offers were not tried"
         if not left or self.ended:
             return None
-        offer = next((each for each in left if self.known(each) is None), left[0])
-        self._offers.remove(offer)
-        return offer
+        self._offers.remove(left[0])
+        return left[0]
 
     def failed(self, offer: Offer, error: CloudError, now: float) -> list[RuledOut]:
         """Take in what came of `offer`; what others should remember of it. `now` in seconds since the epoch."""
@@ -180,10 +189,6 @@ class Search:
         """Try nothing more."""
         self.ended = why
 
-    def known(self, offer: Offer) -> RuledOut | None:
-        """Why another search found this offer unavailable, if one did."""
-        return next((each for each in self._remembered if each.covers(offer)), None)
-
     def skipped(self) -> list[tuple[Offer, RuledOut]]:
         """Offers not tried yet that another search found unavailable, and why."""
-        return [(offer, known) for offer in self._offers if (known := self.known(offer)) is not None]
+        return [(offer, known) for offer in self._offers if (known := known_of(offer, self._remembered))]

@@ -6,9 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from vmrun.core.clock import backoff
+from vmrun.core.clock import Clock, Rng, backoff
 from vmrun.core.clouds import CloudError
-from vmrun.core.ledger import Desk
 
 from .search import AGAIN_BASE, AGAIN_CAP, RULES, again
 
@@ -19,8 +18,9 @@ Answer = TypeVar("Answer")
 class Sending:
     """One request: the same call every time, so that the cloud can tell that it is the same."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, clock: Clock, rng: Rng) -> None:
+        self._clock = clock
+        self._rng = rng
         #: Whether what was asked for may have happened although no call said so.
         self.doubted = False
         #: When the last call ended, on the monotonic clock.
@@ -28,7 +28,7 @@ class Sending:
 
     def send(self, call: Callable[[], Answer]) -> Answer:
         """What the call gives. Raises the CloudError that ended it, whose kind says what to do next."""
-        clock = self._desk.clock
+        clock = self._clock
         began, sends = clock.monotonic(), 0
         while True:
             try:
@@ -39,6 +39,6 @@ class Sending:
                 self.doubted = self.doubted or RULES[error.fault].doubt
                 if not again(error.fault, sends, self.last - began):
                     raise
-                pause = backoff(sends - 1, self._desk.rng, base=AGAIN_BASE, cap=AGAIN_CAP)
+                pause = backoff(sends - 1, self._rng, base=AGAIN_BASE, cap=AGAIN_CAP)
                 log.info("event=sent-again fault=%s sends=%d pause=%.1f", error.fault.value, sends, pause)
                 clock.sleep(pause)

@@ -141,6 +141,8 @@ def plan(planned: Plan) -> dict[str, Any]:
         "threads_per_task": planned.threads,
         "task_memory": planned.task_memory or None,
         "offers": planned.offers,
+        "creates": list(planned.creates),
+        "left_out": planned.left_out,
         "usd_per_hour": planned.usd_per_hour,
         "usd_at_most": planned.usd_at_most,
         "deadlines": dict(planned.deadlines),

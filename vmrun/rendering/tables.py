@@ -10,6 +10,8 @@ from vmrun.core.views import JobView, Plan, TaskCounts, Verdict, VmView
 
 from .text import Style, ago, count, ends, money, short_duration, shorten, visible, width_of
 
+#: Offers that a plan shows.
+OFFERS_SHOWN = 20
 #: A column is not made narrower than this to fit a terminal.
 NARROWEST = 8
 _GAP = "  "
@@ -108,6 +110,8 @@ _OFFERS = (
     Column("VCPUS", right=True),
     Column("MEMORY", right=True),
     Column("$/HOUR", right=True),
+    Column("MARKET"),
+    Column("NOT NOW", flexible=True),
 )
 _VERDICTS = (Column("VM"), Column("ON"), Column("VERDICT"), Column("POLICY"), Column("REASON", flexible=True))
 
@@ -189,9 +193,12 @@ def plan(planned: Plan, style: Style) -> list[str]:
         price = f"cost {money(planned.usd_per_hour, digits=4)} an hour{most}" if planned.usd_per_hour else "be free"
         lines.append(f"It would {price}.")
     lines += [f"{visible(what)}: {short_duration(seconds)}" for what, seconds in planned.deadlines]
+    lines += ["", "It would make:", *(f"  {visible(made)}" for made in planned.creates)] if planned.creates else []
     if planned.offers:
-        lines += ["", *table(_OFFERS, [_offer(offer) for offer in planned.offers], style)]
-    return lines
+        lines += ["", *table(_OFFERS, [_offer(offer) for offer in planned.offers[:OFFERS_SHOWN]], style)]
+    if (more := len(planned.offers) - OFFERS_SHOWN) > 0:
+        lines.append(f"and {count(more, 'offer')} more, which --json lists")
+    return lines + [f"{visible(each['on'])} is left out: {visible(each['message'])}" for each in planned.left_out]
 
 
 def _crew(planned: Plan) -> str:
@@ -204,9 +211,13 @@ def _offer(offer: dict[str, object]) -> tuple[str, ...]:
     memory = offer.get("memory_gib")
     price = offer.get("usd_per_hour")
     return (
-        *(visible(str(offer.get(key) or "")) for key in ("on", "instance_type", "region", "arch", "vcpus")),
+        *(visible(str(offer.get(key) or "")) for key in ("on", "instance_type")),
+        visible(str(offer.get("zone") or offer.get("region") or "")),
+        *(visible(str(offer.get(key) or "")) for key in ("arch", "vcpus")),
         format_size(memory * 2**30) if isinstance(memory, int | float) else "",
         "free" if price == 0 else money(float(price) if isinstance(price, int | float) else None, digits=4),
+        "spot" if offer.get("spot") else "",
+        visible(f"skipped: {offer['skipped']}") if offer.get("skipped") else "",
     )
 
 

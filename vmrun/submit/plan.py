@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from vmrun.catalog.ranking import rank
-from vmrun.core.clouds import Offer
+from vmrun.core.clouds import Need, Offer
 from vmrun.core.crew import Asked, Crew, crew_of, fits, refusal
+from vmrun.core.units import format_duration, format_size
 from vmrun.core.views import Plan
+from vmrun.fleet.explain import nothing_fits, row
+from vmrun.fleet.offering import ranked
 from vmrun.fleet.order import Timings
+from vmrun.fleet.search import RuledOut, Tried, in_turn, known_of
 from vmrun.watch.observe import cost_at_most
 
 from .prepare import Submission
 
 
-def make_plan(submission: Submission, offers: Iterable[Offer], timings: Timings) -> Plan:
-    """The plan of a submission that could have `offers`, in any order."""
-    options = submission.options
-    ranked = rank(offers)
-    task_memory = options.need.task_memory
-    fitting = [offer for offer in ranked if fits(offer.memory, task_memory)]
-    if ranked and not fitting:
-        raise refusal(max(offer.memory for offer in ranked), task_memory)
-    first = fitting[0] if fitting else None
-    asked = Asked(options.workers, options.threads_per_task, task_memory)
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What is known beside the offers."""
+
+    #: What other searches found unavailable.
+    known: Sequence[RuledOut] = ()
+    #: Clouds that could not be asked.
+    failures: Sequence[Tried] = ()
+    #: Seconds since the epoch.
+    now: float = 0.0
+    #: The tables of the drivers in the configuration, by driver.
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+NOTHING_KNOWN = Circumstances()
+
+
+def make_plan(
+    submission: Submission, offers: Sequence[Offer], timings: Timings, around: Circumstances = NOTHING_KNOWN
+) -> Plan:
+    """The plan of a submission that could have `offers`, in any order. Raises UsageError when no task fits on any."""
+    options, need = submission.options, submission.options.need
+    tries = in_turn(ranked(offers, need), around.known)
+    if offers and not tries:
+        most = max(offer.memory for offer in offers)
+        raise refusal(most, need.task_memory) if not fits(most, need.task_memory) else nothing_fits(options.on, need)
+    first = tries[0] if tries else None
+    asked = Asked(options.workers, options.threads_per_task, need.task_memory)
     crew = crew_of(first.vcpus, first.memory, asked) if first else Crew(options.workers, options.threads_per_task, "")
     deadlines = [("boot grace", timings.boot_grace), ("lease", timings.lease)]
     deadlines += [("maximum lifetime", options.max_lifetime)]
@@ -33,22 +55,46 @@ def make_plan(submission: Submission, offers: Iterable[Offer], timings: Timings)
     return Plan(
         tasks=submission.spec.total,
         on=options.on,
-        offers=[_data(offer) for offer in fitting],
+        offers=[_data(offer, around) for offer in tries],
+        creates=creations(first, need, around.tables.get(first.on, {})) if first else (),
+        left_out=[row(each) for each in around.failures],
         usd_per_hour=first.usd_per_hour if first else None,
         usd_at_most=cost_at_most(first, options.max_lifetime) if first else None,
         deadlines=tuple(deadlines),
         workers=crew.workers,
         # A program that is a task of its own has all cores, unless the user said otherwise.
         threads=options.threads_per_task if submission.spec.kind in ("script", "command") else crew.threads,
-        task_memory=task_memory,
+        task_memory=need.task_memory,
     )
 
 
-def _data(offer: Offer) -> dict[str, Any]:
+def creations(offer: Offer, need: Need, table: Mapping[str, Any]) -> tuple[str, ...]:
+    """What would be made at the cloud and what would be used of what is there; nothing for a driver without clouds.
+
+    `table` is the driver's own in the configuration.
+    """
+    if "public_ip" not in table:
+        return ()
+    spot = "spot " if offer.spot else ""
+    disk = max(need.disk, int(table.get("disk") or 0))
+    jump = f", reached through {table['proxy_jump']}" if table.get("proxy_jump") else ""
+    group = next((table[key] for key in ("security_group", "network", "vpc") if table.get(key)), "")
+    return (
+        f"one {spot}instance {offer.instance_type} in {offer.zone or offer.region}",
+        f"its boot disk of {format_size(disk)}, deleted with it",
+        "a public address, given back with it" if table["public_ip"] else f"no public address{jump}",
+        "keys for this instance alone; none is kept at the cloud",
+        f"in the network of {group}, which is there" if group else "in the network that `vmrun doctor` shows",
+    )
+
+
+def _data(offer: Offer, around: Circumstances) -> dict[str, Any]:
+    known = known_of(offer, around.known)
     return {
         "on": offer.on,
         "instance_type": offer.instance_type,
         "region": offer.region,
+        "zone": offer.zone,
         "arch": offer.arch,
         "vcpus": offer.vcpus,
         "cores": offer.cores,
@@ -56,4 +102,5 @@ def _data(offer: Offer) -> dict[str, Any]:
         "usd_per_hour": offer.usd_per_hour,
         "spot": offer.spot,
         "priced_at": offer.priced_at,
+        "skipped": f"{known.fault.value} {format_duration(around.now - known.at)} ago" if known else None,
     }
