@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import subprocess
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .core.clock import Clock, Rng
 from .core.clouds import CloudError
 from .core.crew import fits, refusal
-from .core.errors import ConfigError, Corrupt, SchemaError, UsageError, VmrunError
+from .core.errors import Corrupt, SchemaError, UsageError, VmrunError
 from .core.ids import new_id
 from .core.ledger import Desk, JobLedger, VmLedger
 from .core.model import JobState, Payload
@@ -29,16 +28,15 @@ from .environment.uv import index_variables, private_index_variables
 from .fleet.bring_up import bring_up
 from .fleet.deck import Session
 from .fleet.explain import explain
-from .fleet.memory import Memory
-from .fleet.offering import find_offers, ranked
+from .fleet.offering import find_offers
 from .fleet.order import Order
 from .fleet.retire import close_if_gone, retire
-from .fleet.search import in_turn
 from .handle import JobHandle
 from .registry import AUTO, provisioner_names
 from .settings import Settings, load_settings
+from .settings.directories import check_directories
 from .submit.checked import checked_request
-from .submit.plan import Circumstances, make_plan
+from .submit.plan import plan_of
 from .submit.prepare import Preparer, Submission, package_variables
 from .submit.publish import publish, put_payload, put_payload_file, put_payload_pieces
 from .submit.request import SubmitRequest
@@ -46,6 +44,7 @@ from .watch.observe import JobObserver, find_job, job_ids, readable, submission_
 from .wiring import Wiring
 
 if TYPE_CHECKING:
+    from .account import Account
     from .reaper.sweep import Reaper
 
 log = logging.getLogger(__name__)
@@ -142,8 +141,7 @@ class Client:
         return ""
 
     def _preparer(self, folder: Path, stage: OnStage) -> Preparer:
-        for name, directory in (("cache", self.settings.cache_dir), ("state", self.settings.state_dir)):
-            _check_directory(name, directory)
+        check_directories(self.settings)
         return Preparer(self.settings, folder, stage, self._same_machine, self._wiring.clock)
 
     def _same_machine(self, on: str) -> bool:
@@ -198,16 +196,7 @@ class Client:
         """What a submission would do; nothing is written."""
         with tempfile.TemporaryDirectory(prefix="vmrun-") as folder:
             submission = self._preparer(Path(folder), _silent).prepare(request)
-        options = submission.options
-        offers, failures = find_offers(self._wiring.sellers, options.on, options.need)
-        if failures and not offers:
-            raise explain(options.on, options.need, failures, "")
-        now = self._wiring.clock.now()
-        known = Memory(self.settings.cache_dir).recall(now)
-        # Each cloud's machines have bounds of their own: those of the first offer hold.
-        on = next((offer.on for offer in in_turn(ranked(offers, options.need), known)), options.on)
-        around = Circumstances(known, failures, now, {on: self.settings.driver_table(on)})
-        return make_plan(submission, offers, self._wiring.timings(on), around)
+        return plan_of(submission, self._wiring.sellers, self.settings, self._wiring.timings)
 
     # --- machines ---
 
@@ -353,6 +342,13 @@ class Client:
         address = Address(fold.ready.host, fold.ready.port, fold.ready.user)
         return open_shell_argv(address, session.key_file, session.known_hosts)
 
+    @property
+    def account(self) -> Account:
+        """What must be in place, here and at the clouds."""
+        from .account import Account
+
+        return Account(self._wiring)
+
     def init_docker(self, on_stage: OnStage) -> None:
         """Build the image of docker machines, if it is not there."""
         self._wiring.on_stage = on_stage
@@ -396,16 +392,3 @@ def bring_up_job(settings: Settings, job: str) -> None:
     view = client.handle(job).status()
     if view.state is JobState.pending:
         client.bring_up(view.id, lambda text: log.info("event=stage text=%s", text))
-
-
-def _check_directory(name: str, directory: Path) -> None:
-    """Refuse a directory of vmrun's own that cannot be made or written to, before anything is begun."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not os.access(directory, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
-        raise ConfigError(
-            f"the {name} directory {directory} cannot be used: {error.strerror or error}",
-            hint=f"make it writable for this user, or set VMRUN_{name.upper()}_DIR to another one",
-        ) from error

@@ -27,6 +27,7 @@ VERBS = {
     "ssh": Verb("ssh", "Log in to a VM, or run a command there.", takes_program=True),
     "offers": Verb("offers", "What the clouds rent that fits, by price."),
     "reap": Verb("reap", "Give back VMs that are idle, expired or orphaned."),
-    "init": Verb("init", "Write a configuration file, or build the image of docker machines."),
+    "init": Verb("init", "Write a configuration file, or prepare docker or a cloud for jobs."),
+    "doctor": Verb("doctor", "Check all that jobs depend on, and say what to mend."),
     "_bring-up": Verb("bring_up", "Get a job its machine; run in the background by submit.", hidden=True),
 }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vmrun.core.errors import ConfigError, UsageError
+from vmrun.registry import CLOUDS
 from vmrun.rendering import documents
 from vmrun.rendering.text import visible
 from vmrun.settings import config_dir
@@ -20,31 +22,74 @@ EXAMPLES = (
     ("vmrun init", "write vmrun.toml here, every key commented out"),
     ("vmrun init --user", "write it into the configuration directory, for all projects"),
     ("vmrun init docker", "build the image that `--on docker` boots"),
+    ("vmrun init ec2", "make the network, group and roles that machines on EC2 use; again: nothing is made twice"),
+    ("vmrun init ec2 --dismantle", "remove them"),
 )
 FILE_NAME = "vmrun.toml"
+_HINT = f"`vmrun init` writes a file, `vmrun init docker` builds an image, `vmrun init {'|'.join(CLOUDS)}` prepares one"
 
 
 def command(
     ctx: typer.Context,
-    what: Annotated[str | None, typer.Argument(metavar="docker", help="What to prepare.")] = None,
+    what: Annotated[
+        str | None, typer.Argument(metavar=f"docker|{'|'.join(CLOUDS)}", help="What to prepare.", show_default=False)
+    ] = None,
     *,
     user: Annotated[bool, typer.Option("--user", help="Write the file into the configuration directory.")] = False,
+    dismantle: Annotated[bool, typer.Option("--dismantle", help="Remove what was made at a cloud.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a cloud account is changed.")] = False,
     json: Json = False,
 ) -> int:
     """Write a vmrun.toml that lists every key with its meaning and default, or prepare a driver.
 
     No configuration is needed for running jobs on this machine. A file that is there is never overwritten.
+
+    At a cloud it makes one network, group and role of each kind, which all jobs of this deployment use and which cost
+    nothing while no machine runs; what the configuration names of your own is used and not made.
     """
     del json
     session = session_of(ctx)
+    if (user and what is not None) or (dismantle and what not in CLOUDS):
+        wrong = "--user is for the file" if user else "--dismantle is for a cloud"
+        raise UsageError(wrong, hint=_HINT)
     if what is None:
         return _write(session, config_dir() if user else Path.cwd())
-    if what != "docker" or user:
-        raise UsageError(
-            f"there is nothing to prepare for {what[:80]!r}" if what != "docker" else "--user is for the file",
-            hint="`vmrun init` writes a file, `vmrun init docker` builds an image",
-        )
-    return _docker(session)
+    if what == "docker":
+        return _docker(session)
+    if what not in CLOUDS:
+        raise UsageError(f"there is nothing to prepare for {what[:80]!r}", hint=_HINT)
+    return _cloud(session, what, dismantle=dismantle, yes=yes)
+
+
+def _cloud(session: Session, on: str, *, dismantle: bool, yes: bool) -> int:
+    account, screen = session.client.account, session.screen
+    doing = f"remove from your {on} account what `vmrun init {on}` made there"
+    doing = doing if dismantle else f"make in your {on} account the network, group and roles that vmrun uses"
+    if not yes and not _confirmed(session, doing):
+        screen.note("nothing was changed")
+        return 0
+    steps: list[str] = []
+    progress = screen.progress()
+    try:
+        for step in account.dismantle(on) if dismantle else account.establish(on):
+            steps.append(step)
+            progress.stage(step)
+    finally:
+        progress.close()
+    if session.as_json:
+        screen.document(documents.document(on=on, dismantled=dismantle, steps=steps))
+    else:
+        ready = f"{on} is ready; `vmrun doctor --on {on}` checks it"
+        last = f"{on} holds nothing of this deployment any more" if dismantle else ready
+        screen.lines([*(visible(step) for step in steps), last])
+    return 0
+
+
+def _confirmed(session: Session, doing: str) -> bool:
+    """Whether the person at the terminal wants it; nobody there is a usage error."""
+    if session.as_json or sys.stdin is None or not sys.stdin.isatty():
+        raise UsageError(f"this would {doing}, and nobody is there to be asked", hint="say --yes")
+    return session.screen.ask(f"This will {doing}. Go on?")
 
 
 def _write(session: Session, folder: Path) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,10 +10,12 @@ from vmrun.core.clouds import Need, Offer
 from vmrun.core.crew import Asked, Crew, crew_of, fits, refusal
 from vmrun.core.units import format_duration, format_size
 from vmrun.core.views import Plan
-from vmrun.fleet.explain import nothing_fits, row
-from vmrun.fleet.offering import ranked
+from vmrun.fleet.explain import explain, nothing_fits, row
+from vmrun.fleet.memory import Memory
+from vmrun.fleet.offering import Sellers, find_offers, ranked
 from vmrun.fleet.order import Timings
 from vmrun.fleet.search import RuledOut, Tried, in_turn, known_of
+from vmrun.settings import Settings
 from vmrun.watch.observe import cost_at_most
 
 from .prepare import Submission
@@ -29,11 +31,27 @@ class Circumstances:
     failures: Sequence[Tried] = ()
     #: Seconds since the epoch.
     now: float = 0.0
-    #: The tables of the drivers in the configuration, by driver.
-    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    #: The table in the configuration of the driver that would be used.
+    table: Mapping[str, Any] = field(default_factory=dict)
 
 
 NOTHING_KNOWN = Circumstances()
+
+
+def plan_of(submission: Submission, sellers: Sellers, settings: Settings, timings: Callable[[str], Timings]) -> Plan:
+    """The plan of a submission, by what the clouds offer now and what is remembered of them.
+
+    Raises what explains why there is no offer at all.
+    """
+    options = submission.options
+    offers, failures = find_offers(sellers, options.on, options.need)
+    if failures and not offers:
+        raise explain(options.on, options.need, failures, "")
+    now = sellers.clock.now()
+    known = Memory(settings.cache_dir).recall(now)
+    # Each cloud's machines have bounds of their own: those of the first offer hold.
+    on = next((offer.on for offer in in_turn(ranked(offers, options.need), known)), options.on)
+    return make_plan(submission, offers, timings(on), Circumstances(known, failures, now, settings.driver_table(on)))
 
 
 def make_plan(
@@ -56,7 +74,7 @@ def make_plan(
         tasks=submission.spec.total,
         on=options.on,
         offers=[_data(offer, around) for offer in tries],
-        creates=creations(first, need, around.tables.get(first.on, {})) if first else (),
+        creates=creations(first, need, around.table) if first else (),
         left_out=[row(each) for each in around.failures],
         usd_per_hour=first.usd_per_hour if first else None,
         usd_at_most=cost_at_most(first, options.max_lifetime) if first else None,

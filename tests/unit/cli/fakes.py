@@ -11,8 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from vmrun.account import Checked
 from vmrun.core.blocks import Status
+from vmrun.core.clouds import Need
 from vmrun.core.errors import UsageError, VmrunError
+from vmrun.core.estates import Finding, Grade
 from vmrun.core.model import JobState
 from vmrun.core.task_views import JobStats, TaskRecord, VmStats, WorkerStats
 from vmrun.core.views import (
@@ -267,6 +270,40 @@ class FakeHandle:
 
 
 @dataclass
+class FakeAccount:
+    """Surroundings in which the test says what is found."""
+
+    called: Callable[..., None]
+    checked: Sequence[Checked] = (
+        Checked("here", Finding("store", Grade.good, "file:///s keeps its promises")),
+        Checked("here", Finding("uv", Grade.warning, "uv is not installed", "pip install uv")),
+    )
+    rights: dict[str, str] = field(default_factory=lambda: {"ec2": '{"Version": "2012-10-17"}\n'})
+    steps: Sequence[str] = ("made the network vmrun-x", "made the group vmrun-x")
+    #: Raised after the first step.
+    breaks: VmrunError | None = None
+
+    def check(self, on: str | None, need: Need) -> Iterator[Checked]:
+        self.called("check", on, need)
+        yield from self.checked
+
+    def policies(self, on: str | None) -> dict[str, str]:
+        self.called("policies", on)
+        return self.rights
+
+    def establish(self, on: str) -> Iterator[str]:
+        self.called("establish", on)
+        for step in self.steps:
+            yield step
+            if self.breaks is not None:
+                raise self.breaks
+
+    def dismantle(self, on: str) -> Iterator[str]:
+        self.called("dismantle", on)
+        yield from self.steps
+
+
+@dataclass
 class FakeClient:
     """One deployment with one job."""
 
@@ -306,6 +343,7 @@ class FakeClient:
     #: Raised by whatever is called first.
     trouble: BaseException | None = None
     calls: list[tuple[Any, ...]] = field(default_factory=list)
+    _account: FakeAccount | None = None
 
     def _called(self, *call: Any) -> None:
         self.calls.append(call)
@@ -349,6 +387,11 @@ class FakeClient:
     def ssh_argv(self, vm: str) -> list[str]:
         self._called("ssh_argv", vm)
         return ["ssh", "-p", "2222", "vmrun@127.0.0.1"]
+
+    @property
+    def account(self) -> FakeAccount:
+        self._account = self._account or FakeAccount(self._called)
+        return self._account
 
     def init_docker(self, on_stage: Callable[[str], None]) -> None:
         self._called("init_docker")

@@ -212,6 +212,7 @@ ARGUMENTS = {
     "ssh": [VM],
     "reap": [],
     "init": ["docker"],
+    "doctor": [],
 }
 #: Verbs that open no deployment, whose errors are tested where they are.
 WITHOUT_DEPLOYMENT = ("offers",)

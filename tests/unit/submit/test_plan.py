@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from vmrun.core.clouds import Market, Offer
-from vmrun.core.errors import UsageError
+from tests.unit.core.world import ManualClock
+from vmrun.core.clouds import CloudError, Fault, Market, Need, Offer
+from vmrun.core.errors import CapacityError, Denied, UsageError
 from vmrun.core.model import JobSpec
+from vmrun.fleet.offering import Sellers
 from vmrun.fleet.order import Timings
+from vmrun.fleet.search import ruled_out
 from vmrun.job import MARKETS
+from vmrun.provisioners.fake import FakeCloud
 from vmrun.settings import load_settings
 from vmrun.submit.options import decide
-from vmrun.submit.plan import make_plan
+from vmrun.submit.plan import Circumstances, creations, make_plan, plan_of
 from vmrun.submit.prepare import Submission
 from vmrun.submit.request import SubmitRequest
 
@@ -50,7 +56,7 @@ def test_a_program_has_all_cores_unless_said_otherwise() -> None:
 def test_offers_of_several_clouds_are_ranked_together() -> None:
     cheap, unknown = replace(SMALL, on="other", usd_per_hour=0.5), replace(SMALL, usd_per_hour=None)
     spot = replace(LARGE, spot=True, usd_per_hour=3.0)
-    plan = make_plan(submission(), [unknown, LARGE, cheap, spot, SMALL], Timings())
+    plan = make_plan(submission(market="spot-with-fallback"), [unknown, LARGE, cheap, spot, SMALL], Timings())
     shown = [(offer["on"], offer["instance_type"], offer["usd_per_hour"]) for offer in plan.offers]
     assert shown == [
         ("fake", "large", 3.0),
@@ -74,3 +80,61 @@ def test_the_market_is_said_by_a_flag_or_the_header_or_the_decorator_or_the_sett
     assert need(None, None, "spot", "on-demand") is Market.spot
     assert need(None, None, None, "spot") is Market.spot
     assert tuple(market.value for market in Market) == MARKETS
+
+
+# --- what would be made, and what is left out ---
+
+CLOUD = {"public_ip": True, "disk": 100 * GB, "security_group": "office"}
+
+
+def sellers(*clouds: FakeCloud) -> Sellers:
+    by_name = {cloud.name: cloud for cloud in clouds}
+    names = tuple(by_name)
+    return Sellers(ManualClock(), random.Random(1), by_name.__getitem__, lambda on: names if on == "auto" else (on,))
+
+
+def test_a_plan_of_a_cloud_says_what_would_be_made_there() -> None:
+    assert make_plan(submission(), [SMALL], Timings()).creates == ()
+    plan = make_plan(submission(disk=200 * GB), [SMALL], Timings(), Circumstances(table=CLOUD))
+    assert plan.creates == (
+        "one instance small in z",
+        "its boot disk of 200 GB, deleted with it",
+        "a public address, given back with it",
+        "keys for this instance alone; none is kept at the cloud",
+        "in the network of office, which is there",
+    )
+    private = {**CLOUD, "public_ip": False, "proxy_jump": "me@gate"}
+    assert "no public address, reached through me@gate" in creations(SMALL, Need(), private)
+    assert creations(replace(SMALL, spot=True), Need(), CLOUD)[0] == "one spot instance small in z"
+
+
+def test_what_is_known_to_be_unavailable_comes_last_and_says_why() -> None:
+    known = ruled_out(SMALL, CloudError("no", fault=Fault.stockout), 1000.0)
+    plan = make_plan(submission(), [SMALL, LARGE], Timings(), Circumstances(known, now=1120.0))
+    assert [(offer["instance_type"], offer["skipped"]) for offer in plan.offers] == [
+        ("large", None),
+        ("small", "stockout 2m 00s ago"),
+    ]
+    assert plan.usd_per_hour == LARGE.usd_per_hour
+
+
+def test_a_plan_over_all_clouds_is_bounded_by_the_first_offers_cloud_and_names_those_left_out(tmp_path: Path) -> None:
+    settings = replace(load_settings(), cache_dir=tmp_path)
+    dear, cheap, closed = (
+        FakeCloud(ManualClock(), random.Random(1), name=on, offers=[replace(SMALL, on=on, usd_per_hour=price)])
+        for on, price in (("dear", 2.0), ("cheap", 1.0), ("closed", 0.5))
+    )
+    closed.fail("offers", Fault.permission)
+    bounds = {"dear": Timings(lease=1.0), "cheap": Timings(lease=2.0)}
+    plan = plan_of(submission(on="auto"), sellers(dear, cheap, closed), settings, bounds.__getitem__)
+    assert [offer["on"] for offer in plan.offers] == ["cheap", "dear"]
+    assert ("lease", 2.0) in plan.deadlines
+    assert [(each["on"], each["fault"]) for each in plan.left_out] == [("closed", "permission")]
+    closed.fail("offers", Fault.permission)
+    with pytest.raises(Denied):
+        plan_of(submission(on="closed"), sellers(closed), settings, lambda on: Timings())
+
+
+def test_a_market_that_no_offer_is_of_is_said() -> None:
+    with pytest.raises(CapacityError, match="nothing on local fits"):
+        make_plan(submission(market="spot"), [SMALL], Timings())
