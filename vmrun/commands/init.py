@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from vmrun.core.errors import ConfigError, UsageError
+from vmrun.core.clouds import CloudError, Fault
+from vmrun.core.errors import ConfigError, Denied, UsageError, VmrunError
 from vmrun.registry import CLOUDS
 from vmrun.rendering import documents
 from vmrun.rendering.text import visible
@@ -74,6 +75,8 @@ def _cloud(session: Session, on: str, *, dismantle: bool, yes: bool) -> int:
         for step in account.dismantle(on) if dismantle else account.establish(on):
             steps.append(step)
             progress.stage(step)
+    except CloudError as error:
+        raise _told(error) from error
     finally:
         progress.close()
     if session.as_json:
@@ -83,6 +86,13 @@ def _cloud(session: Session, on: str, *, dismantle: bool, yes: bool) -> int:
         last = f"{on} holds nothing of this deployment any more" if dismantle else ready
         screen.lines([*(visible(step) for step in steps), last])
     return 0
+
+
+def _told(error: CloudError) -> VmrunError:
+    """A refusal by its kind, so that the exit code says what to see to."""
+    if error.fault in (Fault.permission, Fault.billing):
+        return Denied(error.message, hint=error.hint)
+    return ConfigError(error.message, hint=error.hint) if error.fault is Fault.config else error
 
 
 def _confirmed(session: Session, doing: str) -> bool:

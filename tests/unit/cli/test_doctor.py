@@ -177,9 +177,10 @@ def test_what_cannot_be_prepared(vmrun, client, arguments) -> None:
     assert "hint:" in done.err
 
 
-def test_a_cloud_that_refuses_half_way_says_so(vmrun, client) -> None:
-    client.account.breaks = CloudError("no right to make a group", fault=Fault.permission, hint="ask for it")
+@pytest.mark.parametrize(("fault", "code"), [(Fault.permission, 9), (Fault.config, 2), (Fault.unavailable, 4)])
+def test_a_cloud_that_refuses_half_way_says_so(vmrun, client, fault, code) -> None:
+    client.account.breaks = CloudError("no right to make a group", fault=fault, hint="ask for it")
     done = vmrun("init", "ec2", "--yes")
-    assert done.code == 4
+    assert done.code == code
     assert "made the network vmrun-x" in done.err
-    assert "no right to make a group" in done.err
+    assert done.err.endswith("error: no right to make a group\nhint: ask for it\n")
