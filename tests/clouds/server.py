@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
+import struct
 import sys
 import threading
 import traceback
@@ -19,7 +21,15 @@ _IDLE = 120.0
 
 
 class Cut(Exception):
-    """Raised by what answers: the connection ends here, without an answer."""
+    """Raised by what answers: the connection ends here, without an answer.
+
+    With `reset` the other side sees an error of the connection, not its end: some clients send a request again by
+    themselves when a connection that was kept open ends, since it may have been over before the request came.
+    """
+
+    def __init__(self, *, reset: bool = False) -> None:
+        super().__init__("reset" if reset else "end")
+        self.reset = reset
 
 
 @dataclass(frozen=True)
@@ -140,10 +150,8 @@ class _Handler(BaseHTTPRequestHandler):
         request = self._request()
         try:
             reply = self.server.answer(request)
-        except Cut:
-            self.close_connection = True
-            with contextlib.suppress(OSError):
-                self.connection.shutdown(socket.SHUT_RDWR)
+        except Cut as cut:
+            self._cut(reset=cut.reset)
             return
         except Exception:
             told = traceback.format_exc()
@@ -152,6 +160,15 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(reply)
 
     do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_OPTIONS = _serve
+
+    def _cut(self, *, reset: bool) -> None:
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            if reset:
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                os.close(self.connection.detach())
+            else:
+                self.connection.shutdown(socket.SHUT_RDWR)
 
     def _request(self) -> Request:
         path, _, query = self.path.partition("?")
