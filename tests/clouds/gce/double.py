@@ -188,8 +188,8 @@ def open_double(
 ) -> GceDouble:
     """Start it.
 
-    Run times end by `clock`; None: this computer's. `pace` is how many of its seconds pass at least before an operation is
-    done.
+    Run times end by `clock`; None: this computer's. `pace` is how many of its seconds pass at least before an operation
+    is done.
     """
     return GceDouble(machines, host, script, port, now=(clock or SystemClock()).now, pace=pace)
 

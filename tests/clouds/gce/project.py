@@ -13,7 +13,7 @@ from tests.clouds.trouble import Rule, Script, Trouble
 
 from . import world
 from .discovery import Method
-from .faults import About
+from .faults import About, invalid
 from .life import Life
 from .operations import Operations
 from .quotas import Quotas
@@ -111,11 +111,13 @@ class Call:
 
     @property
     def key(self) -> Key:
-        """The resource that it names: by the last parameter in its path, or by its body."""
-        name = self.body.get("name", "") if self.method.verb == "insert" else ""
-        if not name:
-            name = str(self.parameters[list(self.method.path.groupindex)[-1]])
-        return Key(self.method.collection, self.scope, name)
+        """The resource that it names: by its body, or by the last parameter in its path. Refuses a body without."""
+        if self.method.verb == "insert":
+            if not self.body.get("name"):
+                raise invalid("resource.name", "", "No value is given, but one is required.")
+            return Key(self.method.collection, self.scope, self.body["name"])
+        last = list(self.method.path.groupindex)[-1]
+        return Key(self.method.collection, self.scope, str(self.parameters[last]))
 
     @property
     def request_id(self) -> str:

@@ -100,8 +100,7 @@ def image_of_family(project: Project, call: Call) -> Resource:
 
 
 def serial_port(project: Project, call: Call) -> Any:
-    key = call.key
-    get(project, call)
+    key = Key("instances", call.scope, get(project, call)["name"])
     host = project.life.hosts[key]
     text = project.machines.console(host.machine) if host.machine else ""
     start = int(call.parameters.get("start", 0))
