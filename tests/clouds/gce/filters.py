@@ -107,14 +107,14 @@ class _Parser:
             if token.kind == "word" and token.text == "AND":
                 self._at += 1
             tests.append(self._or())
-        return lambda resource: all(test(resource) for test in tests)
+        return tests[0] if len(tests) == 1 else lambda resource: all(test(resource) for test in tests)
 
     def _or(self) -> Test:
         tests = [self._one()]
         while (token := self._peek()) and token.kind == "word" and token.text == "OR":
             self._at += 1
             tests.append(self._one())
-        return lambda resource: any(test(resource) for test in tests)
+        return _any(tests)
 
     def _one(self) -> Test:
         token = self._next("a comparison")
@@ -169,11 +169,33 @@ def _tokens(text: str) -> list[_Token]:
     return found
 
 
+@dataclass(frozen=True)
+class _Equals:
+    """Whether a field has one of some values."""
+
+    field: str
+    values: frozenset[str]
+
+    def __call__(self, resource: Mapping[str, Any]) -> bool:
+        value = _value(resource, self.field)
+        return value is not None and _text(value) in self.values
+
+
+def _any(tests: list[Test]) -> Test:
+    """Long lists of names for one field are common, and every resource is asked: they are one look, not many."""
+    equals = [test for test in tests if isinstance(test, _Equals)]
+    if len(equals) == len(tests) and len({test.field for test in equals}) == 1:
+        return _Equals(equals[0].field, frozenset().union(*(test.values for test in equals)))
+    return lambda resource: any(test(resource) for test in tests)
+
+
 def _comparison(field: str, op: str, literal: str, *, quoted: bool) -> Test:
     if op == ":":
         return _has(field, literal, quoted=quoted)
     if "*" in literal and not quoted:
         raise BadFilter(f"'*' is not known with {op!r}: {field}{op}{literal}")
+    if op == "=":
+        return _Equals(field, frozenset({literal}))
 
     def test(resource: Mapping[str, Any]) -> bool:
         value = _value(resource, field)
@@ -181,8 +203,6 @@ def _comparison(field: str, op: str, literal: str, *, quoted: bool) -> Test:
             return value is None or _text(value) != literal
         if value is None:
             return False
-        if op == "=":
-            return _text(value) == literal
         if isinstance(value, str):
             return _ORDER[op](value, literal)
         try:

@@ -127,12 +127,12 @@ def types(region: str) -> Mapping[str, MachineType]:
 
 def _catalogue(region: str) -> list[MachineType]:
     try:
-        from vmrun.catalog import table
+        from vmrun.catalog.packaged import packaged
     except ImportError:
         return []
     return [
         MachineType(row.instance_type, row.vcpus, row.memory_gib, row.arch)
-        for row in table("gce").rows
+        for row in packaged("gce").rows
         if row.region == region
     ]
 
