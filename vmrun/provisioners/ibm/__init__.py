@@ -1,0 +1,1 @@
+"""Machines on IBM Cloud VPC Gen2."""
