@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 from collections.abc import Iterator
@@ -26,6 +27,12 @@ _TRIES, _WAIT_MAX = 5, 20.0
 _PAGE = 100
 #: Pages of one list at most: more than any account has.
 _PAGES_MAX = 1000
+
+
+def check_installed() -> None:
+    """ModuleNotFoundError if the SDK is not there; without loading it, which takes two seconds."""
+    if importlib.util.find_spec("ibm_vpc") is None:
+        raise ModuleNotFoundError("the SDK of IBM VPC is not installed", name="ibm_vpc")
 
 
 class Api:

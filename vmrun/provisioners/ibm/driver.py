@@ -29,7 +29,7 @@ from vmrun.provisioners.context import ProvisionerContext
 
 from . import request, views
 from .addresses import Addresses
-from .api import Api
+from .api import Api, check_installed
 from .config import ON, IbmConfig
 from .errors import IbmError
 from .offers import Profile, in_zones, no_spot, profile_of
@@ -47,6 +47,7 @@ _KEY = re.compile(r"[0-9a-z][0-9a-z_-]{0,62}")
 
 def open_driver(context: ProvisionerContext) -> IbmProvisioner:
     """The driver of the account whose API key is configured. Nothing is loaded or asked yet."""
+    check_installed()
     config = IbmConfig.of(context.settings)
     api = Api(config, context.clock, context.rng)
     return IbmProvisioner(api, config, context.clock, context.cache_dir)
