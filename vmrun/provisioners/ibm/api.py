@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from vmrun.core.clock import Clock, Rng, backoff
 from vmrun.core.clouds import CloudError, Fault
@@ -25,6 +25,8 @@ _TIMEOUT = (10.0, 60.0)
 _TRIES, _WAIT_MAX = 5, 20.0
 #: Items on a page; the API's own maximum.
 _PAGE = 100
+#: IBM's list of what it sells and for how much, and items on a page of it.
+_CATALOG, _CATALOG_PAGE = "https://globalcatalog.cloud.ibm.com", 200
 #: Pages of one list at most: more than any account has.
 _PAGES_MAX = 1000
 
@@ -71,6 +73,37 @@ class Api:
         )
         return list(answer.get("resources") or [])
 
+    def trusted_profile(self, id: str) -> dict[str, Any]:
+        """A trusted profile of IAM."""
+        base = self._config.iam_endpoint or "https://iam.cloud.ibm.com"
+        return self._look(base, f"/v1/profiles/{quote(id, safe='')}")
+
+    def catalog_entry(self, id: str) -> dict[str, Any]:
+        """An entry of the Global Catalog with its metadata; {} if there is none."""
+        try:
+            return self._look(self._catalog, f"/api/v1/{quote(id, safe='')}", include="metadata")
+        except errors.IbmError as error:
+            if error.status == 404:
+                return {}
+            raise
+
+    def catalog_prices(self, plan: str) -> list[dict[str, Any]]:
+        """The prices of a plan in all regions; none for a plan without."""
+        found: list[dict[str, Any]] = []
+        for _ in range(_PAGES_MAX):
+            path = f"/api/v1/{quote(plan, safe='')}/pricing/deployment"
+            try:
+                page = self._look(self._catalog, path, _offset=str(len(found)), _limit=str(_CATALOG_PAGE))
+            except errors.IbmError as error:
+                if error.status == 404:
+                    return found
+                raise
+            items = page.get("resources") or []
+            found += items
+            if len(items) < _CATALOG_PAGE:
+                return found
+        raise errors.no_answer(f"a list of more than {_PAGES_MAX} pages", f"prices of {plan}")
+
     def token(self) -> str:
         """A token of IAM that is good for some minutes. Raises IbmError."""
         return str(self._again("", "get_token", self._token))
@@ -110,6 +143,17 @@ class Api:
             raise
 
     def _once(self, region: str, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return self._send(region, operation, parameters)
+        except errors.IbmError as error:
+            if error.status != 401:
+                raise
+        # The token ended before its time. Nothing was done, so the call can be sent with a new one.
+        self._iam().token_manager.expire_time = 0
+        self.token()
+        return self._send(region, operation, parameters)
+
+    def _send(self, region: str, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
         doing = f"{operation} in {region}"
         client = self._client(region)
         try:
@@ -121,6 +165,14 @@ class Api:
         if result is not None and not isinstance(result, dict):
             raise errors.no_answer("its answer was no JSON", doing)
         return result or {}
+
+    @property
+    def _catalog(self) -> str:
+        return self._config.endpoint or _CATALOG
+
+    def _look(self, base: str, path: str, **parameters: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._again("", path, lambda: self._plain(base, path, parameters))
+        return found
 
     def _plain(self, base: str, path: str, parameters: dict[str, str]) -> dict[str, Any]:
         """One GET of an API of which there is no SDK here."""

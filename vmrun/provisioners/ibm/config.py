@@ -37,6 +37,7 @@ class IbmConfig:
     def of(cls, settings: Mapping[str, object]) -> IbmConfig:
         """The keys that this driver knows, of a table that was checked already."""
         known = {key: settings[key] for key in cls.__dataclass_fields__ if settings.get(key) is not None}
+        known |= {key: tuple(value) for key, value in known.items() if isinstance(value, list)}
         return cls(**cast(dict[str, Any], known))
 
     @property

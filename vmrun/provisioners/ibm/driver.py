@@ -40,7 +40,7 @@ from .self_delete import program
 SETTLE = 30.0
 #: Seconds for which a delete is tried anew while the instance is in the middle of something else.
 _BUSY = 60.0
-_PAUSE = 1.0
+_PAUSE_MAX = 2.0
 _REGION = re.compile(r"[a-z]{2}-[a-z]{2,8}")
 _KEY = re.compile(r"[0-9a-z][0-9a-z_-]{0,62}")
 
@@ -231,7 +231,7 @@ class IbmProvisioner:
 
     def _adopt(self, spec: InstanceSpec, taken: IbmError) -> dict[str, Any]:
         """The instance that has the name, if this very spec made it; it may be late in lists."""
-        give_up = self._clock.monotonic() + SETTLE
+        give_up, attempt = self._clock.monotonic() + SETTLE, 0
         while not (found := self._named(spec.offer.region, spec.name)):
             if self._clock.monotonic() >= give_up:
                 raise CloudError(
@@ -241,7 +241,7 @@ class IbmProvisioner:
                     cloud_code=taken.cloud_code,
                     hint="it may still appear; `vmrun reap` deletes it then",
                 )
-            self._clock.sleep(_PAUSE)
+            attempt = self._pause(attempt)
         raw = found[0]
         profile = str((raw.get("profile") or {}).get("name", ""))
         same = (views.mark_of(raw), profile, views.zone_of(raw))
@@ -333,7 +333,7 @@ class IbmProvisioner:
     # --- ending ---
 
     def _delete_instance(self, region: str, raw: dict[str, Any]) -> None:
-        key, give_up = str(raw["id"]), self._clock.monotonic() + _BUSY
+        key, give_up, attempt = str(raw["id"]), self._clock.monotonic() + _BUSY, 0
         while raw.get("status") != "deleting":
             try:
                 self._api.change(region, "delete_instance", id=key)
@@ -344,11 +344,16 @@ class IbmProvisioner:
                 # In the middle of starting, stopping or being deleted; or the answer was lost.
                 if error.fault is not Fault.unavailable or self._clock.monotonic() >= give_up:
                     raise
-            self._clock.sleep(_PAUSE)
+            attempt = self._pause(attempt)
             found = self._find(f"{region}/{key}")
             if found is None:
                 return
             raw = found[1]
+
+    def _pause(self, attempt: int) -> int:
+        """Wait a little, longer each time; the number of the next attempt."""
+        self._clock.sleep(min(_PAUSE_MAX, 0.1 * 2.0**attempt))
+        return min(attempt + 1, 10)
 
     def _tidy(self, id: str) -> None:
         """Release the address of an instance that is gone, if its name is known."""

@@ -53,7 +53,8 @@ class Places:
 
     def site(self, region: str, owner: str = "") -> Site:
         """The site in a region; `owner` chooses where several deployments have one. Raises CloudError (config)."""
-        key = (region, owner)
+        # Whose it is matters only where `vmrun init ibm` made it.
+        key = (region, "" if self._config.vpc and self._config.security_group else owner)
         if key not in self._sites:
             vpcs = self._api.pages(region, "list_vpcs", "vpcs")
             vpc = choose_vpc(vpcs, self._config.vpc, owner, region)
@@ -88,10 +89,13 @@ class Places:
 
 
 def of_region(items: Iterable[dict[str, Any]], region: str, config: IbmConfig) -> list[dict[str, Any]]:
-    """The items of this region, where one server answers for all regions; all of them elsewhere."""
+    """The items of this region, where one server answers for all regions; all of them elsewhere.
+
+    What is in no zone cannot be told apart, and stays.
+    """
     if not config.one_server:
         return list(items)
-    return [item for item in items if views.zone_of(item).startswith(f"{region}-")]
+    return [item for item in items if (views.zone_of(item) or f"{region}-").startswith(f"{region}-")]
 
 
 def choose_resource_group(groups: Iterable[Mapping[str, Any]], wanted: str) -> str:

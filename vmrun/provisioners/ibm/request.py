@@ -10,6 +10,8 @@ from typing import Any
 
 from vmrun.core.clouds import CloudError, Fault, InstanceSpec, Scope, instance_name
 
+#: GB that a boot volume has at least.
+_LEAST = 10
 #: GB up to which a boot volume may be of the first generation of storage, and what its profile is then and beyond.
 _FIRST_GENERATION_MAX, _FIRST_GENERATION, _SECOND_GENERATION = 250, "general-purpose", "sdp"
 _MARK = re.compile(r"vmrun-until-(\d{1,11})-([0-9a-f]{20})")
@@ -105,7 +107,7 @@ def floating_ip(name: str, interface: str, resource_group: str) -> dict[str, Any
 
 
 def _volume(spec: InstanceSpec, disk: int) -> dict[str, Any]:
-    capacity = max(1, math.ceil((spec.disk or disk) / 10**9))
+    capacity = max(_LEAST, math.ceil((spec.disk or disk) / 10**9))
     return {
         "name": spec.name,
         "capacity": capacity,

@@ -72,7 +72,7 @@ def test_a_spot_machine_is_deleted_when_it_is_taken_back() -> None:
         (0, 100, "general-purpose"),
         (250 * GB, 250, "general-purpose"),
         (250 * GB + 1, 251, "sdp"),
-        (1, 1, "general-purpose"),
+        (1, 10, "general-purpose"),
     ],
 )
 def test_a_larger_disk_takes_the_newer_storage(asked: int, capacity: int, profile: str) -> None:
