@@ -47,6 +47,7 @@ class Api:
         self._rng = rng
         self._authenticator: Any = None
         self._clients: dict[str, Any] = {}
+        self._services: dict[str, Any] = {}
 
     def read(self, region: str, operation: str, **parameters: Any) -> dict[str, Any]:
         """The answer to a call that changes nothing; sent again while the cloud is busy or does not answer."""
@@ -176,10 +177,12 @@ class Api:
 
     def _plain(self, base: str, path: str, parameters: dict[str, str]) -> dict[str, Any]:
         """One GET of an API of which there is no SDK here."""
-        from ibm_cloud_sdk_core import BaseService
+        if base not in self._services:
+            from ibm_cloud_sdk_core import BaseService
 
-        service = BaseService(service_url=base, authenticator=self._iam())
-        service.set_http_config({"timeout": _TIMEOUT})
+            self._services[base] = BaseService(service_url=base, authenticator=self._iam())
+            self._services[base].set_http_config({"timeout": _TIMEOUT})
+        service = self._services[base]
 
         def get() -> Any:
             return service.send(service.prepare_request("GET", path, params=parameters))

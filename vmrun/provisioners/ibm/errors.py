@@ -21,6 +21,7 @@ _UNIQUE_SAYS = ("is not unique", "already exists", "name is in use", "name is al
 _WRONG_REQUEST = ("bad_", "invalid", "missing", "not_found", "required", "too_large", "unsupported", "validation_")
 _CAPACITY = ("capacity", "cannot_start", "out_of_stock")
 
+_BUSY = "it is used by something, or in the middle of another change: look with `vmrun status`, and try again later"
 _HINTS = {
     Fault.permission: "see `vmrun doctor`; the access policies that vmrun needs: `vmrun doctor --policy`",
     Fault.billing: "the account must be active and of the kind Pay-As-You-Go or Subscription: cloud.ibm.com/billing",
@@ -61,9 +62,8 @@ def from_answer(answer: Answer, doing: str) -> IbmError:
     text = f"IBM Cloud refused {doing}: {message or f'HTTP {answer.status}'}"
     text += f" ({code})" if code else ""
     text += f" [trace {trace}]" if trace else ""
-    error = IbmError(
-        text, fault=fault, scope=scope, cloud_code=code or str(answer.status), bucket=bucket, hint=_hint(fault, bucket)
-    )
+    hint = _BUSY if answer.status == 409 else _hint(fault, bucket)
+    error = IbmError(text, fault=fault, scope=scope, cloud_code=code or str(answer.status), bucket=bucket, hint=hint)
     error.status = answer.status
     error.name_taken = _is_taken(answer.status, code.lower(), message.lower())
     error.retry_after = answer.retry_after

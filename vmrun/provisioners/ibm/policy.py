@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from .config import IbmConfig
 
 #: Resource types of VPC Infrastructure that vmrun makes and deletes for every machine.
@@ -29,7 +31,7 @@ def commands(config: IbmConfig) -> str:
         "# Rights of vmrun on IBM Cloud, for an administrator of the account to give.",
         "# SERVICE_ID: the service id whose API key vmrun has (for a person: iam user-policy-create EMAIL instead).",
         "SERVICE_ID=vmrun",
-        f"GROUP='{group}'",
+        f"GROUP={shlex.quote(group)}",
         "ibmcloud iam service-id-create $SERVICE_ID --description 'rents machines' || true",
         "",
         "# What vmrun makes and deletes for each machine.",

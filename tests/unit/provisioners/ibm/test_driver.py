@@ -2,131 +2,33 @@
 
 from __future__ import annotations
 
-import itertools
-import random
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.clouds.ibm import IbmDouble, Pace, open_double
-from tests.clouds.machines import PaperMachines
-from tests.clouds.trouble import Rule, Script, Trouble
+from tests.clouds.trouble import Rule, Trouble
 from tests.suites.provisioner import BEHAVIOURS, Harness, name, poll_until
 from tests.unit.provisioners.manual_clock import ManualClock
-from vmrun.core.clock import SystemClock
 from vmrun.core.clouds import (
-    TAG_DEADLINE,
-    TAG_OWNER,
     TAG_VM,
     CloudError,
     Fault,
-    Instance,
     InstanceNotFound,
-    InstanceSpec,
     InstanceState,
     Leftover,
     Market,
     Need,
-    Provisioner,
     Scope,
-    instance_name,
 )
 from vmrun.core.secret import Secret
-from vmrun.provisioners.context import ProvisionerContext
 from vmrun.provisioners.ibm.driver import open_driver
 
 from .bodies import OTHER, OWNER, offer
-
-GIB = 1 << 30
-SMALL = offer(instance_type="bx2-2x8", vcpus=2, cores=1, memory=8 * GIB, usd_per_hour=0.1)
-
-
-class QuickClock(SystemClock):
-    """A hundred times as fast when it sleeps; so that waits for what the double does in no time are none."""
-
-    def sleep(self, seconds: float) -> None:
-        threading.Event().wait(seconds / 100)
-
-
-@dataclass
-class World:
-    """A double, a driver that works against it, and what the suite asks of a harness."""
-
-    double: IbmDouble
-    cache_dir: Path
-    owner: str = OWNER
-    other_owner: str = OTHER
-    boot_seconds: float = 20.0
-    delete_seconds: float = 20.0
-    changes: dict[str, Any] = field(default_factory=dict)
-    _provisioner: Provisioner | None = None
-    _numbers: Iterator[int] = field(default_factory=itertools.count)
-
-    @property
-    def provisioner(self) -> Provisioner:
-        if self._provisioner is None:
-            self._provisioner = self.another()
-        return self._provisioner
-
-    def another(self, **changes: Any) -> Provisioner:
-        """A driver of another process, which remembers nothing."""
-        key = Secret(self.double.environment()["IBMCLOUD_API_KEY"])
-        settings = {**self.double.settings(), "api_key": key, **self.changes, **changes}
-        return open_driver(
-            ProvisionerContext(self.cache_dir, self.cache_dir, QuickClock(), random.Random(1), settings=settings)
-        )
-
-    def spec(self, owner: str) -> InstanceSpec:
-        vm = f"{next(self._numbers):026d}"
-        return InstanceSpec(
-            vm=vm,
-            owner=owner,
-            name=instance_name(owner, vm),
-            offer=SMALL,
-            user_data=f"#cloud-config\n# {vm}\n",
-            hard_deadline=1_900_000_000,
-            tags={TAG_OWNER: owner, TAG_VM: vm, TAG_DEADLINE: "1900000000"},
-        )
-
-    def wait_until(self, condition: Callable[[], bool], seconds: float) -> bool:
-        return poll_until(condition, seconds)
-
-    def power_off(self, instance: Instance) -> None:
-        self.double.power_off(instance.name)
-
-    def script(self, *rules: Rule) -> None:
-        self.double.script.clear()
-        for rule in rules:
-            self.double.script.add(rule)
-
-    def calls(self, *operations: str) -> list[str]:
-        """The operations that the double was asked for, of these."""
-        return [call.operation for call in self.double.script.calls if call.operation in operations]
-
-    def running(self, spec: InstanceSpec) -> Instance:
-        made = self.provisioner.create(spec)
-        assert poll_until(lambda: self.provisioner.get(made.id).state is InstanceState.running, 20)
-        return self.provisioner.get(made.id)
-
-    def left(self) -> list[str]:
-        """All that somebody pays for."""
-        found = self.double.inventory()
-        return [*found.instances, *found.disks, *found.addresses]
-
-    def all_gone(self) -> bool:
-        return poll_until(lambda: not self.left(), 20)
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    pace = Pace(pending=0.01, starting=0.01, stopping=0.01, deleting=0.02)
-    double = open_double(PaperMachines(), "127.0.0.1", Script(), pace=pace)
-    yield World(double, tmp_path)
-    double.close()
+from .world import SMALL, World
 
 
 @pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=name)
@@ -206,17 +108,11 @@ def test_a_name_that_no_instance_ever_shows_is_a_doubt_and_not_a_machine(world: 
     with pytest.raises(CloudError):
         world.provisioner.create(spec)
     clock = ManualClock()
-    context = ProvisionerContext(
-        world.cache_dir,
-        world.cache_dir,
-        clock,
-        random.Random(1),
-        settings={**world.double.settings(), "api_key": Secret(world.double.environment()["IBMCLOUD_API_KEY"])},
-    )
+    driver = open_driver(world.context(clock))
     began = clock.monotonic()
 
     with pytest.raises(CloudError) as caught:
-        open_driver(context).create(spec)
+        driver.create(spec)
 
     assert caught.value.fault is Fault.unavailable
     assert 30 <= clock.monotonic() - began < 60
@@ -569,3 +465,44 @@ def test_a_zone_without_subnet_rules_out_the_zone_only(world: World) -> None:
         world.another(subnets=("lab-us-south-1",)).create(world.spec(OWNER))
 
     assert (caught.value.fault, caught.value.scope) == (Fault.not_offered, Scope.zone)
+
+
+# --- by its own hand ---
+
+
+def test_a_machine_with_a_trusted_profile_deletes_itself_with_all_it_has(world: World, tmp_path: Path) -> None:
+    world.changes["trusted_profile"] = "Profile-1"
+    spec, other = world.spec(OWNER), world.running(world.spec(OWNER))
+    world.running(spec)
+    script = tmp_path / "self-delete"
+    script.write_text(world.provisioner.capabilities.self_delete)
+    environment = {
+        "VMRUN_METADATA": f"{world.double.endpoint}/guest/{spec.name}",
+        "VMRUN_CONSOLE": str(tmp_path / "console"),
+        "VMRUN_PAUSE": "0.01",
+    }
+
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(script)], env=environment, check=False, timeout=30, capture_output=True
+    )
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert poll_until(lambda: len(world.double.inventory().instances) == 1, 20)
+    assert [one.id for one in world.provisioner.instances(OWNER)] == [other.id]
+    assert list(world.provisioner.leftovers(OWNER)) == []
+
+
+def test_without_a_trusted_profile_there_is_no_such_program(world: World) -> None:
+    assert world.provisioner.capabilities.self_delete == ""
+
+
+def test_opening_the_driver_loads_no_sdk_and_asks_nothing() -> None:
+    program = (
+        "import random, sys, pathlib; from vmrun.core.clock import SystemClock;"
+        "from vmrun.provisioners.context import ProvisionerContext; from vmrun import registry;"
+        "here = pathlib.Path('/nonexistent');"
+        "p = registry.load_provisioner('ibm', ProvisionerContext(here, here, SystemClock(), random.Random(1)));"
+        "print(p.name, sorted({m.partition('.')[0] for m in sys.modules} & {'ibm_vpc', 'ibm_cloud_sdk_core'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout.strip() == "ibm []"
