@@ -62,18 +62,25 @@ class Images:
         return str(answer["Parameter"]["Value"])
 
     def _by_id(self, region: str, id: str) -> Mapping[str, Any]:
-        owners = list(self._config.image_owners)
-        found = self._aws.pages(region, "ec2:DescribeImages", "Images", ImageIds=[id], Owners=owners)
-        if found:
-            return found[0]
-        foreign = self._aws.pages(region, "ec2:DescribeImages", "Images", ImageIds=[id])
-        if foreign:
+        found = self._aws.pages(region, "ec2:DescribeImages", "Images", ImageIds=[id])
+        if not found:
             raise _unusable(
-                f"the image {id} in {region} belongs to the account {foreign[0].get('OwnerId')}, "
+                f"there is no image {id} in {region}", "correct ec2.image; an AMI exists in one region only"
+            )
+        if not self._is_trusted(region, found[0]):
+            raise _unusable(
+                f"the image {id} in {region} belongs to the account {found[0].get('OwnerId')}, "
                 "which is not among those whose images may be booted",
                 "if that account is to be trusted, add it to ec2.image_owners",
             )
-        raise _unusable(f"there is no image {id} in {region}", "correct ec2.image; an AMI exists in one region only")
+        return found[0]
+
+    def _is_trusted(self, region: str, image: Mapping[str, Any]) -> bool:
+        trusted = self._config.image_owners
+        owner = image.get("OwnerId")
+        if owner in trusted or image.get("ImageOwnerAlias") in trusted:
+            return True
+        return "self" in trusted and owner == self._aws.call(region, "sts:GetCallerIdentity")["Account"]
 
     def _by_name(self, region: str, name: str) -> Mapping[str, Any]:
         found = self._aws.pages(
