@@ -28,6 +28,7 @@ class Ec2Config:
     #: Bytes.
     disk: int = 100 * 10**9
     public_ip: bool = True
+    proxy_jump: str = ""
     ssh_from: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 

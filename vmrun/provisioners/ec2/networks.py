@@ -90,6 +90,14 @@ def _named(raw: Mapping[str, Any], wanted: tuple[str, ...]) -> int | None:
     return min((wanted.index(name) for name in names if name in wanted), default=None)
 
 
+def vpc_of(aws: Aws, region: str, id: str) -> dict[str, Any]:
+    """A VPC by its id. Raises CloudError (config)."""
+    found = _vpcs(aws, region, "vpc-id", id)
+    if not found:
+        raise _missing(f"there is no VPC {id} in {region}", "correct ec2.vpc and ec2.subnets")
+    return found[0]
+
+
 def find_vpc(aws: Aws, config: Ec2Config, region: str) -> dict[str, Any]:
     """The configured VPC, else the default one, else the one of `vmrun init ec2`. Raises CloudError (config)."""
     if config.vpc:
