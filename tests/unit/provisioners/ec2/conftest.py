@@ -17,7 +17,7 @@ from tests.unit.provisioners.manual_clock import ManualClock
 from vmrun.core.clouds import TAG_DEADLINE, TAG_OWNER, TAG_VM, InstanceSpec, Offer, instance_name
 from vmrun.core.ids import new_id
 from vmrun.provisioners.context import ProvisionerContext
-from vmrun.provisioners.ec2.api import Aws
+from vmrun.provisioners.ec2.api import DRY_RUN, Aws
 from vmrun.provisioners.ec2.config import Ec2Config
 from vmrun.provisioners.ec2.driver import Ec2Provisioner
 from vmrun.provisioners.ec2.errors import Request, refused
@@ -53,6 +53,9 @@ class TellingAws(Aws):
             code, message = self.errors[operation].pop(0)
             if code:
                 raise refused(request, code, message)
+        if parameters.get("DryRun") and operation.startswith("Describe"):
+            # moto answers these as if they were meant, and some with all of its thousands of images.
+            raise refused(request, DRY_RUN, "Request would have succeeded, but DryRun flag is set.")
         if operation in self.answers:
             return self.answers[operation](dict(parameters))
         return super()._once(request, parameters)
