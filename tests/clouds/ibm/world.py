@@ -317,7 +317,15 @@ class Account:
     def start(self, instance: Instance) -> Work:
         instance.status, instance.reasons = "starting", []
         instance.plan = [(self.now() + self.pace.starting, "running")]
-        return lambda: self.machines.start(instance.id)
+
+        def work() -> None:
+            self.machines.start(instance.id)
+            address = self.machines.address(instance.id)
+            with self.lock:
+                # Another boot may have brought another address.
+                instance.interface.address = address or instance.interface.address
+
+        return work
 
     def stop(self, instance: Instance) -> Work:
         instance.status = "stopping"
