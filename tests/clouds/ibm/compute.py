@@ -47,7 +47,8 @@ def create_instance(ask: Ask) -> Answer:
     group, created = resource_group_of(ask), account.now()
     interface = _interface(ask, zone, name, group)
     one = Instance(
-        id=account.id(zone),
+        # Of all that is in a zone, only instances have this sign after the zone's mark.
+        id=account.id(zone).replace("-", "_", 1),
         name=name,
         created=created,
         resource_group=group,
