@@ -296,6 +296,23 @@ def test_resource_groups_are_told(world: World) -> None:
     assert world.create()["resource_group"]["id"] == default["id"]
 
 
+def test_trusted_profiles_and_prices_are_told(world: World) -> None:
+    headers = {"Authorization": f"Bearer {world.api.authenticator.token_manager.get_token()}"}
+
+    def get(path: str) -> requests.Response:
+        return requests.get(f"{world.double.endpoint}{path}", headers=headers, timeout=5)
+
+    assert get(f"/v1/profiles/{world.double.trusted_profile}").json()["name"] == "machines"
+    assert get("/v1/profiles/Profile-none").status_code == 404
+    for profile, metrics in (("bx2-2x8", 3), ("bx3d-2x10", 2)):
+        measures = get(f"/api/v1/{profile}").json()["metadata"]["other"]["profile"]["measures"]
+        plan = measures[0]["deployments"][1]["plan"]
+        prices = get(f"/api/v1/{plan}/pricing/deployment").json()["resources"]
+        assert prices[0]["deployment_location"] == "us-south"
+        assert len(prices[0]["metrics"]) == metrics
+    assert get("/api/v1/nothing").status_code == 404
+
+
 # --- the life of an instance ---
 
 

@@ -11,15 +11,16 @@ from typing import Any
 from tests.clouds.server import Cut, Reply, Request, json_reply
 from tests.clouds.trouble import Call, Rule, Script, Trouble
 
-from . import addresses, compute, images, network, sdk
+from . import addresses, compute, images, network, sdk, services
 from .iam import Iam
-from .profiles import profiles
 from .refusals import Refusal, of_trouble
 from .requests import Answer, Ask, Handler
 from .world import Account, region_of
 
 HANDLERS: Mapping[str, Handler] = compute.HANDLERS | images.HANDLERS | network.HANDLERS | addresses.HANDLERS
 _OLDEST_VERSION = "2019-01-01"
+#: Elsewhere IAM has an address of its own.
+_TRUSTED = "/v1/profiles/"
 #: What can happen to any call before anything is done, and what to one that makes something.
 _ANY = (Trouble.permission, Trouble.throttle, Trouble.unavailable, Trouble.unknown)
 _MAKING = (Trouble.quota, Trouble.billing, Trouble.config)
@@ -35,7 +36,7 @@ class App:
 
     def answer(self, request: Request) -> Reply:
         """Raises Cut where the script says so, AssertionError where the double itself is not what the SDK expects."""
-        if request.path.startswith("/v1/"):
+        if request.path.startswith("/v1/") and not request.path.startswith(_TRUSTED):
             return self._vpc(request)
         if request.path == "/identity/token" and request.method == "POST":
             return self._token(request)
@@ -69,33 +70,14 @@ class App:
         return self._script.pick(operation, *among)
 
     def _elsewhere(self, request: Request) -> Reply:
-        """Resource Manager and Global Catalog, as far as they are needed."""
         call = self._script.record(f"{request.method} {request.path}")
         try:
             with self._account.lock:
-                if request.path == "/v2/resource_groups" and request.method == "GET":
-                    call.operation = "list_resource_groups"
-                    self._iam.authenticate(request.headers.get("authorization", ""))
-                    body = self._resource_groups(request)
-                elif request.path.startswith("/api/v1/") and request.method == "GET":
-                    call.operation = "get_pricing"
-                    body = _pricing(request.path)
-                else:
-                    raise Refusal(404, "invalid_route", "The requested route does not exist.")
+                call.operation, body = services.answer(self._account, self._iam, request)
         except Refusal as refusal:
             return _refused(call, refusal)
         call.outcome = "ok"
         return json_reply(200, body)
-
-    def _resource_groups(self, request: Request) -> dict[str, Any]:
-        default = self._account.default_resource_group()
-        wanted, only_default = request.parameter("name"), request.parameter("default") == "true"
-        found = [
-            {"id": key, "name": name, "default": key == default, "state": "ACTIVE", "account_id": "account"}
-            for key, name in self._account.resource_groups.items()
-            if wanted in ("", name) and (not only_default or key == default)
-        ]
-        return {"resources": found}
 
     # --- the VPC API ---
 
@@ -238,18 +220,3 @@ def _check_answer(operation: sdk.Operation, answer: Answer) -> None:
         return
     misfits = sdk.check(operation.answer, answer.body)
     assert not misfits, f"{operation.name} answers with what is no {operation.answer.__name__}: {misfits[:5]}"
-
-
-def _pricing(path: str) -> dict[str, Any]:
-    """A price for a profile, in the shape of the Global Catalog's; the number itself is made up."""
-    parts = path.removeprefix("/api/v1/").split("/")
-    profile = profiles().get(parts[0])
-    if len(parts) != 2 or parts[1] != "pricing" or profile is None:
-        raise Refusal(404, "not_found", "There is no such entry in the catalogue.")
-    price = round(profile.vcpus * 0.035 + profile.gib * 0.0038, 3)
-    amount = {"country": "USA", "currency": "USD", "prices": [{"quantity_tier": 1, "price": price}]}
-    return {
-        "origin": "global_catalog",
-        "type": "Paygo",
-        "metrics": [{"metric_id": "part-is.instance-hours", "charge_unit": "INSTANCE_HOURS", "amounts": [amount]}],
-    }

@@ -61,6 +61,11 @@ class IbmDouble:
         out = {"direction": "outbound", "protocol": "any"}
         create_security_group(self._ask(name=GROUP, vpc=vpc, rules=[ssh, out]))
 
+    @property
+    def trusted_profile(self) -> str:
+        """Identifier of the account's trusted profile, for `trusted_profile` in the driver's table."""
+        return next(iter(self.account.trusted_profiles))
+
     # --- Double ---
 
     def settings(self) -> dict[str, object]:

@@ -226,6 +226,7 @@ class Account:
         self.lock = threading.RLock()
         #: Identifier to name.
         self.resource_groups = {uuid.uuid4().hex: "Default"}
+        self.trusted_profiles = {f"Profile-{uuid.uuid4()}": "machines"}
         self.instances: Shelf[Instance] = Shelf("instance")
         self.interfaces: Shelf[Interface] = Shelf("virtual network interface")
         self.volumes: Shelf[Volume] = Shelf("volume")
