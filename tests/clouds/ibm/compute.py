@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import Any
 
@@ -11,7 +12,7 @@ from . import lists, machine_shapes, shapes
 from .images import find_image, image_reference
 from .profiles import PAGED_SINCE, VCPU_ENUM_SINCE, ZONES, Profile, body, profiles
 from .refusals import Refusal, bad_field, conflict, not_found, not_offered, over_quota
-from .requests import Answer, Ask, Handler, given, new_name, referred, resource_group_of, zone_of
+from .requests import Answer, Ask, Handler, given, is_name, new_name, referred, resource_group_of, zone_of
 from .world import Instance, Interface, Subnet, Volume, Vpc, region_of
 
 #: Bytes of user data.
@@ -19,6 +20,8 @@ _USER_DATA_MAX = 65536
 #: GB that a boot volume of the first generation of storage may have.
 _BOOT_MIN, _BOOT_MAX = 10, 250
 _FIRST_GENERATION = ("general-purpose", "5iops-tier", "10iops-tier", "custom")
+#: As the API reference has it for `user_tags`.
+_TAG = re.compile(r"[A-Za-z0-9:_ .-]{1,128}")
 _DEFAULT_PROFILE = "bx2-2x8"
 
 
@@ -111,6 +114,7 @@ def _interface(ask: Ask, zone: str, name: str, group: str) -> Interface:
     where = "primary_network_attachment.virtual_network_interface" if attachment else "primary_network_interface"
     wanted: dict[str, Any] = attachment["virtual_network_interface"] if attachment else older or {}
     account = ask.account
+    _check_name((attachment or {}).get("name"), "primary_network_attachment.name")
     if attachment and set(wanted) & {"id", "crn", "href"}:
         found = referred(account.interfaces, wanted, where)
         if found.instance is not None:
@@ -139,6 +143,12 @@ def _interface(ask: Ask, zone: str, name: str, group: str) -> Interface:
     )
 
 
+def _check_name(name: str | None, where: str) -> None:
+    """Refusal for one that is malformed; of a part of an instance it need not be unique."""
+    if name is not None and not is_name(name):
+        raise bad_field(where, name, f"The name '{name}' is not valid")
+
+
 def _vpc(ask: Ask, subnet: Subnet) -> Vpc:
     if ask.body.get("vpc") and referred(ask.account.vpcs, ask.body["vpc"], "vpc.id") is not subnet.vpc:
         raise bad_field("vpc.id", ask.body["vpc"].get("id"), "The VPC must be the one of the subnets")
@@ -156,6 +166,11 @@ def _boot_volume(ask: Ask, zone: str, name: str, group: str, image: str) -> Volu
     if capacity < _BOOT_MIN or (first and capacity > _BOOT_MAX):
         message = f"A boot volume of profile '{profile}' has {_BOOT_MIN} to {_BOOT_MAX} GB"
         raise bad_field(f"{where}.capacity", capacity, message)
+    tags = list(wanted.get("user_tags") or [])
+    for tag in tags:
+        if not _TAG.fullmatch(tag):
+            raise bad_field(f"{where}.user_tags", tag, f"The tag '{tag}' must match {_TAG.pattern}")
+    _check_name(attachment.get("name"), "boot_volume_attachment.name")
     chosen = new_name(ask, account.volumes, wanted.get("name"), region=region_of(zone), where=f"{where}.name")
     return Volume(
         id=account.id(),
@@ -165,7 +180,7 @@ def _boot_volume(ask: Ask, zone: str, name: str, group: str, image: str) -> Volu
         zone=zone,
         capacity=capacity,
         profile=profile,
-        tags=list(wanted.get("user_tags") or []),
+        tags=tags,
         image=image,
         delete_with_instance=bool(attachment.get("delete_volume_on_instance_delete", True)),
         attachment=account.id(zone),

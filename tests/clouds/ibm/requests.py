@@ -77,11 +77,16 @@ def zone_of(identity: dict[str, Any] | None, where: str = "zone") -> str:
     return name
 
 
+def is_name(name: Any) -> bool:
+    """Whether it may be the name of anything in a VPC."""
+    return isinstance(name, str) and bool(_NAME.fullmatch(name)) and len(name) <= _NAME_MAX
+
+
 def new_name(ask: Ask, shelf: Shelf[Any], name: Any, *, region: str = "", where: str = "name") -> str:
     """The name that was asked for, or some words; Refusal when it is malformed or taken."""
     if name is None:
         return "-".join(random.sample(_WORDS, 4))
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > _NAME_MAX:
+    if not is_name(name):
         raise bad_field(
             where, name, f"The name '{name}' must match {_NAME.pattern} and have {_NAME_MAX} letters at most"
         )
@@ -90,7 +95,7 @@ def new_name(ask: Ask, shelf: Shelf[Any], name: Any, *, region: str = "", where:
             message = f'Volume with name "{name}" already exists'
             raise Refusal(400, "volume_name_duplicate", message, where, name)
         raise taken(name)
-    return name
+    return str(name)
 
 
 def resource_group_of(ask: Ask) -> str:
