@@ -468,6 +468,8 @@ def test_an_instance_by_the_older_kind_of_interface(world: World) -> None:
     assert (bound["id"], bound["address"]) == (spare["id"], "127.0.0.1")
     assert bound["target"]["resource_type"] == "network_interface"
     assert "primary_network_attachment" not in world.do("get_instance", id=made["id"])
+    members = [one["targets"] for one in world.do("list_security_groups")["security_groups"] if one["targets"]]
+    assert [one["id"] for targets in members for one in targets] == [own["network_interface_id"]]
     world.do("remove_instance_network_interface_floating_ip", **own, id=spare["id"])
     assert "target" not in world.do("get_floating_ip", id=spare["id"])
 
@@ -750,6 +752,35 @@ def test_an_instance_may_be_visible_late(world: World) -> None:
     assert world.names() == {"one"}
 
 
+def test_everything_there_is_can_be_looked_at(world: World) -> None:
+    """Each answer is checked by the double itself against the SDK's models."""
+    made = world.running()
+    bound = {"name": "one", "target": {"id": interface_of(made)}}
+    address = world.do("create_floating_ip", floating_ip_prototype=bound)
+    own, vni = {"instance_id": made["id"]}, {"virtual_network_interface_id": interface_of(made)}
+
+    (attachment,) = world.do("list_instance_network_attachments", **own)["network_attachments"]
+    (older,) = world.do("list_instance_network_interfaces", **own)["network_interfaces"]
+    (disk,) = world.do("list_instance_volume_attachments", **own)["volume_attachments"]
+    (member,) = world.do("list_network_interface_floating_ips", **vni)["floating_ips"]
+    interface = world.do("get_virtual_network_interface", id=interface_of(made))
+    vpc = world.do("get_vpc", id=made["vpc"]["id"])
+    prefixes = world.do("list_vpc_address_prefixes", vpc_id=vpc["id"])["address_prefixes"]
+
+    assert attachment["virtual_network_interface"]["id"] == interface["id"]
+    assert interface["target"]["id"] == attachment["id"]
+    assert older["floating_ips"][0]["id"] == member["id"] == address["id"]
+    assert world.do("get_network_interface_floating_ip", **vni, id=address["id"]) == member
+    assert (disk["name"], disk["delete_volume_on_instance_delete"]) == ("a-mark", True)
+    assert world.do("list_volumes")["volumes"][0]["volume_attachments"][0]["instance"]["id"] == made["id"]
+    assert len({prefix["cidr"] for prefix in prefixes}) == len(prefixes) >= 9
+    subnet = world.do("get_subnet", id=world.subnet("us-south-1")["id"])
+    assert subnet["available_ipv4_address_count"] == 256 - 5 - 1
+    assert world.do("list_public_gateways")["public_gateways"] == []
+    assert world.refusal("delete_subnet", id=subnet["id"]) == (409, "subnet_not_empty")
+    assert world.refusal("delete_virtual_network_interfaces", id=interface["id"])[0] == 409
+
+
 # --- troubles ---
 
 
@@ -902,6 +933,13 @@ def test_a_security_group_has_rules_and_members(world: World) -> None:
     default = vpc["default_security_group"]["id"]
     assert world.refusal("delete_security_group", id=default) == (409, "security_group_vpc_default")
     assert world.double.inventory().groups == [group["id"]]
+    (member,) = world.do("get_security_group", id=group["id"])["targets"]
+    assert (member["id"], member["resource_type"]) == (interface_of(instance), "virtual_network_interface")
+    assert {one["name"] for one in world.do("list_security_groups", vpc_id=vpc["id"])["security_groups"]} == {
+        "lab-default",
+        "lab-ssh",
+        "mine",
+    }
 
     world.clock.sleep(SETTLED)
     world.do("delete_instance", id=instance["id"])

@@ -121,9 +121,7 @@ def group(account: Account, one: Group) -> Json:
         **group_reference(account, one),
         **common(account, one),
         "rules": one.rules,
-        "targets": [
-            interface_reference(account, i) if not i.legacy else _legacy_reference(account, i) for i in members
-        ],
+        "targets": [_legacy_reference(account, i) if i.legacy else _target(account, i) for i in members],
         "vpc": vpc_reference(account, one.vpc),
     }
 
@@ -162,6 +160,15 @@ def interface_reference(account: Account, one: Interface) -> Json:
         reference(account, "virtual_network_interfaces", "virtual-network-interface", one, one.subnet.zone),
         "virtual_network_interface",
     )
+
+
+def _target(account: Account, one: Interface) -> Json:
+    """As what it is a target of tells of it."""
+    return {
+        **interface_reference(account, one),
+        "primary_ip": primary_ip(account, one),
+        "subnet": subnet_reference(account, one.subnet),
+    }
 
 
 def _legacy_path(account: Account, one: Interface) -> str:
@@ -279,9 +286,5 @@ def address(account: Account, one: FloatingIp) -> Json:
     elif target is not None and target.legacy:
         shape["target"] = {**_legacy_reference(account, target), "primary_ip": primary_ip(account, target)}
     elif target is not None:
-        shape["target"] = {
-            **interface_reference(account, target),
-            "primary_ip": primary_ip(account, target),
-            "subnet": subnet_reference(account, target.subnet),
-        }
+        shape["target"] = _target(account, target)
     return shape
