@@ -1,0 +1,255 @@
+"""Machines on Google Compute Engine: created once for each intent, deleted by Google itself at the latest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from vmrun.core.clouds import (
+    TAG_OWNER,
+    TAG_VM,
+    Capabilities,
+    CloudError,
+    Fault,
+    Instance,
+    InstanceNotFound,
+    InstanceSpec,
+    InstanceState,
+    Leftover,
+    Need,
+    Offer,
+    Scope,
+    instance_name,
+)
+from vmrun.provisioners.context import ProvisionerContext
+
+from . import config as configuration
+from . import errors, listing, machines, remains, request, self_delete
+from .api import GoogleApi
+from .config import GceConfig
+from .offers import ZonedOffers
+
+#: Seconds within which an operation tells whether there is room for a machine; it then goes on by itself.
+_PATIENCE = 90.0
+#: Seconds between looks at an operation.
+_LOOK_FIRST, _LOOK_MAX = 0.25, 2.0
+#: Bytes of a console that help.
+_CONSOLE = 64 * 1024
+#: Seconds within which an accepted machine is in every listing.
+_SETTLE = 20.0
+#: Codes for a name that is taken, and for one that nothing has.
+_EXISTS = ("alreadyExists", "RESOURCE_ALREADY_EXISTS")
+_ABSENT = ("notFound", "RESOURCE_NOT_FOUND")
+
+
+def open_driver(context: ProvisionerContext) -> GceProvisioner:
+    """The driver of the configured project. Nothing is sent yet. Raises ConfigError."""
+    config = configuration.read(context.settings)
+    api = GoogleApi(config, context.clock, context.rng)
+    return GceProvisioner(api, ZonedOffers(api, config, context.cache_dir), config, context)
+
+
+class GceProvisioner:
+    """The machines of one project. May be used by several threads."""
+
+    name = configuration.ON
+
+    def __init__(self, api: GoogleApi, offers: ZonedOffers, config: GceConfig, context: ProvisionerContext) -> None:
+        self._api = api
+        self._offers = offers
+        self._config = config
+        self._clock = context.clock
+        self._rng = context.rng
+        self._regions = frozenset(config.regions)
+        self.capabilities = Capabilities(
+            provider_ttl=True,
+            spot=True,
+            settle=_SETTLE,
+            self_delete=self_delete.program(config.endpoint) if config.service_account else "",
+        )
+
+    def prepare(self) -> None:
+        """Nothing: `vmrun init gce` makes what a project must hold."""
+
+    def offers(self, need: Need) -> Iterable[Offer]:
+        """What of the catalogue fits, in the zones of the configured regions that have it."""
+        return self._offers.fitting(need)
+
+    def create(self, spec: InstanceSpec) -> Instance:
+        """Create the machine of `spec`, or find the one that an earlier call with it created.
+
+        Waits until Compute Engine has found room for it, for up to a minute and a half, as it refuses for want of room
+        only after it has accepted. Repeating it is safe: the request has an id, and the name is the intent's own.
+        """
+        if self._clock.now() >= spec.hard_deadline:
+            raise CloudError(
+                f"{spec.name} would be born after its hard deadline",
+                fault=Fault.config,
+                hint="the clock of this computer may be wrong; run the command again",
+            )
+        body = request.insert_body(spec, self._config)
+        zone = spec.offer.zone
+        try:
+            operation = self._api.write(
+                "compute.instances.insert",
+                creating=True,
+                zone=zone,
+                body=body,
+                requestId=request.request_id("insert", spec.vm),
+            )
+        except CloudError as error:
+            if error.cloud_code not in _EXISTS:
+                raise
+            return self._adopted(spec, error)
+        self._settle(zone, operation)
+        return self._found(spec) or _accepted(spec)
+
+    def get(self, id: str) -> Instance:
+        """One machine, by `zone/name` or by its bare name, which is looked for in all zones."""
+        return self._instance(self._resource(id))
+
+    def instances(self, owner: str) -> Iterator[Instance]:
+        """Every machine that has this owner's label or name, in all zones of the project."""
+        seen = set()
+        for wanted in (f'labels.{TAG_OWNER} = "{owner}"', f'name eq "{instance_name(owner, "")}.*"'):
+            for found in listing.scoped(
+                self._api, "compute.instances.aggregatedList", "instances", regions=self._regions, filter=wanted
+            ):
+                one = self._instance(found)
+                if one.id not in seen and machines.belongs(found, owner):
+                    seen.add(one.id)
+                    yield one
+
+    def delete(self, id: str) -> None:
+        """Delete a machine with its boot disk and address; returns when this is accepted."""
+        try:
+            zone, name = self._locate(id)
+            # The id of the request is for this call alone: a deletion that failed must not be taken for this one.
+            again = request.request_id("delete", id, str(self._rng.getrandbits(128)))
+            self._api.write("compute.instances.delete", zone=zone, instance=name, requestId=again)
+        except InstanceNotFound:
+            return
+        except CloudError as error:
+            if error.cloud_code not in _ABSENT:
+                raise
+
+    def leftovers(self, owner: str) -> Iterator[Leftover]:
+        """Disks and reserved addresses with this owner's label or name that nothing uses."""
+        return remains.leftovers(self._api, owner, self._regions)
+
+    def discard(self, leftover: Leftover) -> None:
+        """Delete a disk or an address; one in use is left alone."""
+        remains.discard(self._api, leftover)
+
+    def boot_log(self, id: str) -> str:
+        """The end of what the machine wrote to its serial port."""
+        try:
+            where = self._locate(id)
+            said = self._api.read(
+                "compute.instances.getSerialPortOutput", zone=where[0], instance=where[1], port=1
+            ).get("contents", "")
+        except CloudError as error:
+            if isinstance(error, InstanceNotFound) or error.cloud_code in _ABSENT:
+                return ""
+            raise
+        return str(said)[-_CONSOLE:]
+
+    def _instance(self, found: dict[str, Any]) -> Instance:
+        return machines.instance(found, public=self._config.public_ip)
+
+    def _resource(self, id: str) -> dict[str, Any]:
+        zone, name = self._locate(id)
+        try:
+            return self._api.read("compute.instances.get", zone=zone, instance=name)
+        except CloudError as error:
+            if error.cloud_code in _ABSENT:
+                raise _not_found(id) from error
+            raise
+
+    def _locate(self, id: str) -> tuple[str, str]:
+        """Zone and name of a machine that may or may not be there. Raises InstanceNotFound if it cannot be."""
+        where = machines.split_id(id)
+        if where is None:
+            raise _not_found(id)
+        if where[0]:
+            return where
+        for found in listing.scoped(
+            self._api,
+            "compute.instances.aggregatedList",
+            "instances",
+            regions=self._regions,
+            filter=f'name = "{where[1]}"',
+        ):
+            if found.get("name") == where[1]:
+                return machines.last(found.get("zone")), where[1]
+        raise _not_found(id)
+
+    def _settle(self, zone: str, operation: dict[str, Any]) -> None:
+        """Wait until the creation is done, within limits. CloudError if it failed, or if that cannot be known."""
+        give_up = self._clock.monotonic() + _PATIENCE
+        pause = _LOOK_FIRST
+        while True:
+            trouble = errors.read_operation(operation)
+            if trouble is not None:
+                raise errors.cloud_error(trouble, doing="instances.insert", project=self._api.project, creating=True)
+            if operation.get("status") == "DONE" or self._clock.monotonic() >= give_up:
+                return
+            self._clock.sleep(pause)
+            pause = min(_LOOK_MAX, pause * 2)
+            try:
+                operation = self._api.read(
+                    "compute.zoneOperations.get", zone=zone, operation=str(operation.get("name", ""))
+                )
+            except CloudError as error:
+                # Whatever it is, it says nothing about the machine, which was accepted.
+                raise CloudError(
+                    f"the creation was accepted, and nothing more is known: {error.message}",
+                    fault=Fault.unavailable,
+                    scope=Scope.region,
+                    cloud_code=error.cloud_code,
+                    hint=error.hint,
+                ) from error
+
+    def _found(self, spec: InstanceSpec) -> Instance | None:
+        """The machine of `spec`, if it can be seen. CloudError for one of its name that is another."""
+        try:
+            found = self._instance(self._resource(machines.instance_id(spec.offer.zone, spec.name)))
+        except InstanceNotFound:
+            return None
+        if found.tags.get(TAG_VM) != spec.vm or found.tags.get(TAG_OWNER) != spec.owner:
+            raise CloudError(
+                f"{spec.offer.zone} has another VM named {spec.name}",
+                fault=Fault.config,
+                scope=Scope.zone,
+                cloud_code="alreadyExists",
+                hint="it was not made for this job and was left alone; look at it in the console",
+            )
+        return found
+
+    def _adopted(self, spec: InstanceSpec, refused: CloudError) -> Instance:
+        """The machine that stood in the way of the creation of `spec`, if it is the one of `spec`."""
+        found = self._found(spec)
+        if found is None:
+            # Something else has the name, such as a disk; or the machine has gone in this moment.
+            raise refused
+        return found
+
+
+def _accepted(spec: InstanceSpec) -> Instance:
+    """A machine whose creation was accepted and that cannot be seen yet."""
+    return Instance(
+        id=machines.instance_id(spec.offer.zone, spec.name),
+        name=spec.name,
+        on=configuration.ON,
+        state=InstanceState.pending,
+        region=spec.offer.region,
+        zone=spec.offer.zone,
+        instance_type=spec.offer.instance_type,
+        tags=dict(spec.tags),
+    )
+
+
+def _not_found(id: str) -> InstanceNotFound:
+    return InstanceNotFound(
+        f"Compute Engine has no VM {id[:120]}", hint="it was deleted, or deleted itself at its deadline"
+    )
