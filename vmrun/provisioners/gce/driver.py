@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from vmrun.core.clouds import (
@@ -37,9 +37,9 @@ _LOOK_FIRST, _LOOK_MAX = 0.25, 2.0
 _CONSOLE = 64 * 1024
 #: Seconds within which an accepted machine is in every listing.
 _SETTLE = 20.0
-#: Codes for a name that is taken, and for one that nothing has.
-_EXISTS = ("alreadyExists", "RESOURCE_ALREADY_EXISTS")
-_ABSENT = ("notFound", "RESOURCE_NOT_FOUND")
+
+
+_Send = Callable[..., dict[str, Any]]
 
 
 def open_driver(context: ProvisionerContext) -> GceProvisioner:
@@ -98,7 +98,7 @@ class GceProvisioner:
                 requestId=request.request_id("insert", spec.vm),
             )
         except CloudError as error:
-            if error.cloud_code not in _EXISTS:
+            if not errors.is_taken(error):
                 raise
             return self._adopted(spec, error)
         self._settle(zone, operation)
@@ -106,7 +106,7 @@ class GceProvisioner:
 
     def get(self, id: str) -> Instance:
         """One machine, by `zone/name` or by its bare name, which is looked for in all zones."""
-        return self._instance(self._resource(id))
+        return self._instance(self._call(self._api.read, "get", id))
 
     def instances(self, owner: str) -> Iterator[Instance]:
         """Every machine that has this owner's label or name, in all zones of the project."""
@@ -122,16 +122,12 @@ class GceProvisioner:
 
     def delete(self, id: str) -> None:
         """Delete a machine with its boot disk and address; returns when this is accepted."""
+        # The id of the request is for this call alone: a deletion that failed must not be taken for this one.
+        again = request.request_id("delete", id, str(self._rng.getrandbits(128)))
         try:
-            zone, name = self._locate(id)
-            # The id of the request is for this call alone: a deletion that failed must not be taken for this one.
-            again = request.request_id("delete", id, str(self._rng.getrandbits(128)))
-            self._api.write("compute.instances.delete", zone=zone, instance=name, requestId=again)
+            self._call(self._api.write, "delete", id, requestId=again)
         except InstanceNotFound:
             return
-        except CloudError as error:
-            if error.cloud_code not in _ABSENT:
-                raise
 
     def leftovers(self, owner: str) -> Iterator[Leftover]:
         """Disks and reserved addresses with this owner's label or name that nothing uses."""
@@ -144,25 +140,21 @@ class GceProvisioner:
     def boot_log(self, id: str) -> str:
         """The end of what the machine wrote to its serial port."""
         try:
-            where = self._locate(id)
-            said = self._api.read(
-                "compute.instances.getSerialPortOutput", zone=where[0], instance=where[1], port=1
-            ).get("contents", "")
-        except CloudError as error:
-            if isinstance(error, InstanceNotFound) or error.cloud_code in _ABSENT:
-                return ""
-            raise
-        return str(said)[-_CONSOLE:]
+            said = self._call(self._api.read, "getSerialPortOutput", id, port=1)
+        except InstanceNotFound:
+            return ""
+        return str(said.get("contents") or "")[-_CONSOLE:]
 
     def _instance(self, found: dict[str, Any]) -> Instance:
         return machines.instance(found, public=self._config.public_ip)
 
-    def _resource(self, id: str) -> dict[str, Any]:
+    def _call(self, send: _Send, verb: str, id: str, **parameters: Any) -> dict[str, Any]:
+        """A method of one machine. Raises InstanceNotFound."""
         zone, name = self._locate(id)
         try:
-            return self._api.read("compute.instances.get", zone=zone, instance=name)
+            return send(f"compute.instances.{verb}", zone=zone, instance=name, **parameters)
         except CloudError as error:
-            if error.cloud_code in _ABSENT:
+            if errors.is_absent(error, name):
                 raise _not_found(id) from error
             raise
 
@@ -213,7 +205,7 @@ class GceProvisioner:
     def _found(self, spec: InstanceSpec) -> Instance | None:
         """The machine of `spec`, if it can be seen. CloudError for one of its name that is another."""
         try:
-            found = self._instance(self._resource(machines.instance_id(spec.offer.zone, spec.name)))
+            found = self.get(machines.instance_id(spec.offer.zone, spec.name))
         except InstanceNotFound:
             return None
         if found.tags.get(TAG_VM) != spec.vm or found.tags.get(TAG_OWNER) != spec.owner:

@@ -22,15 +22,16 @@ _FAULTS: Mapping[str, tuple[Fault, Scope]] = {
     for fault, scope, codes in (
         (Fault.stockout, Scope.offer, "ZONE_RESOURCE_POOL_EXHAUSTED ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS"),
         (Fault.stockout, Scope.offer, "stockout resource_availability insufficientCapacity RESOURCE_POOL_EXHAUSTED"),
-        (Fault.not_offered, Scope.offer, "UNSUPPORTED_OPERATION"),
+        (Fault.stockout, Scope.region, "IP_SPACE_EXHAUSTED IP_SPACE_EXHAUSTED_WITH_DETAILS"),
+        (Fault.not_offered, Scope.offer, "UNSUPPORTED_OPERATION conditionNotMet CONDITION_NOT_MET"),
         (Fault.quota, Scope.bucket, "QUOTA_EXCEEDED quotaExceeded LIMIT_EXCEEDED limitExceeded"),
         (Fault.throttle, Scope.region, "rateLimitExceeded userRateLimitExceeded RATE_LIMIT_EXCEEDED"),
         (Fault.throttle, Scope.region, "RESOURCE_OPERATION_RATE_EXCEEDED concurrentLimitExceeded resourceNotReady"),
-        (Fault.throttle, Scope.region, "RESOURCE_NOT_READY tooManyRequests"),
+        (Fault.throttle, Scope.region, "RESOURCE_NOT_READY tooManyRequests RESOURCE_EXHAUSTED"),
         (Fault.permission, Scope.cloud, "forbidden IAM_PERMISSION_DENIED PERMISSION_DENIED insufficientPermissions"),
         (Fault.permission, Scope.cloud, "PERMISSIONS_ERROR ACCESS_TOKEN_SCOPE_INSUFFICIENT required authError"),
         (Fault.permission, Scope.cloud, "SERVICE_DISABLED accessNotConfigured UNAUTHENTICATED ACCESS_DENIED"),
-        (Fault.permission, Scope.cloud, "invalidCredentials expired CONSTRAINT_VIOLATED"),
+        (Fault.permission, Scope.cloud, "invalidCredentials expired serviceAccountAccessDenied"),
         (Fault.billing, Scope.cloud, "BILLING_DISABLED billingNotEnabled accountDisabled dailyBillingLimitExceeded"),
         (Fault.unavailable, Scope.region, "backendError internalError INTERNAL_ERROR INTERNAL UNAVAILABLE"),
         (Fault.unavailable, Scope.region, "SERVICE_UNAVAILABLE"),
@@ -53,7 +54,7 @@ _CONSTRAINT = re.compile(r"constraints/[A-Za-z0-9_.]+")
 _QUOTA = re.compile(r"[Qq]uota '([A-Z0-9_-]+)' exceeded")
 _PERMISSION = re.compile(r"'([a-z]+\.[A-Za-z]+\.[A-Za-z]+)'(?= permission)|[Pp]ermission '([a-z]+\.[A-Za-z.]+)'")
 _REGION = re.compile(r"(?:in region |/regions/)([a-z]+-[a-z]+\d+)")
-_MISSING = re.compile(r"was not found|does not exist|not found", re.IGNORECASE)
+_MISSING = re.compile(r"not found|does not exist|cannot be found", re.IGNORECASE)
 _BILLING = re.compile(r"billing (?:account|to be enabled|is disabled|must be enabled)|enable billing", re.IGNORECASE)
 #: Quotas whose end is not that of one family: how far each reaches.
 _WIDE = {"CPUS_ALL_REGIONS": Scope.cloud, "GPUS_ALL_REGIONS": Scope.cloud}
@@ -133,12 +134,28 @@ def cloud_error(trouble: Trouble, *, doing: str, project: str = "", creating: bo
             constraint=constraint,
             permission=(missing[1] or missing[2]) if missing else trouble.details.get("permission", ""),
             service=trouble.details.get("service", ""),
+            network=_names(trouble.message, "network"),
             status=trouble.status,
         ),
     )
     return CloudError(
         f"{doing}: {trouble.message}"[:2000], fault=fault, scope=scope, cloud_code=code, bucket=bucket, hint=hint
     )
+
+
+def is_absent(error: CloudError, name: str) -> bool:
+    """Whether `error` says that the resource of this name is not there, and not that the project or zone is not."""
+    return _plain(error.cloud_code) in ("notfound", "resourcenotfound") and f"/{name}'" in error.message
+
+
+def is_taken(error: CloudError) -> bool:
+    """Whether `error` says that the name of what was to be created is taken."""
+    return _plain(error.cloud_code) in ("alreadyexists", "resourcealreadyexists")
+
+
+def is_used(error: CloudError) -> bool:
+    """Whether `error` says that the resource is in use by another."""
+    return _plain(error.cloud_code) in ("resourceinusebyanotherresource", "resourceinuse")
 
 
 def unreachable(doing: str, why: str) -> CloudError:
@@ -172,12 +189,11 @@ def _judge(trouble: Trouble, *, creating: bool) -> tuple[Fault, Scope, str]:
     if _is_missing(trouble):
         fault, scope = _missing_thing(trouble.message, creating=creating)
         return fault, scope, first
-    if creating and "machinetype" in trouble.message.replace(" ", "").lower() and trouble.status in (0, 400, 412):
-        # A type that this zone, this image's architecture or this kind of disk does not go with.
-        return Fault.not_offered, Scope.offer, first
     for code in trouble.codes:
         if known := _FAULTS.get(_plain(code)):
-            return *known, code
+            # What is wrong with a request may be that this zone, image or disk does not go with the type.
+            elsewhere = creating and known[0] is Fault.config and _names(trouble.message, "machinetype")
+            return *((Fault.not_offered, Scope.offer) if elsewhere else known), code
     if trouble.status >= 500:
         return Fault.unavailable, Scope.region, first
     return *_STATUS.get(trouble.status, (Fault.unknown, Scope.offer)), first
@@ -194,14 +210,16 @@ def _missing_thing(message: str, *, creating: bool) -> tuple[Fault, Scope]:
     """What it means that a thing which the request names is not there."""
     if not creating:
         return Fault.config, Scope.cloud
-    flat = message.replace(" ", "").lower()
-    if "machinetype" in flat or "disktype" in flat:
+    if _names(message, "machinetype") or _names(message, "disktype"):
         return Fault.not_offered, Scope.offer
-    if "/zones/" in flat and "/instances/" not in flat and "/disks/" not in flat:
-        return Fault.not_offered, Scope.zone
-    if "/regions/" in flat:
+    if "/regions/" in message:
         return Fault.config, Scope.region
     return Fault.config, Scope.cloud
+
+
+def _names(message: str, thing: str) -> bool:
+    """Whether a message is about a thing, written in any of Google's ways: `machineTypes/x`, "Machine type"."""
+    return thing in message.replace(" ", "").lower()
 
 
 def _bucket(trouble: Trouble) -> str:

@@ -39,6 +39,8 @@ class Facts:
     #: An API, as `compute.googleapis.com`.
     service: str = ""
     status: int = 0
+    #: Whether it is about a network or subnetwork.
+    network: bool = False
 
 
 def hint(fault: Fault, facts: Facts) -> str:
@@ -47,6 +49,8 @@ def hint(fault: Fault, facts: Facts) -> str:
         return _permission(facts)
     if fault is Fault.quota:
         return _quota(facts)
+    if fault is Fault.config and facts.network:
+        return "set gce.network and gce.subnetwork to ones that are there, or let `vmrun init gce` make a network"
     return _PLAIN.get(fault, _PLAIN[Fault.unknown]).format(project=facts.project or "PROJECT")
 
 
@@ -72,8 +76,8 @@ def _permission(facts: Facts) -> str:
         return CREDENTIALS
     if facts.codes & {"accesstokenscopeinsufficient"}:
         return "the credentials need the scope https://www.googleapis.com/auth/cloud-platform"
-    if facts.permission.startswith("iam.serviceAccounts."):
-        return f"grant {facts.permission} on the account of gce.service_account (role roles/iam.serviceAccountUser)"
+    if facts.permission.startswith("iam.serviceAccounts.") or "serviceaccountaccessdenied" in facts.codes:
+        return "grant roles/iam.serviceAccountUser on the account of gce.service_account, or leave that key out"
     if facts.permission:
         return f"grant {facts.permission} on project {project}; `vmrun doctor` prints a role with all that is needed"
     return f"grant the missing right on project {project}; `vmrun doctor` prints a role with all that is needed"

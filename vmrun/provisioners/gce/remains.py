@@ -8,7 +8,7 @@ from typing import Any
 
 from vmrun.core.clouds import TAG_OWNER, CloudError, Leftover, instance_name
 
-from . import listing, machines
+from . import errors, listing, machines
 from .api import GoogleApi
 from .config import ON
 
@@ -54,5 +54,5 @@ def discard(api: GoogleApi, leftover: Leftover) -> None:
     try:
         api.write(f"{resource}.delete", **parameters)
     except CloudError as error:
-        if error.cloud_code not in ("notFound", "resourceInUseByAnotherResource", "RESOURCE_IN_USE"):
+        if not errors.is_absent(error, name) and not errors.is_used(error):
             raise

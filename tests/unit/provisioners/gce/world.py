@@ -127,10 +127,10 @@ def offer(instance_type: str = "n2-standard-4", *, zone: str = ZONE, **changes: 
     return Offer(**(known | changes))
 
 
-def refusal(status: int, reason: str, message: str, **more: Any) -> tuple[int, dict[str, Any]]:
+def refusal(code: int, reason: str, message: str, **more: Any) -> tuple[int, dict[str, Any]]:
     """An error document as the API writes it."""
     errors = [{"message": message, "domain": "global", "reason": reason}]
-    return status, {"error": {"code": status, "message": message, "errors": errors, **more}}
+    return code, {"error": {"code": code, "message": message, "errors": errors, **more}}
 
 
 def failed(code: str, message: str, *, status: int = 0, **details: Any) -> dict[str, Any]:
