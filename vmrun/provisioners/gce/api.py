@@ -10,6 +10,7 @@ import ipaddress
 import json
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -68,6 +69,8 @@ class GoogleApi:
         self._credentials: tuple[google.auth.credentials.Credentials, str] | None = None
         self._connect = connect or self._authorized
         self._local = threading.local()
+        self._open: list[httplib2.Http] = []
+        weakref.finalize(self, _close, self._open)
 
     @property
     def project(self) -> str:
@@ -154,6 +157,7 @@ class GoogleApi:
         """The connection of the calling thread: httplib2 is not safe for several."""
         if not hasattr(self._local, "http"):
             self._local.http = self._connect()
+            self._open.append(self._local.http)
         return self._local.http
 
     def _authorized(self) -> Any:
@@ -165,6 +169,12 @@ class GoogleApi:
             if self._credentials is None:
                 self._credentials = _find_credentials(self._config)
             return self._credentials
+
+
+def _close(connections: list[httplib2.Http]) -> None:
+    """End the connections that httplib2 would keep open for ever."""
+    while connections:
+        connections.pop().close()
 
 
 def _find_credentials(config: GceConfig) -> tuple[google.auth.credentials.Credentials, str]:
