@@ -136,7 +136,10 @@ class GoogleApi:
             raise errors.unauthenticated(str(error)) from error
         except (httplib2.HttpLib2Error, http.client.HTTPException, OSError, ValueError) as error:
             raise errors.unreachable(doing, str(error) or type(error).__name__) from error
-        return answer if isinstance(answer, dict) else {}
+        if not isinstance(answer, dict):
+            # A page of something that stands in between; the library hands on what is no JSON as it is.
+            raise errors.unreachable(doing, "what came is not an answer of the API")
+        return answer
 
     def _service(self, api: str) -> Any:
         with self._lock:

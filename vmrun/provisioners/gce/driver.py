@@ -24,15 +24,13 @@ from vmrun.core.clouds import (
 from vmrun.provisioners.context import ProvisionerContext
 
 from . import config as configuration
-from . import errors, listing, machines, remains, request, self_delete
+from . import errors, listing, machines, network, operations, remains, request, self_delete
 from .api import GoogleApi
 from .config import GceConfig
 from .offers import ZonedOffers
 
 #: Seconds within which an operation tells whether there is room for a machine; it then goes on by itself.
 _PATIENCE = 90.0
-#: Seconds between looks at an operation.
-_LOOK_FIRST, _LOOK_MAX = 0.25, 2.0
 #: Bytes of a console that help.
 _CONSOLE = 64 * 1024
 #: Seconds within which an accepted machine is in every listing.
@@ -61,6 +59,7 @@ class GceProvisioner:
         self._clock = context.clock
         self._rng = context.rng
         self._regions = frozenset(config.regions)
+        self._networks: dict[str, str] = {}
         self.capabilities = Capabilities(
             provider_ttl=True,
             spot=True,
@@ -87,7 +86,7 @@ class GceProvisioner:
                 fault=Fault.config,
                 hint="the clock of this computer may be wrong; run the command again",
             )
-        body = request.insert_body(spec, self._config)
+        body = request.insert_body(spec, self._config, self._network(spec.owner))
         zone = spec.offer.zone
         try:
             operation = self._api.write(
@@ -101,7 +100,7 @@ class GceProvisioner:
             if not errors.is_taken(error):
                 raise
             return self._adopted(spec, error)
-        self._settle(zone, operation)
+        self._settle(operation)
         return self._found(spec) or _accepted(spec)
 
     def get(self, id: str) -> Instance:
@@ -176,31 +175,27 @@ class GceProvisioner:
                 return machines.last(found.get("zone")), where[1]
         raise _not_found(id)
 
-    def _settle(self, zone: str, operation: dict[str, Any]) -> None:
+    def _settle(self, operation: dict[str, Any]) -> None:
         """Wait until the creation is done, within limits. CloudError if it failed, or if that cannot be known."""
-        give_up = self._clock.monotonic() + _PATIENCE
-        pause = _LOOK_FIRST
-        while True:
-            trouble = errors.read_operation(operation)
-            if trouble is not None:
-                raise errors.cloud_error(trouble, doing="instances.insert", project=self._api.project, creating=True)
-            if operation.get("status") == "DONE" or self._clock.monotonic() >= give_up:
-                return
-            self._clock.sleep(pause)
-            pause = min(_LOOK_MAX, pause * 2)
-            try:
-                operation = self._api.read(
-                    "compute.zoneOperations.get", zone=zone, operation=str(operation.get("name", ""))
-                )
-            except CloudError as error:
-                # Whatever it is, it says nothing about the machine, which was accepted.
-                raise CloudError(
-                    f"the creation was accepted, and nothing more is known: {error.message}",
-                    fault=Fault.unavailable,
-                    scope=Scope.region,
-                    cloud_code=error.cloud_code,
-                    hint=error.hint,
-                ) from error
+        try:
+            operations.settle(
+                self._api, self._clock, operation, doing="instances.insert", patience=_PATIENCE, creating=True
+            )
+        except operations.Unseen as error:
+            # Whatever kept the look from being taken, it says nothing about the machine, which was accepted.
+            raise CloudError(
+                f"the creation was accepted, and nothing more is known: {error.why.message}",
+                fault=Fault.unavailable,
+                scope=Scope.region,
+                cloud_code=error.why.cloud_code,
+                hint=error.why.hint,
+            ) from error
+
+    def _network(self, owner: str) -> str:
+        """The network of new machines, which is looked for once, so that a creation sent again is the same."""
+        if owner not in self._networks:
+            self._networks[owner] = network.choose(self._api, self._config, owner)
+        return self._networks[owner]
 
     def _found(self, spec: InstanceSpec) -> Instance | None:
         """The machine of `spec`, if it can be seen. CloudError for one of its name that is another."""

@@ -42,8 +42,11 @@ def image(config: GceConfig, arch: str) -> str:
     return config.image or _IMAGES.get(arch, _IMAGES["x86_64"])
 
 
-def insert_body(spec: InstanceSpec, config: GceConfig) -> dict[str, Any]:
-    """The machine of `spec`. CloudError (config) for one that Compute Engine cannot make as it is."""
+def insert_body(spec: InstanceSpec, config: GceConfig, network: str = DEFAULT_NETWORK) -> dict[str, Any]:
+    """The machine of `spec` in a network ("": that of the configured subnetwork).
+
+    CloudError (config) for one that Compute Engine cannot make as it is.
+    """
     labels = _labels(spec)
     if _NAME.fullmatch(spec.name) is None:
         raise _unfit(f"{spec.name!r} cannot be the name of a VM on Compute Engine")
@@ -54,7 +57,7 @@ def insert_body(spec: InstanceSpec, config: GceConfig) -> dict[str, Any]:
         "labels": labels,
         "tags": {"items": [NETWORK_TAG]},
         "disks": [_boot_disk(spec, config, labels)],
-        "networkInterfaces": [_interface(spec, config)],
+        "networkInterfaces": [_interface(spec, config, network)],
         "metadata": {"items": [{"key": key, "value": value} for key, value in _metadata(spec).items()]},
         "scheduling": _scheduling(spec),
         "serviceAccounts": [],
@@ -88,25 +91,20 @@ def _boot_disk(spec: InstanceSpec, config: GceConfig, labels: dict[str, str]) ->
     }
 
 
-def network(config: GceConfig) -> str:
-    """The path of the network in the project; a full or partial URL of another project's is taken as it is."""
-    return _path(config.network or DEFAULT_NETWORK, "global/networks/")
-
-
 def subnetwork(config: GceConfig, region: str) -> str:
     """The path of the subnetwork of a region, or "" for the network's own."""
     return _path(config.subnetwork, f"regions/{region}/subnetworks/") if config.subnetwork else ""
 
 
 def _path(name: str, prefix: str) -> str:
+    """A bare name is one of the project's own; a full or partial URL may be of another project."""
     return name if "/" in name else prefix + name
 
 
-def _interface(spec: InstanceSpec, config: GceConfig) -> dict[str, Any]:
-    interface: dict[str, Any] = {"network": network(config)}
+def _interface(spec: InstanceSpec, config: GceConfig, network: str) -> dict[str, Any]:
+    interface: dict[str, Any] = {"network": _path(network, "global/networks/")} if network else {}
     if subnet := subnetwork(config, spec.offer.region):
-        # A subnetwork determines its network; the default one could only contradict it.
-        interface = {"subnetwork": subnet, **({"network": network(config)} if config.network else {})}
+        interface["subnetwork"] = subnet
     if config.public_ip:
         interface["accessConfigs"] = [{"type": "ONE_TO_ONE_NAT", "name": "External NAT"}]
     return interface

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,32 @@ def test_an_accepted_machine_is_in_doubt_when_its_operation_cannot_be_read(world
 
     assert error.fault is Fault.unavailable, "anything definite would let the machine be forgotten"
     assert "compute.zoneOperations.get" in error.hint
+
+
+def test_without_a_default_network_it_is_the_one_of_the_deployment(tmp_path: Path) -> None:
+    world = World(tmp_path, network="")
+    lost = refusal(404, "notFound", f"The resource 'projects/{PROJECT}/global/networks/default' was not found")
+    specs = [world.spec(), world.spec()]
+    world.answer(lost, DONE, world.resource(specs[0]), DONE, world.resource(specs[1]))
+    for spec in specs:
+        world.driver.create(spec)
+
+    bodies = [each.body for each in world.google.asked if each.method == "POST"]
+    assert len(world.google.asked) == 5, "it is looked for once"
+    assert [body["networkInterfaces"][0]["network"] for body in bodies] == [f"global/networks/vmrun-{world.owner}"] * 2
+
+
+@pytest.mark.parametrize(
+    "answer", [{"name": "default"}, refusal(403, "forbidden", "Required 'x.y.z' permission for 'x'")]
+)
+def test_the_default_network_is_taken_where_it_is_or_may_not_be_looked_at(tmp_path: Path, answer: Any) -> None:
+    world = World(tmp_path, network="")
+    spec = world.spec()
+    world.answer(answer, DONE, world.resource(spec))
+
+    world.driver.create(spec)
+
+    assert world.google.asked[1].body["networkInterfaces"][0]["network"] == "global/networks/default"
 
 
 def test_nothing_is_created_after_its_hard_deadline(world: World) -> None:
@@ -371,7 +398,7 @@ def test_offers_are_those_zones_that_have_the_type(world: World) -> None:
         found: dict[str, Any] = {}
         for name, letters in zones.items():
             for letter in letters:
-                if f'(name = "{name}")' in asked.query["filter"]:
+                if re.fullmatch(asked.query["filter"].removeprefix('name eq "').removesuffix('"'), name):
                     scope = found.setdefault(f"zones/us-central1-{letter}", {"machineTypes": []})
                     scope["machineTypes"].append({"name": name, "zone": f"us-central1-{letter}"})
         return {"items": found}
@@ -390,6 +417,8 @@ def test_offers_are_those_zones_that_have_the_type(world: World) -> None:
     assert len(world.google.asked) == requests, "what a zone has is asked once"
     assert [each.zone for each in world.driver.offers(Need(cpus=8, zone="us-central1-c"))] == ["us-central1-c"]
     assert list(world.driver.offers(Need(cpus=8, zone="us-central1-x"))) == []
+    assert len(list(world.driver.offers(Need()))) == 3
+    assert all(each.method == "GET" for each in world.google.asked), "an address that is too long is sent otherwise"
 
 
 def test_a_need_that_nothing_meets_asks_nothing(world: World) -> None:

@@ -146,17 +146,15 @@ def test_only_the_user_data_says_who_may_log_in(world: World) -> None:
 
 
 def test_network_and_address_follow_the_configuration(world: World) -> None:
-    def interface(config: GceConfig) -> dict[str, Any]:
-        return dict(insert_body(world.spec(), config)["networkInterfaces"][0])
+    def interface(network: str, **config: Any) -> dict[str, Any]:
+        return dict(insert_body(world.spec(), GceConfig(**config), network)["networkInterfaces"][0])
 
     nat = [{"type": "ONE_TO_ONE_NAT", "name": "External NAT"}]
-    assert interface(GceConfig()) == {"network": "global/networks/default", "accessConfigs": nat}
-    assert interface(GceConfig(network="lab", public_ip=False)) == {"network": "global/networks/lab"}
-    assert interface(GceConfig(subnetwork="inner", public_ip=False)) == {
-        "subnetwork": "regions/us-central1/subnetworks/inner"
-    }
+    assert interface("default") == {"network": "global/networks/default", "accessConfigs": nat}
+    assert interface("lab", public_ip=False) == {"network": "global/networks/lab"}
+    assert interface("", subnetwork="inner", public_ip=False) == {"subnetwork": "regions/us-central1/subnetworks/inner"}
     shared = "projects/host/regions/us-central1/subnetworks/inner"
-    assert interface(GceConfig(subnetwork=shared, public_ip=False)) == {"subnetwork": shared}
+    assert interface("", subnetwork=shared, public_ip=False) == {"subnetwork": shared}
 
 
 def test_a_machine_has_no_rights_unless_an_account_is_configured(world: World) -> None:

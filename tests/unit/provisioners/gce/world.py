@@ -71,7 +71,8 @@ class World:
         self.google = Google()
         self.clock = ManualClock()
         self.rng = random.Random(seed)
-        self.config = GceConfig(project=PROJECT, **settings)
+        # A network that is named is not looked for.
+        self.config = GceConfig(**({"project": PROJECT, "network": "default"} | settings))
         self.context = ProvisionerContext(tmp_path / "state", tmp_path / "cache", self.clock, self.rng)
         self.api = GoogleApi(self.config, self.clock, self.rng, connect=lambda: self.google)  # type: ignore[arg-type]
         offers = ZonedOffers(self.api, self.config, self.context.cache_dir)
