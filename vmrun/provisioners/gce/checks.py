@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -85,18 +86,18 @@ class Checks:
             except CloudError as error:
                 yield Finding(f"quota {region}", Grade.unclear, error.message, error.hint)
                 continue
-            yield from self._quota_of(offers[0], {str(each["metric"]): each for each in found})
+            yield from self._quota_of(offers[0], need.disk, {str(each["metric"]): each for each in found})
         if "CPUS_ALL_REGIONS" in everywhere and largest:
             yield self._room("CPUS_ALL_REGIONS", everywhere["CPUS_ALL_REGIONS"], largest, "")
 
-    def _quota_of(self, offer: Offer, found: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
-        """Head-room for the cheapest machine that fits."""
+    def _quota_of(self, offer: Offer, size: int, found: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
+        """Head-room for the cheapest machine that fits, with a disk of `size` bytes, 0 for the default."""
         bucket = offer.bucket
         if offer.spot and not float((found.get(bucket) or {}).get("limit") or 0):
             # A project without a quota for spot machines counts them as all others.
             bucket = catalog.bucket(ON, offer.instance_type)
         disk = "HDB_TOTAL_GB" if families.disk_type(offer.instance_type).startswith("hyper") else "SSD_TOTAL_GB"
-        wanted = {bucket: offer.vcpus, disk: self._config.disk // (1 << 30)}
+        wanted = {bucket: offer.vcpus, disk: math.ceil((size or self._config.disk) / (1 << 30))}
         if self._config.public_ip:
             wanted[_ADDRESSES] = 1
         for metric, amount in wanted.items():

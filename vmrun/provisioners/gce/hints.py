@@ -79,8 +79,8 @@ def _permission(facts: Facts) -> str:
     if facts.permission.startswith("iam.serviceAccounts.") or "serviceaccountaccessdenied" in facts.codes:
         return "grant roles/iam.serviceAccountUser on the account of gce.service_account, or leave that key out"
     if facts.permission:
-        return f"grant {facts.permission} on project {project}; `vmrun doctor` prints a role with all that is needed"
-    return f"grant the missing right on project {project}; `vmrun doctor` prints a role with all that is needed"
+        return f"grant {facts.permission} on project {project}; `vmrun doctor --on gce --policy` prints what is needed"
+    return f"grant the missing right on project {project}; `vmrun doctor --on gce --policy` prints what is needed"
 
 
 def _quota(facts: Facts) -> str:

@@ -54,9 +54,10 @@ def _dollars(sku: Mapping[str, Any]) -> float | None:
 
 def price(found: Rates, kind: Mapping[str, Any], region: str, *, spot: bool) -> float | None:
     """Dollars an hour for a machine type resource, or None where the list does not tell."""
-    if kind.get("isSharedCpu") or kind.get("bundledLocalSsds") or kind.get("accelerators"):
+    name = str(kind.get("name", ""))
+    if kind.get("isSharedCpu") or kind.get("bundledLocalSsds") or kind.get("accelerators") or name.endswith("-lssd"):
         return None
-    family = str(kind.get("name", "")).partition("-")[0]
+    family = name.partition("-")[0]
     core, memory = (found.get((family, part, region, spot)) for part in _UNITS)
     if core is None or memory is None:
         return None
