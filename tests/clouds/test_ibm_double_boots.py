@@ -12,7 +12,7 @@ from ibm_vpc import VpcV1
 from tests.clouds.docker_machines import DockerMachines
 from tests.clouds.ibm import IbmDouble, open_double
 from tests.clouds.trouble import Script
-from tests.docker.machines import BOOT, CLOCK, engine_fault, until
+from tests.docker.machines import BOOT, CLOCK, until
 from vmrun.core.clouds import Address
 from vmrun.core.ids import new_id
 from vmrun.machine.user_data import Seed, user_data
@@ -23,14 +23,10 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
-def double() -> Iterator[IbmDouble]:
-    if fault := engine_fault():
-        pytest.skip(fault)
-    machines = DockerMachines()
-    opened = open_double(machines, "127.0.0.1", Script())
+def double(docker_machines: DockerMachines) -> Iterator[IbmDouble]:
+    opened = open_double(docker_machines, "127.0.0.1", Script())
     yield opened
     opened.close()
-    machines.close()
 
 
 def test_it_boots_answers_and_powers_itself_off(double: IbmDouble) -> None:

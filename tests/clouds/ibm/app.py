@@ -181,7 +181,7 @@ class App:
 
 def _cut(call: Call) -> Cut:
     call.outcome = "cut"
-    return Cut(call.operation)
+    return Cut()
 
 
 def _refused(call: Call, refusal: Refusal) -> Reply:
