@@ -328,6 +328,7 @@ class Client:
     def ssh_argv(self, vm: str) -> list[str]:
         """The OpenSSH command that lands on the VM. Raises UsageError without a way in from here."""
         from .core.clouds import Address
+        from .transport.jump import read_jump
         from .transport.ssh import open_shell_argv
 
         found = [each for each in vm_ids(self.desk) if each == vm or (len(vm) >= 6 and each.startswith(vm))]
@@ -340,7 +341,8 @@ class Client:
                 f"this computer has no key for VM {found[0]}", hint="only the computer that made a VM can log in to it"
             )
         address = Address(fold.ready.host, fold.ready.port, fold.ready.user)
-        return open_shell_argv(address, session.key_file, session.known_hosts)
+        jump = read_jump(self._wiring.proxy_jump(fold.intent.on if fold.intent else ""))
+        return open_shell_argv(address, session.key_file, session.known_hosts, jump)
 
     @property
     def account(self) -> Account:

@@ -99,7 +99,12 @@ class Wiring:
             cache_dir=self.settings.cache_dir,
             clouds=self.clouds,
             timings=self.timings,
+            proxy_jump=self.proxy_jump,
         )
+
+    def proxy_jump(self, on: str) -> str:
+        """The host to go through to machines of that driver; "" for none."""
+        return str(self.settings.driver_table(on).get("proxy_jump", ""))
 
     @property
     def sellers(self) -> Sellers:

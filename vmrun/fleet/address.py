@@ -45,7 +45,8 @@ def fate(instance: Instance) -> CloudError | None:
         return None
     said = f": {instance.reason}" if instance.reason else ""
     message = f"{instance.name} went {instance.state.value} while it was made ready{said}"
-    if instance.fault is None:
+    # Where a host broke, it is this machine that is lost; the cloud itself answers.
+    if instance.fault in (None, Fault.unavailable):
         return _taken(message)
     # The reason begins with the cloud's own code where there is one.
     code = instance.reason.partition(":")[0].strip()

@@ -43,6 +43,8 @@ class Deck:
     cache_dir: Path
     #: The drivers that `--on` stands for.
     clouds: Callable[[str], tuple[str, ...]] = _itself
+    #: The host to go through to a driver's machines, as in the configuration; "" for none.
+    proxy_jump: Callable[[str], str] = lambda _: ""
     #: The bounds of a machine's life with a driver.
     timings: Callable[[str], Timings] = _usual
 

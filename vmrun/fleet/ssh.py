@@ -18,6 +18,7 @@ from vmrun.environment.target import Target
 from vmrun.machine import commands, layout, units
 from vmrun.machine.user_data import Seed, user_data
 from vmrun.store.files import FilePieces
+from vmrun.transport.jump import read_jump
 from vmrun.transport.keys import new_key_pair
 from vmrun.transport.ssh import Login, SshHost
 
@@ -110,7 +111,8 @@ class SshBringUp:
             host.close()
 
     def _connect(self, address: Address, host_key: str) -> SshHost:
-        login = Login(address, self._client_key.private, (host_key,))
+        jump = read_jump(self._deck.proxy_jump(self._order.on))
+        login = Login(address, self._client_key.private, (host_key,), jump)
         host = SshHost(login, self._deck.desk.clock)
         host.connect(timeout=self._order.timings.ssh_timeout)
         return host

@@ -19,6 +19,7 @@ from vmrun.core.clouds import Address
 from vmrun.core.errors import Unreachable
 from vmrun.core.hosts import Completed
 
+from .jump import Jump, jump_command
 from .ssh_channel import CommandTimeout, TooMuchOutput, exchange
 from .ssh_connection import HostKeyMismatch, Login, LoginRefused, SshLimits, open_connection
 
@@ -138,7 +139,7 @@ class SshHost:
             pause = min(pause * 1.5, _LONGEST_PAUSE)
 
 
-def open_shell_argv(address: Address, key_file: Path, known_hosts_file: Path) -> list[str]:
+def open_shell_argv(address: Address, key_file: Path, known_hosts_file: Path, jump: Jump | None = None) -> list[str]:
     """The OpenSSH client's argument list for a person's session: this key, these host keys, no configuration file."""
     options = [
         "IdentitiesOnly=yes",
@@ -156,6 +157,7 @@ def open_shell_argv(address: Address, key_file: Path, known_hosts_file: Path) ->
         "ServerAliveInterval=15",
     ]
     argv = ["ssh", "-F", "none", "-p", str(address.port), "-i", str(key_file).replace("%", "%%")]
+    options += [f"ProxyCommand={jump_command(jump)}"] if jump is not None else []
     for option in options:
         argv += ["-o", option]
     return [*argv, "--", f"{address.user}@{address.host}"]

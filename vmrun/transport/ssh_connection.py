@@ -7,10 +7,12 @@ import io
 import logging
 import socket
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from vmrun.core.clouds import Address
 from vmrun.core.errors import Unreachable
+
+from .jump import Jump, through
 
 if TYPE_CHECKING:
     import paramiko
@@ -65,6 +67,8 @@ class Login:
     client_key: str = field(repr=False)
     #: Public keys in OpenSSH form; more than one only while the key is being replaced.
     host_keys: tuple[str, ...]
+    #: The host to go through; None: straight there.
+    jump: Jump | None = None
 
 
 def open_connection(login: Login, limits: SshLimits) -> paramiko.Transport:
@@ -75,7 +79,7 @@ def open_connection(login: Login, limits: SshLimits) -> paramiko.Transport:
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)
     where = f"{login.address.host}:{login.address.port}"
     try:
-        transport = paramiko.Transport(_dial(login.address, limits))
+        transport = paramiko.Transport(_way_to(login, limits))
     except OSError as error:
         raise Unreachable(f"{where} does not answer: {error.strerror or error}") from error
     try:
@@ -98,6 +102,21 @@ def open_connection(login: Login, limits: SshLimits) -> paramiko.Transport:
         raise
     transport.set_keepalive(max(1, round(limits.keepalive)))
     return transport
+
+
+def _way_to(login: Login, limits: SshLimits) -> socket.socket:
+    if login.jump is None:
+        return _dial(login.address, limits)
+    import paramiko
+
+    try:
+        outer = paramiko.Transport(_dial(login.jump.address, limits))
+    except OSError as error:
+        raise Unreachable(f"the jump host {login.jump.address.host} does not answer: {error}") from error
+    outer.banner_timeout = outer.handshake_timeout = limits.handshake
+    outer.auth_timeout, outer.channel_timeout = limits.login, limits.channel
+    # To the library, whatever has a socket's methods is one.
+    return cast(socket.socket, through(login.jump, outer, login.address, limits.handshake))
 
 
 def _dial(address: Address, limits: SshLimits) -> socket.socket:

@@ -332,6 +332,13 @@ def test_a_machine_that_was_accepted_and_then_failed_is_deleted_and_another_zone
     assert any("stockout" in said for said in world.said)
 
 
+def test_a_host_that_breaks_under_a_new_machine_is_left_and_its_cloud_is_not(world: World) -> None:
+    world.one.knobs.boot = (40.0, 40.0)
+    world.one.doom(Fault.unavailable, "stopped_by_host_failure: the host broke")
+    assert world.go("auto").zone == "east-2"
+    assert world.two.machines == []
+
+
 def test_why_every_machine_failed_after_it_was_accepted_is_told(world: World) -> None:
     world.one.knobs.boot = (40.0, 40.0)
     world.one.doom(Fault.quota, "Client.VolumeLimitExceeded: too much disk", times=100)

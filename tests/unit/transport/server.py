@@ -43,6 +43,8 @@ class Server:
         self.logins: list[str] = []
         self.commands: list[str] = []
         self.connections = 0
+        #: Where channels were led to.
+        self.forwarded: list[tuple[str, int]] = []
         self._client = client
         self._listener = socket.create_server(("127.0.0.1", port))
         self.address = Address("127.0.0.1", self._listener.getsockname()[1], "vmrun")
@@ -58,6 +60,24 @@ class Server:
         """Run a command with the channel as its input and output."""
         self.commands.append(command)
         self._start(lambda: self._execute(channel, command))
+
+    def forward(self, destination) -> None:
+        """Lead the channel that opens next to another address."""
+        self.forwarded.append(destination)
+
+        def pump() -> None:
+            transport = next(each for each in reversed(self._open) if isinstance(each, paramiko.Transport))
+            channel = transport.accept(10)
+            target = socket.create_connection(destination, timeout=10)
+            self._open.append(target)
+            target.settimeout(None)
+            self._start(lambda: _from_socket(target, channel))
+            with contextlib.suppress(OSError):
+                while data := channel.recv(1 << 16):
+                    target.sendall(data)
+            target.close()
+
+        self._start(pump)
 
     def hang_up(self) -> None:
         """Break every connection, without a word."""
@@ -150,6 +170,10 @@ class _Rules(paramiko.ServerInterface):
             return paramiko.AUTH_FAILED
         return paramiko.AUTH_SUCCESSFUL if server.is_client(key) else paramiko.AUTH_FAILED
 
+    def check_channel_direct_tcpip_request(self, chanid: int, origin, destination) -> int:
+        self._server.forward(destination)
+        return paramiko.OPEN_SUCCEEDED
+
     def check_channel_request(self, kind: str, chanid: int) -> int:
         return paramiko.OPEN_SUCCEEDED
 
@@ -165,6 +189,14 @@ def _from(stream, send) -> None:
                 send(data)
             except OSError:
                 return
+
+
+def _from_socket(target: socket.socket, channel: paramiko.Channel) -> None:
+    with contextlib.suppress(OSError):
+        while data := target.recv(1 << 16):
+            channel.sendall(data)
+    with contextlib.suppress(OSError, EOFError):
+        channel.close()
 
 
 def _into(channel: paramiko.Channel, stream) -> None:
