@@ -58,8 +58,10 @@ class ThroughJump:
         self._transport = transport
 
     def close(self) -> None:
-        """End both."""
-        self._channel.close()
+        """End both, in whatever state they are."""
+        # The other side may be gone already, and then cannot be told.
+        with contextlib.suppress(EOFError, OSError):
+            self._channel.close()
         self._transport.close()
 
     def __getattr__(self, name: str) -> Any:
