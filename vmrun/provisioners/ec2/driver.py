@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds within which EC2's lists show what was created.
 SETTLE = 60.0
+#: Codes by which EC2 says that it has granted this token before.
+_KNOWN_TOKEN = ("IdempotentParameterMismatch", "IdempotentInstanceTerminated")
 #: Types, the first ones of a list of offers, of which EC2 is asked in which zones it has them.
 _TYPES_ASKED = 50
 #: Codes by which some spot markets refuse the shutdown behaviour, which a one-time spot machine has anyway.
@@ -228,19 +230,19 @@ class Ec2Provisioner:
             # Sent once: whether and when to send it again is decided by who keeps the record of it.
             answer = self._aws.call(offer.region, about.action, about, attempts=1, **body)
         except CloudError as error:
-            if error.cloud_code == "IdempotentParameterMismatch":
+            if error.cloud_code in _KNOWN_TOKEN:
                 return self._made_before(spec, error)
             raise
         return view.instance(answer["Instances"][0], offer.region, public_ip=self._config.public_ip)
 
     def _made_before(self, spec: InstanceSpec, mismatch: CloudError) -> Instance:
-        """The instance of this token, which was asked for with other parameters: a newer image came out since, say."""
+        """The instance of this token: it is gone, or was asked for when there was, say, an older image."""
         token = [client_token(spec), client_token(spec, plain=True)]
         found = self._view(spec.offer.region, Filters=_filters(("client-token", token)))
         for one in found:
             if tags(spec).items() <= one.tags.items():
                 return one
-        if found:
+        if found or mismatch.fault is Fault.preempted:
             raise mismatch
         raise CloudError(
             f"EC2 has accepted {spec.name} before, and does not show it yet",

@@ -70,6 +70,8 @@ _CODES: dict[str, _Meaning] = {
     "PendingVerification": _UNPAID,
     "Blocked": _UNPAID,
     "IdempotentParameterMismatch": _WRONG,
+    # It was created, and has ended before anybody could use it.
+    "IdempotentInstanceTerminated": (Fault.preempted, Scope.offer),
     "MissingParameter": _WRONG,
     "UnknownParameter": _WRONG,
     "ValidationError": _WRONG,
@@ -187,6 +189,7 @@ _OTHER = {
     Fault.not_offered: "choose another --zone, --region or --instance-type",
     Fault.throttle: "AWS limits the calls of this account and region: wait, and use fewer vmrun processes at a time",
     Fault.unavailable: "see https://health.aws.amazon.com/health/status and try again",
+    Fault.preempted: "try again: another machine is asked for",
     Fault.unknown: "vmrun does not know this error of AWS: it is shown as it came",
 }
 _BILLING = {

@@ -234,6 +234,23 @@ def test_parameters_that_changed_lead_to_the_machine_that_was_made_before(accoun
     assert aws.sent("RunInstances")[0]["ClientToken"] in wanted["Values"]
 
 
+def test_a_machine_of_the_token_that_is_gone_is_told_as_gone(account: Account) -> None:
+    driver, aws = account.driver()
+    spec = account.spec()
+    made = driver.create(spec)
+    driver.delete(made.id)
+    aws.errors["RunInstances"] = [("IdempotentInstanceTerminated", "it has been terminated")] * 2
+    described(account, driver, aws, made.id)
+
+    assert (driver.create(spec).id, driver.create(spec).state) == (made.id, InstanceState.gone)
+    # EC2 shows what is gone for an hour, and remembers its token for a day.
+    aws.errors["RunInstances"] = [("IdempotentInstanceTerminated", "it has been terminated")]
+    aws.answers["DescribeInstances"] = lambda _: {"Reservations": []}
+    with pytest.raises(CloudError) as caught:
+        driver.create(spec)
+    assert caught.value.fault is Fault.preempted
+
+
 def test_a_token_of_somebody_elses_machine_is_not_adopted(account: Account) -> None:
     driver, aws = account.driver()
     made = driver.create(account.spec())

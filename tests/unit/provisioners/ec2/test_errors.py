@@ -42,6 +42,7 @@ TABLE = [
     ("InvalidAMIID.NotFound", "", Fault.config, Scope.cloud),
     ("InvalidSubnetID.NotFound", "", Fault.config, Scope.cloud),
     ("IdempotentParameterMismatch", "", Fault.config, Scope.cloud),
+    ("IdempotentInstanceTerminated", "", Fault.preempted, Scope.offer),
     ("InternalError", "", Fault.unavailable, Scope.region),
     ("Unavailable", "", Fault.unavailable, Scope.region),
     ("SomethingNew", "", Fault.unknown, Scope.offer),
