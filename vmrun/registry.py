@@ -43,6 +43,9 @@ PROVISIONERS: Mapping[str, Entry] = MappingProxyType(
 AUTO = "auto"
 #: The drivers that `auto` chooses among: those that rent machines.
 CLOUDS = ("ec2", "gce", "ibm")
+#: Those of them that lend a machine credentials for a store of their own: a module `store_credentials` beside the
+#: driver, with `store_credentials(context, url, lifetime) -> dict[str, str]`.
+_LENDERS = {"ec2": "s3://"}
 
 
 def provisioner_names() -> tuple[str, ...]:
@@ -77,6 +80,19 @@ def load_estate(name: str, context: ProvisionerContext) -> Estate:
         raise UsageError(f"{name} needs no account at a cloud", hint=f"choose one of: {', '.join(CLOUDS)}")
     module = _load(name, entry, f"{entry.module.rpartition('.')[0]}.estate")
     return cast(Estate, module.open_estate(context))
+
+
+def lend_store_access(name: str, context: ProvisionerContext, url: str, lifetime: float) -> dict[str, str] | None:
+    """Credentials of `lifetime` seconds for a machine's way to the store at `url`, by the names of its options.
+
+    {}: the machine has an identity that does; None: this driver lends none for this store. Raises as
+    `load_provisioner` does, and CloudError when the cloud refuses.
+    """
+    if not url.startswith(_LENDERS.get(name, "\0")):
+        return None
+    entry = _entry(name)
+    module = _load(name, entry, f"{entry.module.rpartition('.')[0]}.store_credentials")
+    return cast(dict[str, str], module.store_credentials(context, url, lifetime))
 
 
 def _load(name: str, entry: Entry, module: str) -> ModuleType:

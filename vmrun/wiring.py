@@ -18,7 +18,7 @@ from .fleet.deck import Deck
 from .fleet.offering import Sellers
 from .fleet.order import StoreAccess, Timings
 from .provisioners.context import ProvisionerContext
-from .registry import AUTO, load_estate, load_provisioner
+from .registry import AUTO, lend_store_access, load_estate, load_provisioner
 from .settings import DEFAULT_STORE, Settings
 from .settings.configured import configured_clouds
 from .store.deployment import Deployment, ensure_deployment
@@ -28,6 +28,8 @@ from .store.retrying import RetryingStore
 
 #: Seconds that reads and replaces keep trying while a store does not answer.
 STORE_BUDGET = 30.0
+#: Seconds for which credentials that were lent for one machine are given to the next one, too.
+LOAN_REUSED = 300.0
 
 
 class Wiring:
@@ -40,6 +42,7 @@ class Wiring:
         #: Told what long work is at; whoever waits sets it.
         self.on_stage: Callable[[str], None] = lambda _text: None
         self._provisioner = cache(self._open_provisioner)
+        self._loans: dict[str, tuple[float, dict[str, str] | None]] = {}
 
     @cached_property
     def _options(self) -> StoreOptions:
@@ -136,6 +139,7 @@ class Wiring:
             clock=self.clock,
             rng=self.rng,
             settings=self.settings.driver_table(name),
+            store_url="" if self.settings.store.endpoint else self.settings.store.url,
             progress=self._progress,
         )
 
@@ -148,10 +152,20 @@ class Wiring:
         if endpoint:
             options["endpoint"] = endpoint
         if url.startswith("s3://") and not secrets:
-            # The machine has no credentials of its own yet: it is given those that this process works with.
-            secrets, found = _ambient_s3(os.environ)
+            lent = None if options.get("endpoint") else self._lent(on)
+            # Where its cloud has none for it, the machine is given the credentials that this process works with.
+            secrets, found = _ambient_s3(os.environ) if lent is None else _apart(lent)
             options.update(found)
         return StoreAccess(url, options, secrets)
+
+    def _lent(self, on: str) -> dict[str, str] | None:
+        """What that driver's cloud lends for the store; asked for anew when it is a few minutes old."""
+        at, lent = self._loans.get(on, (float("-inf"), None))
+        if self.clock.monotonic() - at > LOAN_REUSED:
+            lifetime = self.settings.defaults.max_lifetime
+            lent = lend_store_access(on, self._context(on), self.settings.store.url, lifetime)
+            self._loans[on] = self.clock.monotonic(), lent
+        return lent
 
     def timings(self, on: str) -> Timings:
         """The bounds of a machine's life with that driver."""
@@ -168,6 +182,12 @@ class Wiring:
             poll_min=0.002 if near else 0.1,
             poll_max=0.05 if near else 1.0,
         )
+
+
+def _apart(lent: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Credentials as secrets, and as options that are none."""
+    secrets = {name: value for name, value in lent.items() if name != "access_key_id"}
+    return secrets, {name: value for name, value in lent.items() if name not in secrets}
 
 
 def _ambient_s3(environ: os._Environ[str]) -> tuple[dict[str, str], dict[str, str]]:

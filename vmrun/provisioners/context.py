@@ -21,5 +21,7 @@ class ProvisionerContext:
     rng: Rng
     #: The driver's own table of the configuration, checked by the settings already.
     settings: Mapping[str, object] = field(default_factory=dict)
+    #: URL of the deployment's store; "" where it is at an address of its own, so that no cloud knows its rights.
+    store_url: str = ""
     #: Told, in a few words, what long work is at.
     progress: Callable[[str], None] = lambda _text: None

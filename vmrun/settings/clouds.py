@@ -33,7 +33,7 @@ class Ec2Section(CloudSection):
     vpc: Text = Field("", description='Id or Name of the VPC; "": the default one, or the one of `vmrun init ec2`.')
     subnets: Texts = Field((), description="Ids or Names of subnets; none: all of the VPC.")
     security_group: Text = Field("", description='Id or name of the group; "": the one of `vmrun init ec2`.')
-    image: Text = Field("", description='AMI id, or "ssm:PATH" of a parameter that names it; "": Ubuntu 24.04.')
+    image: Text = Field("", description='AMI id, image name, or "ssm:PATH" of a parameter; "": Ubuntu 24.04.')
     image_owners: Texts = Field(
         ("099720109477", "amazon", "self"), description="Accounts whose images may be booted (the first is Canonical)."
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from vmrun.core.clock import Clock
 from vmrun.core.clouds import CloudError, Need
 from vmrun.core.estates import Finding, Grade, PriceRow
 from vmrun.provisioners.caller import Opener, fetch, networks
@@ -23,7 +22,7 @@ from .preflight import Preflight
 def open_estate(context: ProvisionerContext) -> Ec2Estate:
     """The account that the `[ec2]` table names. Nothing is asked of AWS yet."""
     config = Ec2Config.from_table(context.settings)
-    return Ec2Estate(Aws(config, context.clock, context.rng), config, context.clock)
+    return Ec2Estate(Aws(config, context.clock, context.rng), config, context)
 
 
 class Ec2Estate:
@@ -31,10 +30,11 @@ class Ec2Estate:
 
     name = ON
 
-    def __init__(self, aws: Aws, config: Ec2Config, clock: Clock, opener: Opener = fetch) -> None:
+    def __init__(self, aws: Aws, config: Ec2Config, context: ProvisionerContext, opener: Opener = fetch) -> None:
         self._aws = aws
         self._config = config
-        self._clock = clock
+        self._clock = context.clock
+        self._store_url = context.store_url
         self._opener = opener
 
     def check(self, need: Need) -> Iterator[Finding]:
@@ -53,7 +53,7 @@ class Ec2Estate:
 
     def policy(self) -> str:
         """The policy of IAM for who submits jobs, in JSON. `init` needs more, once; an administrator may run it."""
-        return launcher(self._config)
+        return launcher(self._config, self._store_url)
 
     def establish(self, deployment: str) -> Iterator[str]:
         """In each region a group that lets SSH in from the caller only, and a VPC where there is no default one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,9 +29,10 @@ def at(address: str) -> Callable[[str], bytes]:
 
 
 def estate(account: Account, address: str = HOME, **table: Any) -> tuple[Ec2Estate, TellingAws]:
-    config = Ec2Config.from_table(account.context(security_group="", **table).settings)
+    context = account.context(security_group="", **table)
+    config = Ec2Config.from_table(context.settings)
     aws = TellingAws(config, account.clock, account.rng)
-    return Ec2Estate(aws, config, account.clock, at(address)), aws
+    return Ec2Estate(aws, config, context, at(address)), aws
 
 
 def groups(account: Account, deployment: str) -> list[dict[str, Any]]:
@@ -383,9 +385,12 @@ def test_a_region_that_is_not_configured_is_told(account: Account) -> None:
 
 
 def test_the_policy_is_that_of_the_configuration(account: Account) -> None:
-    text = open_estate(account.context(instance_profile="jobs")).policy()
+    context = replace(account.context(instance_profile="jobs"), store_url="s3://bucket/jobs")
 
-    assert any(one["Action"] == ["iam:PassRole"] for one in json.loads(text)["Statement"])
+    actions = [one["Action"] for one in json.loads(open_estate(context).policy())["Statement"]]
+
+    assert ["iam:PassRole"] in actions
+    assert ["s3:ListBucket"] in actions
 
 
 def product(name: str, usd: str, unit: str = "Hrs") -> str:
