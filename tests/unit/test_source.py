@@ -15,7 +15,7 @@ MODULE_LINES = 450
 PARAMETERS = 6
 
 #: Programs of their own on the VM, standard library only, that no clock is handed to.
-PROGRAMS = ("vmrun/agent/runner/", "vmrun/machine/programs/")
+PROGRAMS = ("vmrun/agent/runner/", "vmrun/machine/programs/", "vmrun/provisioners/ibm/self_delete_main.py")
 CLOCK = "vmrun/core/clock.py"
 
 #: What must be handed in or called elsewhere -> (what to use instead, the files that may).
