@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import tarfile
 import time
@@ -26,6 +27,7 @@ MEMORY = 3 << 29
 #: Seconds that a machine gets to power off before its power is cut, and for a removal to be over.
 _GRACE, _REMOVAL = 2, 60.0
 _CONSOLE_LINES = "200"
+_BUNDLE = "etc/ssl/double.crt"
 _CLOUD_INIT = "/var/log/cloud-init-output.log"
 _STATES = {
     "running": Power.on,
@@ -69,9 +71,10 @@ class DockerMachines:
             create = ["create", "--name", container, "--label", f"{LABEL}={self.run}"]
             create += [*containers.machine_arguments(name, offer), self._image.ensure()]
             seed = ["cp", "-", f"{container}:{containers.SEED}"]
-            done = self._docker.sequence(
-                [(create, b""), (seed, containers.seed_tar(name, name, user_data)), (["start", container], b"")]
-            )
+            steps = [(create, b""), (seed, containers.seed_tar(name, name, user_data))]
+            if trust := _trust_tar():
+                steps.append((["cp", "-", f"{container}:/"], trust))
+            done = self._docker.sequence([*steps, (["start", container], b"")])
             # Another thread may have been faster.
             if done.exit_code != 0 and "is already in use" not in message(done):
                 raise failure("create", message(done))
@@ -138,3 +141,24 @@ class DockerMachines:
             if time.monotonic() > give_up:
                 raise CloudError(f"{container} is still there after {_REMOVAL:.0f} s: {message(done)}")
             SystemClock().sleep(0.1)
+
+
+def _trust_tar() -> bytes:
+    """Files by which a machine trusts whom this computer was told to trust; none where it was told nothing.
+
+    A rented machine has a way of its own to the network. This one goes through this computer's, where there may be a
+    proxy with certificates of its own.
+    """
+    bundle = os.environ.get("SSL_CERT_FILE", "")
+    if not os.path.isfile(bundle):
+        return b""
+    with open(bundle, "rb") as file:
+        certificates = file.read()
+    setting = f"[Manager]\nDefaultEnvironment=SSL_CERT_FILE=/{_BUNDLE}\n".encode()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for path, content in ((_BUNDLE, certificates), ("etc/systemd/system.conf.d/50-trust.conf", setting)):
+            member = tarfile.TarInfo(path)
+            member.size, member.mode = len(content), 0o644
+            tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()

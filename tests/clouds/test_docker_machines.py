@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -72,3 +73,18 @@ def test_the_machines_of_a_run_are_its_own(docker_machines: DockerMachines) -> N
 
     assert other.power("one") is Power.absent
     assert docker_machines.power("one") is Power.on
+
+
+def test_a_machine_trusts_whom_this_computer_was_told_to_trust(
+    docker_machines: DockerMachines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path / "bundle.crt"
+    bundle.write_text("certificates\n")
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    docker_machines.boot("one", "#cloud-config\n", vcpus=1, memory=1 << 29)
+    assert docker_machines.command("one", "cat", "/etc/ssl/double.crt") == "certificates"
+    setting = docker_machines.command("one", "cat", "/etc/systemd/system.conf.d/50-trust.conf")
+    assert "SSL_CERT_FILE=/etc/ssl/double.crt" in setting
+    monkeypatch.delenv("SSL_CERT_FILE")
+    docker_machines.boot("two", "#cloud-config\n", vcpus=1, memory=1 << 29)
+    assert "double.crt" not in docker_machines.command("two", "ls", "/etc/ssl")
