@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vmrun.catalog.packaged import packaged
+
 from .store import ROOT
 
 #: The zones of each region, by their letters, as they really are.
@@ -126,10 +128,6 @@ def types(region: str) -> Mapping[str, MachineType]:
 
 
 def _catalogue(region: str) -> list[MachineType]:
-    try:
-        from vmrun.catalog.packaged import packaged
-    except ImportError:
-        return []
     return [
         MachineType(row.instance_type, row.vcpus, row.memory_gib, row.arch)
         for row in packaged("gce").rows
