@@ -159,6 +159,19 @@ def test_a_permission_that_is_missing_is_named_by_the_call_and_by_the_test_of_pe
         assert held == {"permissions": ["compute.instances.create"]}
 
 
+def test_a_caller_with_few_permissions_can_do_what_they_are_for(cloud: Cloud) -> None:
+    creating = ["compute.instances.create", "compute.disks.create", "compute.subnetworks.use"]
+    cloud.double.grant_only(*creating, "compute.zoneOperations.get")
+    done = cloud.done(cloud.insert("vm-1", networkInterfaces=[{"network": "global/networks/default"}]))
+    assert "error" not in done
+    words = "compute.subnetworks.useExternalIp"
+    refused(lambda: cloud.insert("vm-2"), 403, "forbidden", words)
+    refused(lambda: cloud.get("vm-1"), 403, "forbidden", "compute.instances.get")
+    # Images that are everybody's need none.
+    image = cloud.api().images().getFromFamily(project="ubuntu-os-cloud", family="ubuntu-2404-lts-amd64").execute()
+    assert image["status"] == "READY"
+
+
 # --- create ---
 
 
@@ -318,6 +331,18 @@ def test_new_families_share_a_metric_with_a_limit_for_each(cloud: Cloud) -> None
     assert info["dimensions"] == {"region": REGION, "vm_family": "C4"}
     quotas = cloud.api().regions().get(project=cloud.project, region=REGION).execute()["quotas"]
     assert not [quota for quota in quotas if "C4" in quota["metric"]]
+
+
+def test_disks_have_quotas_by_their_kind(cloud: Cloud) -> None:
+    cloud.double.limit("HDB_TOTAL_GB", 50, REGION)
+    hyperdisk = {
+        **typed("c4-standard-4"),
+        **disk(diskType=f"zones/{ZONE}/diskTypes/hyperdisk-balanced", diskSizeGb="30"),
+    }
+    cloud.made("vm-1", **hyperdisk)
+    done = cloud.done(cloud.insert("vm-2", **hyperdisk))
+    assert "'HDB_TOTAL_GB'" in done["error"]["errors"][0]["message"]
+    assert cloud.made("vm-3")["status"] == "RUNNING"
 
 
 def test_the_whole_project_has_a_quota_too(cloud: Cloud) -> None:

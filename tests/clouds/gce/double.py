@@ -14,6 +14,7 @@ from tests.clouds.machines import Machines, Power
 from tests.clouds.server import Reply, Request, Server
 from tests.clouds.trouble import Script
 from vmrun.core.clock import Clock, SystemClock
+from vmrun.core.clouds import CloudError
 
 from . import world
 from .building import fingerprint
@@ -129,6 +130,11 @@ class GceDouble:
         with self._project.lock:
             self._project.denied.update(permissions)
 
+    def grant_only(self, *permissions: str) -> None:
+        """The caller has these permissions and no others: whether a policy is enough shows in what fails."""
+        with self._project.lock:
+            self._project.granted = frozenset(permissions)
+
     def limit(self, metric: str, limit: float, region: str = "") -> None:
         """Set a quota; region "" for those of the whole project, `CPUS_PER_VM_FAMILY:C4` for that of a family."""
         with self._project.lock:
@@ -162,7 +168,11 @@ class GceDouble:
                 self._project.life.settle()
                 running = self._project.life.running()
             for key, machine in running:
-                power = self._power(machine)
+                try:
+                    power = self._power(machine)
+                except CloudError as error:
+                    self._failures.append(f"{machine} cannot be looked at: {error}")
+                    continue
                 with self._project.lock:
                     self._project.life.noticed(key, power)
 

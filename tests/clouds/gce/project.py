@@ -51,8 +51,9 @@ class Project:
         self.operations = Operations(self.store, CALLER)
         self.quotas = Quotas(self.store)
         self.life = Life(self.store, self.operations, machines, pace, report)
-        #: Permissions that the caller has not.
+        #: Permissions that the caller has not; and those that it has, None for all others.
         self.denied: set[str] = set()
+        self.granted: frozenset[str] | None = None
         #: Metadata of the whole project, such as `enable-oslogin`.
         self.metadata: dict[str, str] = {}
         add_network(self.store, DEFAULT_NETWORK, automatic=True)
@@ -60,6 +61,10 @@ class Project:
             network = self.store.link(Key("networks", "global", DEFAULT_NETWORK))
             common = {"network": network, "direction": "INGRESS", "priority": 65534, "disabled": False}
             self.store.add(Key("firewalls", "global", name), {**common, **rule}, "firewall")
+
+    def may(self, permission: str) -> bool:
+        """Whether the caller has this permission."""
+        return permission not in self.denied and (self.granted is None or permission in self.granted)
 
 
 def add_network(store: Store, name: str, *, automatic: bool, **more: Any) -> None:

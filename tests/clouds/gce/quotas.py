@@ -101,7 +101,10 @@ def _metric(kind: world.MachineType) -> str:
 
 
 def _disk_metric(disk: Mapping[str, Any]) -> str:
-    return "DISKS_TOTAL_GB" if disk["type"].endswith("/pd-standard") else "SSD_TOTAL_GB"
+    name = disk["type"].rpartition("/")[2]
+    if name.startswith("hyperdisk-"):
+        return "HDB_TOTAL_GB"
+    return "DISKS_TOTAL_GB" if name == "pd-standard" else "SSD_TOTAL_GB"
 
 
 def _addresses(instance: Mapping[str, Any]) -> int:

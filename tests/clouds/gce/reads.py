@@ -145,7 +145,7 @@ def permissions(project: Project, call: Call) -> Any:
     resource = str(call.parameters["resource"]).removeprefix("projects/")
     if resource != project.store.project:
         raise Refusal(403, "forbidden", "The caller does not have permission")
-    held = [one for one in call.body.get("permissions", ()) if one not in project.denied]
+    held = [one for one in call.body.get("permissions", ()) if project.may(one)]
     return {"permissions": held} if held else {}
 
 

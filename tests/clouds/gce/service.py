@@ -89,7 +89,7 @@ class Service:
         if region and method.collection != "regions" and region not in world.REGIONS:
             raise invalid("region", region, "Unknown region.")
         permission = next(needed(method, body), "")
-        place = f"/zones/{zone}" if zone else f"/regions/{region}" if region else ""
+        place = f"/zones/{zone}" if zone else f"/regions/{region}" if region else "/global"
         resource = f"projects/{project}{place}/{method.collection}/{told.get('name', '')}"
         return About(project, method.id, permission, told.get("instance_type", ""), zone, region, resource.rstrip("/"))
 
@@ -129,8 +129,10 @@ class Service:
         return self._project.operations.repeated(call.request_id, call.asked)
 
     def _may(self, call: Call) -> None:
+        if call.parameters.get("project", call.about.project) != call.about.project:
+            return  # images that are everybody's
         for permission in needed(call.method, call.body):
-            if permission in self._project.denied:
+            if not self._project.may(permission):
                 raise denied(permission, call.about.resource)
 
     def _waited(self, call: Call) -> Any:
