@@ -23,7 +23,7 @@ _CAPACITY = ("capacity", "cannot_start", "out_of_stock")
 
 _BUSY = "it is used by something, or in the middle of another change: look with `vmrun status`, and try again later"
 _HINTS = {
-    Fault.permission: "see `vmrun doctor`; the access policies that vmrun needs: `vmrun doctor --policy`",
+    Fault.permission: "see `vmrun doctor`; the access policies that vmrun needs: `vmrun doctor --on ibm --policy`",
     Fault.billing: "the account must be active and of the kind Pay-As-You-Go or Subscription: cloud.ibm.com/billing",
     Fault.throttle: "too many requests at once; it goes on by itself after a while",
     Fault.stockout: "the zone has no room for this profile now; another zone or profile may",

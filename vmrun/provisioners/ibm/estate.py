@@ -60,7 +60,7 @@ class IbmEstate:
             "permission to create",
             Grade.unclear,
             "IBM has no way to try a create without creating",
-            "compare the access policies with those of `vmrun doctor --policy`",
+            "compare the access policies with those of `vmrun doctor --on ibm --policy`",
         )
 
     def policy(self) -> str:
@@ -175,7 +175,7 @@ class IbmEstate:
                 what,
                 Grade.warning,
                 "none: a machine that nobody reaches powers off, and its disk and address stay until a reaper comes",
-                "`vmrun doctor --policy` has the commands that make one; set its id as `trusted_profile` in [ibm]",
+                "`vmrun doctor --on ibm --policy` prints how to make one; set its id as `trusted_profile` in [ibm]",
             )
         try:
             found = self._api.trusted_profile(self._config.trusted_profile)
