@@ -58,4 +58,6 @@ def ranked(offers: Iterable[Offer], need: Need) -> list[Offer]:
 
 
 def _wanted(offer: Offer, market: Market) -> bool:
-    return market is Market.spot_with_fallback or offer.spot is (market is Market.spot)
+    """Whether an offer is of the market asked for; a machine that costs nothing is as good as spot."""
+    free = offer.usd_per_hour == 0
+    return market is Market.spot_with_fallback or free or offer.spot is (market is Market.spot)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from vmrun.core.clouds import CloudError, Fault, Offer, Scope
 
-#: Offers that one order tries at most.
-TRIES_MAX = 20
+#: Offers that one order tries at most; spot ones of them, where on-demand ones are to be had after them.
+TRIES_MAX, SPOT_TRIES_MAX = 20, 10
 #: Seconds after which no further offer is tried.
 SECONDS_MAX = 1800.0
 #: Further sends of one request that got no answer, or came too often, and the seconds that they may take in all.
@@ -167,6 +167,9 @@ class Search:
         if self.ended:
             return None
         left = [offer for offer in self._offers if not any(out.covers(offer) for out in self._out)]
+        if sum(1 for each in self.tried if each.offer is not None and each.offer.spot) >= SPOT_TRIES_MAX:
+            # A big cloud has hundreds of spot offers; who takes on-demand too must get there.
+            left = [offer for offer in left if not offer.spot] or left
         if left and len(self.tried) >= TRIES_MAX:
             self.ended = f"stopped after {TRIES_MAX} tries; {len(left)} offers were not tried"
         elif left and seconds > SECONDS_MAX:

@@ -13,6 +13,7 @@ from vmrun.fleet.search import (
     AGAIN_SECONDS,
     RULES,
     SECONDS_MAX,
+    SPOT_TRIES_MAX,
     TRIES_MAX,
     Search,
     again,
@@ -149,6 +150,17 @@ def test_a_search_is_bounded_in_tries_and_in_time() -> None:
     assert late.next(SECONDS_MAX) is not None
     assert late.next(SECONDS_MAX + 1) is None
     assert "30 minutes" in late.ended
+
+
+def test_a_search_among_hundreds_of_spot_offers_gets_to_those_on_demand() -> None:
+    spot = [replace(FIRST, spot=True, zone=f"z{number}") for number in range(300)]
+    search = Search([*spot, FIRST])
+    tried = []
+    while (offer := search.next(0.0)) is not None:
+        tried.append(offer.spot)
+        search.failed(offer, CloudError("none left", fault=Fault.stockout), 0.0)
+    assert tried[: SPOT_TRIES_MAX + 1] == [True] * SPOT_TRIES_MAX + [False]
+    assert len(tried) == TRIES_MAX
 
 
 def test_no_offer_is_tried_twice() -> None:
