@@ -1,1 +1,1 @@
-"""The EC2 driver: its pure parts, and its behaviour against an EC2 in this process."""
+"""The pure parts of the EC2 driver."""

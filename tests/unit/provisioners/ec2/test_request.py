@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.provisioners.ec2.conftest import OWNER, an_offer
+from tests.unit.provisioners.ec2.offers import OWNER, an_offer
 from vmrun.core.clouds import TAG_DEADLINE, TAG_OWNER, TAG_VM, CloudError, Fault, InstanceSpec
 from vmrun.core.errors import ConfigError
 from vmrun.provisioners.ec2.config import Ec2Config

@@ -1,1 +1,1 @@
-"""Tests of the driver of Google Compute Engine."""
+"""The pure parts of the driver of Google Compute Engine, and all of it before a scripted Google."""

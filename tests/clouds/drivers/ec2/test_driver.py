@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.provisioners.ec2.conftest import OTHER, OWNER, Account, an_offer
+from tests.clouds.drivers.ec2.conftest import Account
+from tests.unit.provisioners.ec2.offers import OTHER, OWNER, an_offer
 from vmrun.core.clouds import CloudError, Fault, InstanceNotFound, InstanceState, Market, Need
 
 

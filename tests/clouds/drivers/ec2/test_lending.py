@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.provisioners.ec2.conftest import Account
+from tests.clouds.drivers.ec2.conftest import Account
 from vmrun.registry import lend_store_access
 from vmrun.settings import load_settings
 from vmrun.wiring import LOAN_REUSED, Wiring

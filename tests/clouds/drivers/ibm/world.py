@@ -13,6 +13,7 @@ from typing import Any
 from tests.clouds.ibm import IbmDouble
 from tests.clouds.trouble import Rule
 from tests.suites.provisioner import poll_until
+from tests.unit.provisioners.ibm.bodies import OTHER, OWNER, offer
 from vmrun.core.clock import Clock, SystemClock
 from vmrun.core.clouds import (
     TAG_DEADLINE,
@@ -28,8 +29,6 @@ from vmrun.core.secret import Secret
 from vmrun.provisioners.context import ProvisionerContext
 from vmrun.provisioners.ibm.driver import open_driver
 from vmrun.provisioners.ibm.estate import IbmEstate, open_estate
-
-from .bodies import OTHER, OWNER, offer
 
 GIB = 1 << 30
 SMALL = offer(instance_type="bx2-2x8", vcpus=2, cores=1, memory=8 * GIB, usd_per_hour=0.1)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.provisioners.ec2.conftest import OTHER, OWNER, Account, TellingAws
+from tests.clouds.drivers.ec2.conftest import Account, TellingAws
+from tests.unit.provisioners.ec2.offers import OTHER, OWNER
 from vmrun.core.clouds import CloudError, Fault, Market, Need
 from vmrun.core.errors import ConfigError
 from vmrun.core.estates import Finding, Grade

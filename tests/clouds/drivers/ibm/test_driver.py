@@ -12,6 +12,7 @@ import pytest
 
 from tests.clouds.trouble import Rule, Trouble
 from tests.suites.provisioner import BEHAVIOURS, Harness, name, poll_until
+from tests.unit.provisioners.ibm.bodies import OTHER, OWNER, offer
 from tests.unit.provisioners.manual_clock import ManualClock
 from vmrun.core.clouds import (
     TAG_VM,
@@ -27,7 +28,6 @@ from vmrun.core.clouds import (
 from vmrun.core.secret import Secret
 from vmrun.provisioners.ibm.driver import open_driver
 
-from .bodies import OTHER, OWNER, offer
 from .world import SMALL, World
 
 

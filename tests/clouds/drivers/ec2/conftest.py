@@ -13,8 +13,9 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from tests.unit.provisioners.ec2.offers import OWNER, REGION, an_offer
 from tests.unit.provisioners.manual_clock import ManualClock
-from vmrun.core.clouds import TAG_DEADLINE, TAG_OWNER, TAG_VM, InstanceSpec, Offer, instance_name
+from vmrun.core.clouds import TAG_DEADLINE, TAG_OWNER, TAG_VM, InstanceSpec, instance_name
 from vmrun.core.ids import new_id
 from vmrun.provisioners.context import ProvisionerContext
 from vmrun.provisioners.ec2.api import DRY_RUN, Aws
@@ -23,8 +24,6 @@ from vmrun.provisioners.ec2.driver import Ec2Provisioner
 from vmrun.provisioners.ec2.errors import Request, refused
 from vmrun.provisioners.ec2.networks import TAG_ESTATE
 
-REGION = "us-east-1"
-OWNER, OTHER = "0" * 25 + "a", "0" * 25 + "b"
 CANONICAL = "099720109477"
 
 
@@ -104,12 +103,6 @@ class Account:
             hard_deadline=self.clock.now() + 3600,
             tags={TAG_OWNER: owner, TAG_VM: vm, TAG_DEADLINE: str(int(self.clock.now() + 3600))},
         )
-
-
-def an_offer(
-    instance_type: str = "r6a.32xlarge", *, region: str = REGION, zone: str = "us-east-1a", **more: Any
-) -> Offer:
-    return Offer("ec2", instance_type, region, zone, more.pop("arch", "x86_64"), 128, 64, 1024 << 30, 7.25, **more)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 
 from tests.clouds.trouble import Rule, Trouble
 from tests.suites.provisioner import poll_until
+from tests.unit.provisioners.ibm.bodies import OWNER, offer
 from tests.unit.provisioners.manual_clock import ManualClock
 from vmrun.core.clouds import CloudError, Fault, Need
 from vmrun.core.estates import Finding, Grade
@@ -17,7 +18,6 @@ from vmrun.provisioners.ibm import policy
 from vmrun.provisioners.ibm.config import IbmConfig
 from vmrun.provisioners.ibm.foundation import ssh_from, ssh_sources
 
-from .bodies import OWNER, offer
 from .world import World
 
 NETWORK = f"vmrun-{OWNER}"

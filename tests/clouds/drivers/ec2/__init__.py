@@ -1,0 +1,1 @@
+"""EC2: against moto in this process, and against the double."""
