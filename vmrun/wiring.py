@@ -140,6 +140,7 @@ class Wiring:
             rng=self.rng,
             settings=self.settings.driver_table(name),
             store_url="" if self.settings.store.endpoint else self.settings.store.url,
+            desk=lambda: self.desk,
             progress=self._progress,
         )
 

@@ -140,6 +140,8 @@ class Instance:
     reason: str = ""
     #: What kind of failure that reason is, for the choice of what to try next; None when it is none.
     fault: Fault | None = None
+    #: Public host key in OpenSSH form, where the machine has one of its own and the driver made sure of it.
+    host_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

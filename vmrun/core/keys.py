@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+
 #: Journal entries are numbered with this many digits, so that they list in order.
 DIGITS = 6
+#: Characters of a host's own name in its keys.
+_HOST_MAX = 60
 
 DEPLOYMENT = "deployment.json"
 PAYLOADS = "payloads/"
 JOBS_INDEX = "index/jobs/"
 VMS_INDEX = "index/vms/"
+HOSTS_INDEX = "index/hosts/"
 
 
 def entry(prefix: str, n: int) -> str:
@@ -64,3 +70,20 @@ def vm_journal(vm: str) -> str:
 def heartbeat(vm: str) -> str:
     """The one object that is overwritten; its only writer is the VM's agent."""
     return f"heartbeats/{vm}"
+
+
+def host_id(host: str, port: int) -> str:
+    """How a borrowed host is called in keys: legible, and another for every host and port."""
+    place = f"{host.lower()}:{port}"
+    plain = re.sub(r"[^a-z0-9.-]", "-", host.lower())[:_HOST_MAX]
+    return f"{plain.strip('.-') or 'host'}-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
+
+
+def host_index(host: str) -> str:
+    """An empty object per host that was ever borrowed."""
+    return f"{HOSTS_INDEX}{host}"
+
+
+def host_journal(host: str) -> str:
+    """Prefix of a borrowed host's journal: BORROW, RETURN."""
+    return f"hosts/{host}/"

@@ -9,13 +9,13 @@ from pathlib import Path
 from vmrun.agent.config import AgentConfig
 from vmrun.artefact.build import Artefact, build_artefact, build_uv
 from vmrun.core import codec
-from vmrun.core.clouds import Address, Capabilities, Instance, Provisioner
+from vmrun.core.clouds import Address, Capabilities, Instance, Provisioner, instance_name
 from vmrun.core.errors import Unreachable, VmrunError
 from vmrun.core.hosts import Host
 from vmrun.core.ledger import VmLedger
 from vmrun.core.records import Ready
 from vmrun.environment.target import Target
-from vmrun.machine import commands, layout, units
+from vmrun.machine import borrowed, commands, layout, units
 from vmrun.machine.user_data import Seed, user_data
 from vmrun.store.files import FilePieces
 from vmrun.transport.jump import read_jump
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 CA_FILE = f"{layout.PROGRAMS}/ca.pem"
 #: Environments, on the VM; made by the agent, read by the user's code.
 ENVIRONMENTS = f"{layout.STATE}/environments"
+#: How an agent ends a machine that is not to stay.
+POWER_OFF = ("systemctl", "poweroff", "--no-block")
 #: Lines of the machine's journal in a report of what went wrong.
 TAIL_LINES = 20
 
@@ -53,8 +55,21 @@ class SshBringUp:
         return self._first_host_key.public
 
     def user_data(self, hard_deadline: float, capabilities: Capabilities) -> str:
-        """The VM's cloud-config."""
+        """The VM's cloud-config; for a machine that has an owner, what it is told in its place."""
         timings = self._order.timings
+        if capabilities.borrowed:
+            return borrowed.borrow_data(
+                borrowed.BorrowSeed(
+                    vm=self._vm,
+                    owner=self._deck.deployment,
+                    name=instance_name(self._deck.deployment, self._vm),
+                    hard_deadline=hard_deadline,
+                    client_public_key=self._client_key.public,
+                    boot_grace=timings.boot_grace,
+                    poll=timings.deadman_poll,
+                    flush_grace=timings.flush_grace,
+                )
+            )
         return user_data(
             Seed(
                 hard_deadline=hard_deadline,
@@ -73,12 +88,18 @@ class SshBringUp:
         self._on_stage(f"booting {instance.name}")
         clock, timeout = self._deck.desk.clock, self._order.timings.ssh_timeout
         address = wait_for_address(provisioner, instance, clock, timeout)
-        host = self._connect(address, self._first_host_key.public)
+        owned = provisioner.capabilities.borrowed
+        # A machine that has an owner keeps its key, which the driver made sure of.
+        pinned = instance.host_key if owned else self._first_host_key.public
+        host = self._connect(address, pinned)
         try:
-            self._check_boot(host, hard_deadline)
-            pinned = self._rotate_host_key(host)
-            host.close()
-            host = self._connect(address, pinned)
+            if not owned:
+                self._check_boot(host)
+            self._check_timer(host, hard_deadline)
+            if not owned:
+                pinned = self._rotate_host_key(host)
+                host.close()
+                host = self._connect(address, pinned)
             Session.of(self._deck, self._vm).save(self._client_key.private, address.host, address.port, pinned)
             facts = commands.read_facts(host.run(commands.facts()))
             artefact = self._push_agent(host, facts)
@@ -117,7 +138,7 @@ class SshBringUp:
         host.connect(timeout=self._order.timings.ssh_timeout)
         return host
 
-    def _check_boot(self, host: Host, hard_deadline: float) -> None:
+    def _check_boot(self, host: Host) -> None:
         self._on_stage("waiting for cloud-init")
         wait = self._order.timings.ssh_timeout
         boot = commands.read_boot(host.run(commands.wait_boot(wait), timeout=wait + 30))
@@ -126,6 +147,8 @@ class SshBringUp:
                 f"cloud-init is {'disabled' if boot.disabled else f'still at {boot.stage}'} on the machine",
                 hint="choose an image with cloud-init; the dead-man timer is armed by it",
             )
+
+    def _check_timer(self, host: Host, hard_deadline: float) -> None:
         timer = commands.read_timer(host.run(commands.timer()))
         if fault := timer.fault(hard_deadline):
             raise Unreachable(f"the machine is refused: {fault}", hint="choose an image with systemd and cloud-init")
@@ -187,7 +210,7 @@ class SshBringUp:
             poll_max=timings.poll_max,
             boot_grace=timings.boot_grace,
             ca_file=CA_FILE if ca_file else "",
-            power_off=("systemctl", "poweroff", "--no-block"),
+            power_off=borrowed.end_now() if provisioner.capabilities.borrowed else POWER_OFF,
             index=order.index,
         )
         host.put(layout.AGENT_CONFIG, [codec.canonical(codec.to_data(config))])

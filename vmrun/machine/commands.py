@@ -75,17 +75,17 @@ class Timer:
 
 def wait_boot(seconds: float) -> list[str]:
     """Wait up to `seconds` until cloud-init is through; prints `Boot`."""
-    return _program("boot", f"{seconds:.3f}", "/run/cloud-init")
+    return program("boot", f"{seconds:.3f}", "/run/cloud-init")
 
 
 def timer() -> list[str]:
     """Whether the dead-man timer is armed; prints `Timer`."""
-    return _program("timer", layout.DEADMAN_TIMER, layout.STATE)
+    return program("timer", layout.DEADMAN_TIMER, layout.STATE)
 
 
 def facts() -> list[str]:
     """What the machine is; prints `Facts`."""
-    return _program("facts", layout.STATE)
+    return program("facts", layout.STATE)
 
 
 def has_agent(sha256: str) -> list[str]:
@@ -96,7 +96,7 @@ def has_agent(sha256: str) -> list[str]:
 def install_agent(sha256: str) -> list[str]:
     """Check the tar at `layout.agent_archive` and unpack it, once."""
     pushed, target = layout.agent_archive(sha256), layout.agent_directory(sha256)
-    return _program("install", pushed, sha256, target, root=True)
+    return program("install", pushed, sha256, target, root=True)
 
 
 def has_uv(sha256: str) -> list[str]:
@@ -106,12 +106,12 @@ def has_uv(sha256: str) -> list[str]:
 
 def install_uv(sha256: str) -> list[str]:
     """Check the tar at `layout.uv_incoming` and unpack the one file `uv` in it, once."""
-    return _program("install", layout.uv_incoming(sha256), sha256, layout.uv_directory(sha256), root=True)
+    return program("install", layout.uv_incoming(sha256), sha256, layout.uv_directory(sha256), root=True)
 
 
 def start_agent() -> list[str]:
     """Install the agent's unit from standard input and start it; one that runs with this very unit is left alone."""
-    return _program("agent_unit", layout.AGENT_SERVICE, layout.UNITS, root=True)
+    return program("agent_unit", layout.AGENT_SERVICE, layout.UNITS, root=True)
 
 
 def restart_agent() -> list[str]:
@@ -136,12 +136,12 @@ def host_key() -> list[str]:
 
 def prepare_host_key() -> list[str]:
     """Make the next host key on the machine, once; prints its public half (`read_host_key`)."""
-    return _program("host_key", "prepare", layout.HOST_KEY, root=True)
+    return program("host_key", "prepare", layout.HOST_KEY, root=True)
 
 
 def activate_host_key() -> list[str]:
     """Put the next host key in force, for connections from now on; prints its public half (`read_host_key`)."""
-    return _program("host_key", "activate", layout.HOST_KEY, root=True)
+    return program("host_key", "activate", layout.HOST_KEY, root=True)
 
 
 def power_off() -> list[str]:
@@ -163,23 +163,23 @@ def journal_tail(lines: int) -> list[str]:
 
 def read_facts(done: Completed) -> Facts:
     """The output of `facts`. Raises Unreachable if the machine could not tell."""
-    return Facts(**_document(done, "facts"))
+    return Facts(**answer(done, "facts"))
 
 
 def read_boot(done: Completed) -> Boot:
     """The output of `wait_boot`. Raises Unreachable if the machine could not tell."""
-    document = _document(done, "boot")
+    document = answer(done, "boot")
     return Boot(**{**document, "errors": tuple(document["errors"])})
 
 
 def read_timer(done: Completed) -> Timer:
     """The output of `timer`. Raises Unreachable if the machine could not tell."""
-    return Timer(**_document(done, "timer"))
+    return Timer(**answer(done, "timer"))
 
 
 def read_host_key(done: Completed) -> str:
     """The output of `prepare_host_key` and `activate_host_key`."""
-    return str(_document(done, "host_key")["public"])
+    return str(answer(done, "host_key")["public"])
 
 
 def succeeded(done: Completed, what: str) -> Completed:
@@ -193,21 +193,24 @@ def succeeded(done: Completed, what: str) -> Completed:
     return done
 
 
-def _document(done: Completed, program: str) -> Mapping[str, Any]:
-    succeeded(done, f"run the program `{program}`")
+def answer(done: Completed, name: str) -> Mapping[str, Any]:
+    """The JSON object that a program printed. Raises Unreachable if it failed, or printed none."""
+    succeeded(done, f"run the program `{name}`")
     try:
         document = json.loads(done.stdout)
     except ValueError as error:
-        raise Unreachable(f"the program `{program}` printed no JSON on the machine") from error
+        raise Unreachable(f"the program `{name}` printed no JSON on the machine") from error
     if not isinstance(document, dict):
-        raise Unreachable(f"the program `{program}` printed no JSON object on the machine")
+        raise Unreachable(f"the program `{name}` printed no JSON object on the machine")
     return document
 
 
-def _program(name: str, *arguments: str, root: bool = False) -> list[str]:
-    return [*(SUDO if root else ()), layout.PYTHON, "-I", "-c", _text(name), *arguments]
+def program(name: str, *arguments: str, root: bool = False) -> list[str]:
+    """The command that runs a program of this package."""
+    return [*(SUDO if root else ()), layout.PYTHON, "-I", "-c", program_text(name), *arguments]
 
 
 @cache
-def _text(name: str) -> str:
+def program_text(name: str) -> str:
+    """The source of a program of this package."""
     return files(__package__).joinpath("programs", f"{name}.py").read_text(encoding="utf-8")

@@ -17,6 +17,8 @@ HARD_DEADLINE: Final = f"{STATE}/hard_deadline"
 WHY: Final = f"{STATE}/why"
 #: Optional program by which the machine deletes itself at its cloud, run before the power-off.
 SELF_DELETE: Final = f"{STATE}/self-delete"
+#: Which VM has a borrowed machine, as JSON.
+BORROWED: Final = f"{STATE}/borrowed.json"
 #: The agent's configuration (0600).
 AGENT_CONFIG: Final = f"{STATE}/agent.json"
 #: Where jobs run.
@@ -33,6 +35,8 @@ UVS: Final = f"{PROGRAMS}/uv"
 
 UNITS: Final = "/etc/systemd/system"
 DEADMAN_SCRIPT: Final = "/usr/local/sbin/vmrun-deadman"
+#: Takes away all that vmrun brought to a borrowed machine.
+CLEAN_SCRIPT: Final = "/usr/local/sbin/vmrun-clean"
 DEADMAN_TIMER: Final = "vmrun-deadman.timer"
 DEADMAN_SERVICE: Final = "vmrun-deadman.service"
 AGENT_SERVICE: Final = "vmrun-agent.service"
@@ -41,6 +45,8 @@ AGENT_SERVICE: Final = "vmrun-agent.service"
 LOGIN_USER: Final = "vmrun"
 #: Runs the user's code: no login, no privileges.
 JOB_USER: Final = "vmjob"
+
+SUDOERS: Final = f"/etc/sudoers.d/{LOGIN_USER}"
 
 HOST_KEY: Final = "/etc/ssh/ssh_host_ed25519_key"
 #: The system's own interpreter: runs the agent and the commands of bring-up, never a job.

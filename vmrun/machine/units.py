@@ -6,6 +6,8 @@ import math
 import re
 from importlib.resources import files
 
+from vmrun.core.ids import check_id
+
 from . import layout
 
 _BLANK = re.compile(r"@([A-Z_]+)@")
@@ -22,14 +24,16 @@ def whole_seconds(seconds: float) -> int:
     return max(1, math.ceil(seconds))
 
 
-def deadman_script() -> str:
-    """The dead-man script, for any POSIX shell."""
-    return _fill("vmrun-deadman")
+def deadman_script(*, borrowed_by: str = "") -> str:
+    """The dead-man script, for any POSIX shell. A machine borrowed by a VM is cleaned, any other powered off."""
+    end = _fill("end-borrowed", VM=check_id(borrowed_by, "VM")) if borrowed_by else _fill("end-rented")
+    return _fill("vmrun-deadman", END=end.rstrip("\n"))
 
 
-def deadman_service(*, flush_grace: float) -> str:
+def deadman_service(*, flush_grace: float, borrowed: bool = False) -> str:
     """The unit that judges once; an agent that still runs gets `flush_grace` seconds to flush."""
-    return _fill(layout.DEADMAN_SERVICE, FLUSH_GRACE=whole_seconds(flush_grace))
+    failure = "none" if borrowed else "poweroff"
+    return _fill(layout.DEADMAN_SERVICE, FLUSH_GRACE=whole_seconds(flush_grace), FAILURE=failure)
 
 
 def deadman_timer(*, poll: float) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vmrun.core.clock import Clock, Rng
+from vmrun.core.desk import Desk
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,5 +24,7 @@ class ProvisionerContext:
     settings: Mapping[str, object] = field(default_factory=dict)
     #: URL of the deployment's store; "" where it is at an address of its own, so that no cloud knows its rights.
     store_url: str = ""
+    #: The deployment's journals, opened at the first call: for drivers of machines that clients share.
+    desk: Callable[[], Desk] | None = None
     #: Told, in a few words, what long work is at.
     progress: Callable[[str], None] = lambda _text: None

@@ -1,0 +1,1 @@
+"""Hosts that the user has: leased for a job, cleaned after it, never deleted."""
