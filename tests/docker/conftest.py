@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.docker.machines import Machines, engine_fault, open_provisioner
+from tests.support.s3 import S3Server, s3_server
 from vmrun.provisioners.docker.driver import DockerProvisioner
 
 HERE = Path(__file__).parent
@@ -38,3 +41,18 @@ def machines(provisioner: DockerProvisioner) -> Iterator[Machines]:
     made = Machines(provisioner)
     yield made
     made.close()
+
+
+@pytest.fixture
+def bridge_s3(tmp_path: Path) -> Iterator[S3Server]:
+    """An S3-compatible server that containers can reach, with a bucket."""
+    subnet = subprocess.run(
+        ["docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Subnet}}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout.strip()
+    # The bridge's own address is the first of its network.
+    with s3_server(str(ipaddress.ip_network(subnet)[1]), tmp_path / "s3.log") as server:
+        yield server

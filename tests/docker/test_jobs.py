@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import signal
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.journals import client_of, committed_tasks
-from tests.support.s3 import S3Server, s3_server
+from tests.support.s3 import S3Server
 from tests.support.shell import Shell, until
 from tests.support.source import ROOT
 from vmrun.provisioners.docker.driver import DockerProvisioner
@@ -60,21 +59,6 @@ def shell(isolated: Path, provisioner: DockerProvisioner) -> Iterator[Shell]:
     shell = Shell(isolated)
     yield shell
     shell.run("reap", "--all", "--yes", exit_code=None)
-
-
-@pytest.fixture
-def bridge_s3(tmp_path: Path) -> Iterator[S3Server]:
-    """An S3-compatible server that containers can reach, with a bucket."""
-    subnet = subprocess.run(
-        ["docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Subnet}}"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    ).stdout.strip()
-    # The bridge's own address is the first of its network.
-    with s3_server(str(ipaddress.ip_network(subnet)[1]), tmp_path / "s3.log") as server:
-        yield server
 
 
 def test_flights_runs_on_a_machine_that_boots_and_nothing_is_left(shell: Shell) -> None:

@@ -1,6 +1,6 @@
 """Who has a borrowed host: a journal per host, in which the last entry says whether it is free.
 
-A host is had by at most one VM, because of two that append after the same entry one loses. That a VM which has not given
+A host is had by at most one VM: of two that append after the same entry one loses. That a VM which has not given
 a host back has it no more is judged by whoever wants it next; being wrong costs that VM its work, and nothing else.
 """
 

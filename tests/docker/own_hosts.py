@@ -1,0 +1,128 @@
+"""Hosts that somebody has already: Docker machines whose owner logs in by a key and may use sudo."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tests.docker.machines import BOOT, CLOCK, Machines, until
+from tests.support.shell import Shell
+from vmrun.transport.keys import KeyPair, known_hosts_line, new_key_pair, write_private_key
+
+OWNER = "owner"
+SUDO = "ALL=(ALL) NOPASSWD:ALL"
+
+
+@dataclass(frozen=True)
+class OwnHost:
+    """One host, as its owner sees it."""
+
+    container: str
+    address: str
+    host_key: str
+
+    @property
+    def name(self) -> str:
+        """As the configuration names it."""
+        return f"{OWNER}@{self.address}"
+
+    def inside(self, *argv: str) -> str:
+        """What a command prints that runs as root on it, past SSH."""
+        done = subprocess.run(
+            ["docker", "exec", self.container, *argv], capture_output=True, text=True, check=False, timeout=60
+        )
+        return done.stdout
+
+    def inventory(self) -> dict[str, list[str]]:
+        """All that a job could leave behind: users, units, timers, files, processes, rules."""
+        find = "find / -xdev \\( -path /proc -o -path /sys -o -path /var/log -o -path /var/cache \\) -prune -o -print"
+        # The owner's number is 1000; those that come for a job have larger ones.
+        scratch = "find / /tmp /var/tmp /dev/shm /run -xdev \\( -uid +1000 -o -name '*vmrun*' \\) 2>/dev/null"
+        commands = {
+            "users": "cut -d: -f1 /etc/passwd",
+            "groups": "cut -d: -f1 /etc/group",
+            "units": "systemctl list-unit-files --no-legend --plain | cut -d' ' -f1,2",
+            "loaded": "systemctl list-units --all --no-legend --plain 'vmrun*' | cut -d' ' -f1",
+            "files": f"{find} | grep -v -e '^/var/lib/systemd/' -e '^/root/' -e '^/var/lib/private'",
+            "scratch": scratch,
+            "processes": "ps -e -o user:20=,comm= | sort -u | grep -v -E 'sshd|sd-pam| (ps|sort|grep|sh)$'",
+            "rules": "ip rule; ip -6 rule",
+            "shared memory": "ipcs -m",
+        }
+        return {what: sorted(self.inside("sh", "-c", command).splitlines()) for what, command in commands.items()}
+
+    def boot_id(self) -> str:
+        """Another one after every boot of the container."""
+        return self.inside("stat", "-c", "%Y", "/proc/1").strip()
+
+
+class OwnHosts:
+    """Makes such hosts; they are removed with the machines."""
+
+    def __init__(self, machines: Machines, folder: Path) -> None:
+        self._machines = machines
+        self.folder = folder
+        self.key: KeyPair = new_key_pair("owner")
+        self.identity = folder / "owner_key"
+        write_private_key(self.identity, self.key.private)
+        self.known_hosts = folder / "known_hosts"
+        self.known_hosts.touch()
+
+    def boot(self, *, sudo: str = SUDO) -> OwnHost:
+        """A host that answers, its key in `known_hosts`."""
+        plan = self._machines.plan()
+        user: dict[str, object] = {
+            "name": OWNER,
+            "shell": "/bin/bash",
+            "lock_passwd": True,
+            "ssh_authorized_keys": [self.key.public],
+        }
+        if sudo:
+            user["sudo"] = sudo
+        config = {
+            "users": [user],
+            "ssh_deletekeys": True,
+            "ssh_keys": {"ed25519_private": plan.host.private, "ed25519_public": plan.host.public + "\n"},
+        }
+        text = "#cloud-config\n" + json.dumps(config)
+        made = self._machines.provisioner.create(replace(plan.spec, user_data=text))
+        assert made.address is not None
+        self.trust(made.address.host, plan.host.public)
+        host = OwnHost(plan.spec.name, made.address.host, plan.host.public)
+        until(lambda: "ready" in self.ssh(host, "echo", "ready"), BOOT, f"{host.address} answers")
+        until(lambda: "done" in host.inside("cloud-init", "status"), BOOT, "cloud-init is through")
+        return host
+
+    def trust(self, host: str, key: str) -> None:
+        """Add a line to `known_hosts`."""
+        from vmrun.core.clouds import Address
+
+        with self.known_hosts.open("a") as file:
+            file.write(known_hosts_line(Address(host), key))
+
+    def ssh(self, host: OwnHost, *argv: str) -> str:
+        """What a command prints that its owner runs on it."""
+        options = ["-F", "none", "-i", str(self.identity), "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"]
+        options += ["-o", f"UserKnownHostsFile={self.known_hosts}", "-o", "StrictHostKeyChecking=yes"]
+        done = subprocess.run(
+            ["ssh", *options, host.name, "--", *argv], capture_output=True, text=True, check=False, timeout=30
+        )
+        return done.stdout
+
+    def table(self, *hosts: OwnHost, more: str = "") -> str:
+        """The table `[ssh]` of a configuration for these."""
+        names = ", ".join(f'"{host.name}"' for host in hosts)
+        return (
+            f'[ssh]\nhosts = [{names}]\nidentity_file = "{self.identity}"\nknown_hosts = "{self.known_hosts}"\n{more}\n'
+        )
+
+
+def append(shell: Shell, text: str) -> None:
+    """Add to the shell's configuration."""
+    path = shell.home / "vmrun.toml"
+    path.write_text((path.read_text() if path.exists() else "") + "\n" + text)
+
+
+__all__ = ["CLOCK", "OWNER", "OwnHost", "OwnHosts", "append"]

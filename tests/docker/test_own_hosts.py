@@ -1,0 +1,177 @@
+"""Jobs on hosts that somebody has: nothing of them is left, they stay up, and two clients never share one."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.docker.machines import Machines
+from tests.docker.own_hosts import OwnHost, OwnHosts, append
+from tests.support.s3 import S3Server
+from tests.support.shell import Shell, until
+from vmrun.provisioners.docker.driver import DockerProvisioner
+from vmrun.transport.keys import new_key_pair
+
+pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.timeout(600)]
+
+QUICK = "import vmrun\n\n@vmrun.job(over=range(20))\ndef f(x):\n    return x * x\n"
+SLOW = """
+    import time
+    import vmrun
+
+    @vmrun.job(over=range(400))
+    def f(x):
+        time.sleep(0.2)
+        return x
+"""
+#: What a person might leave behind, on purpose or not.
+UNTIDY = """
+    import os, subprocess, tempfile
+
+    open("/tmp/left-by-a-task", "w").close()
+    os.makedirs("/var/tmp/left/deep", exist_ok=True)
+    open("/dev/shm/left", "w").close()
+    subprocess.Popen(["setsid", "sh", "-c", "trap '' TERM HUP; while :; do sleep 1; done"])
+    subprocess.run(["ipcmk", "-M", "4096"], capture_output=True, check=True)
+    print(os.getuid())
+"""
+
+
+@pytest.fixture
+def own(machines: Machines, tmp_path: Path) -> OwnHosts:
+    return OwnHosts(machines, tmp_path / "own")
+
+
+@pytest.fixture
+def shell(isolated: Path, provisioner: DockerProvisioner, bridge_s3: S3Server) -> Iterator[Shell]:
+    shell = Shell(isolated)
+    bridge_s3.configure(shell)
+    yield shell
+    shell.run("reap", "--all", "--yes", exit_code=None)
+
+
+def is_clean(host: OwnHost) -> bool:
+    found = host.inside(
+        "sh", "-c", "ls -d /var/lib/vmrun /opt/vmrun /usr/local/sbin/vmrun-* /etc/systemd/system/vmrun*"
+    )
+    return not found and "vmrun" not in host.inside("cat", "/etc/passwd")
+
+
+def test_a_job_runs_on_a_host_of_mine_and_nothing_of_it_is_left(own: OwnHosts, shell: Shell) -> None:
+    host = own.boot()
+    append(shell, own.table(host))
+    before, booted = host.inventory(), host.boot_id()
+
+    job = shell.ask("submit", "--on", "ssh", shell.write("quick.py", QUICK).name)["job"]["id"]
+
+    assert shell.ask("result", job)["results"] == [x * x for x in range(20)]
+    until(lambda: is_clean(host), 60, "it is cleaned")
+    done = shell.run("submit", "--on", "ssh", shell.write("untidy.py", UNTIDY).name, timeout=200)
+    assert done.stdout.strip().isdigit()
+    assert done.stdout.strip() != "0"
+    until(lambda: is_clean(host), 60, "it is cleaned again")
+    assert host.inventory() == before
+    assert host.boot_id() == booted
+    assert "owner" in own.ssh(host, "whoami")
+    assert shell.ask("status")["vms"] == []
+
+
+def test_of_two_clients_each_has_a_host_and_a_third_learns_who_has_them(own: OwnHosts, shell: Shell) -> None:
+    # Given two hosts, a configuration that names both, and a second computer with the same deployment
+    hosts = own.boot(), own.boot()
+    append(shell, own.table(*hosts))
+    shell.write("slow.py", SLOW)
+    shell.write("quick.py", QUICK)
+    shell.run("status")
+
+    # When two clients want a host at the same time
+    clients = [shell.start("submit", "--on", "ssh", "--name", name, "slow.py") for name in ("one", "two")]
+    try:
+        vms = until(lambda: [vm for vm in shell.ask("status")["vms"] if vm["state"] == "ready"][1:] and True, 120)
+        assert vms
+        # Then each has one of its own
+        found = [vm for vm in shell.ask("status")["vms"] if vm["state"] == "ready"]
+        assert len({vm["id"] for vm in found}) == 2
+        markers = [host.inside("cat", "/var/lib/vmrun/borrowed.json") for host in hosts]
+        assert sorted(vm["id"] in "".join(markers) for vm in found) == [True, True]
+        # And a third one is told who has them, and until when
+        refused = shell.ask("submit", "--on", "ssh", "quick.py", exit_code=4)["error"]
+        assert refused["code"] == "capacity"
+        for vm in found:
+            assert f"-{vm['id']} until 20" in refused["hint"]
+        assert [row["fault"] for row in refused["tried"]] == ["stockout", "stockout"]
+        for job in shell.ask("status")["jobs"]:
+            shell.run("cancel", job["id"])
+    finally:
+        for client in clients:
+            client.communicate(timeout=120)
+    for host in hosts:
+        until(lambda host=host: is_clean(host), 90, "it is cleaned")  # type: ignore[misc]
+    # And now it may have one
+    assert shell.run("submit", "--on", "ssh", "quick.py", timeout=200).returncode == 0
+
+
+@pytest.mark.parametrize("stage", ["booting", "starting the agent"])
+def test_the_client_is_killed_and_the_host_cleans_itself_and_can_be_leased_again(
+    own: OwnHosts, shell: Shell, stage: str
+) -> None:
+    host = own.boot()
+    times = 'boot_grace = "15s"\nheartbeat = "1s"\nlease = "10s"\ndeadman_poll = "1s"\nflush_grace = "2s"'
+    append(shell, own.table(host, more=times))
+    shell.write("quick.py", QUICK)
+    shell.run("status")
+    before, booted = host.inventory(), host.boot_id()
+    client = shell.start("submit", "--on", "ssh", "quick.py")
+    assert client.stderr is not None
+    for line in client.stderr:
+        if stage in line:
+            break
+    os.killpg(client.pid, signal.SIGKILL)
+    client.communicate()
+
+    until(lambda: is_clean(host), 75, "the host cleaned itself")
+    assert host.inventory() == before
+    assert host.boot_id() == booted
+    # The journal of the lease still says that the VM has it; the host says otherwise.
+    assert shell.ask("submit", "--on", "ssh", "quick.py")["job"]["state"] == "done"
+    until(lambda: is_clean(host), 60, "it is cleaned again")
+
+
+def test_a_host_that_is_another_or_unknown_is_refused_before_anything_is_sent(own: OwnHosts, shell: Shell) -> None:
+    host = own.boot()
+    append(shell, own.table(host))
+    shell.write("quick.py", QUICK)
+    before = host.inventory()
+    for known, said in ((new_key_pair().public, "presents another host key"), ("", "is not in known_hosts")):
+        own.known_hosts.write_text("")
+        if known:
+            own.trust(host.address, known)
+        error = shell.ask("submit", "--on", "ssh", "quick.py", exit_code=2)["error"]
+        assert f"{host.name} {said}" in error["message"]
+        assert "known_hosts" in error["hint"]
+    own.known_hosts.write_text("")
+    own.trust(host.address, host.host_key)
+    assert host.inventory() == before
+
+
+def test_a_host_whose_owner_may_not_use_sudo_is_refused(own: OwnHosts, shell: Shell) -> None:
+    host = own.boot(sudo="")
+    append(shell, own.table(host))
+    error = shell.ask("submit", "--on", "ssh", shell.write("quick.py", QUICK).name, exit_code=2)["error"]
+    assert f"{host.name} does not let its user become root without a password" in error["message"]
+    assert "NOPASSWD" in error["hint"]
+
+
+def test_what_the_owner_has_under_our_names_is_left_alone(own: OwnHosts, shell: Shell) -> None:
+    host = own.boot()
+    host.inside("sh", "-c", "mkdir /opt/vmrun && echo precious > /opt/vmrun/mine")
+    append(shell, own.table(host))
+    before = host.inventory()
+    error = shell.ask("submit", "--on", "ssh", shell.write("quick.py", QUICK).name, exit_code=4)["error"]
+    assert "/opt/vmrun is there" in error["hint"]
+    assert host.inside("cat", "/opt/vmrun/mine") == "precious\n"
+    assert host.inventory() == before
