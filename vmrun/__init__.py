@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .core.task_views import TaskRecord as TaskRecord
     from .executor import Executor as Executor
     from .handle import JobHandle as JobHandle
+    from .hybrid import HybridExecutor as HybridExecutor
     from .job import Job as Job
     from .job import job as job
     from .sharing import shared as shared
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Client": "client",
     "Executor": "executor",
+    "HybridExecutor": "hybrid",
     "Job": "job",
     "JobHandle": "handle",
     "JobStats": "core.task_views",
@@ -42,6 +44,7 @@ _PUBLIC = {
 __all__ = [
     "Client",
     "Executor",
+    "HybridExecutor",
     "Job",
     "JobHandle",
     "JobStats",
