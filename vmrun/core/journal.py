@@ -91,9 +91,10 @@ class Journal:
         learnt within the budget: then the same bytes are sent again before anything else is appended. Raises
         StoreDenied, before anything is sent, for an entry that readers would refuse: it would end the journal.
         """
-        if self._doubtful:
-            assert self._sent is not None
-            self._send(self._sent)
+        if self._sent is not None:
+            # Number `next` is taken, perhaps by what was sent: nothing may take its place here before it is read.
+            if self._doubtful:
+                self._send(self._sent)
             return None
         nonce = f"{self._rng.getrandbits(96):024x}"
         entry = Entry(self.next, self._signer.name, nonce, self._clock.now(), body, attachment)

@@ -132,6 +132,23 @@ def test_a_doubt_that_came_true_late_is_ones_own(store: ScriptedStore) -> None:
     assert (one.wrote(0), one.wrote(1)) == (True, False)
 
 
+def test_a_doubt_that_came_true_is_ones_own_however_often_one_appends_before_one_reads(store: ScriptedStore) -> None:
+    one = a_journal(store, budget=0.05)
+    store.fates = ["lost"] * 10
+    with pytest.raises(StoreUnavailable):
+        one.append(Cancel("first"))
+    store.fates = []
+    assert one.append(Cancel("second")) is None, "the first was sent again, and nothing of this one"
+    sent = len(store.creates)
+    assert one.append(Cancel("third")) is None
+    assert len(store.creates) == sent, "the number is taken, which is known without asking"
+
+    assert [entry.body for entry in one.read()] == [Cancel("first")]
+    assert one.wrote(0)
+    assert one.append(Cancel("third")) is not None
+    assert bodies(store) == [Cancel("first"), Cancel("third")]
+
+
 def test_an_interrupted_append_stays_in_doubt(store: ScriptedStore) -> None:
     one = a_journal(store)
 
