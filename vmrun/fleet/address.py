@@ -14,18 +14,20 @@ _PASSING = (Fault.throttle, Fault.unavailable)
 def wait_for_address(provisioner: Provisioner, instance: Instance, clock: Clock, timeout: float) -> Address:
     """Where SSH will answer. CloudError if the cloud gave the instance up, Unreachable after `timeout` seconds.
 
-    A cloud that does not answer, or does not know its own new instance yet, is asked again.
+    An instance that is accepted may have its address and fail yet, so it must run. A cloud that does not answer, or
+    does not know its own new instance yet, is asked again.
     """
     began, pause, last = clock.monotonic(), PAUSE, instance
     settle = provisioner.capabilities.settle
     while True:
         if (error := fate(last)) is not None:
             raise error
-        if last.address is not None:
+        if last.address is not None and last.state is InstanceState.running:
             return last.address
         if clock.monotonic() - began >= timeout:
             raise Unreachable(
-                f"{last.name} got no address in {timeout:.0f} s", hint="look at the instance in the cloud's console"
+                f"{last.name} did not run with an address within {timeout:.0f} s",
+                hint="look at the instance in the cloud's console",
             )
         clock.sleep(pause)
         pause = min(pause * 1.3, LONGEST)

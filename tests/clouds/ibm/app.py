@@ -117,6 +117,9 @@ class App:
             about["name"] = request.parameter("name")
         with self._account.lock:
             one = self._account.instances.get(parameters.get("id", parameters.get("instance_id", "")))
+            address = self._account.addresses.get(parameters.get("id", ""))
+        if address is not None:
+            about["name"] = address.name
         if one is not None:
             about |= {"instance_type": one.profile.name, "zone": one.zone, "name": one.name}
         if "zone" in about:
