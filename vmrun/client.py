@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .core.clock import Clock, Rng
 from .core.clouds import CloudError
 from .core.crew import fits, refusal
-from .core.errors import Corrupt, SchemaError, UsageError, VmrunError
+from .core.errors import Corrupt, SchemaError, StoreError, UsageError, VmrunError
 from .core.ids import new_id
 from .core.ledger import Desk, JobLedger, VmLedger
 from .core.model import JobState, Payload
@@ -40,7 +40,7 @@ from .submit.plan import plan_of
 from .submit.prepare import Preparer, Submission, package_variables
 from .submit.publish import publish, put_payload, put_payload_file, put_payload_pieces
 from .submit.request import SubmitRequest
-from .watch.observe import JobObserver, find_job, job_ids, readable, submission_of, view_vm, vm_ids
+from .watch.observe import JobObserver, find_job, job_ids, submission_of, view_vm, vm_ids
 from .wiring import Wiring
 
 if TYPE_CHECKING:
@@ -317,13 +317,18 @@ class Client:
 
         # The same one in every pass: it believes only what it saw itself.
         self._reaper = self._reaper or Reaper(self._wiring.deck, self._wiring.timings("local").dead_after)
-        names = self._clouds_in_use()
-        return self._reaper.sweep(names, dry_run=dry_run, everything=all_, on_stage=on_stage or _silent)
+        stage = on_stage or _silent
+        names = self._clouds_to_reap(self._reaper, stage)
+        return self._reaper.sweep(names, dry_run=dry_run, everything=all_, on_stage=stage)
 
-    def _clouds_in_use(self) -> list[str]:
-        folds = (readable(VmLedger(self.desk, vm)) for vm in vm_ids(self.desk))
-        used = {fold.intent.on for fold in folds if fold is not None and fold.intent is not None}
-        return [name for name in provisioner_names() if name in used or name in NEAR]
+    def _clouds_to_reap(self, reaper: Reaper, stage: OnStage) -> list[str]:
+        """Where machines of this deployment may be: what the store knows of, what is near, and what is configured."""
+        used = {*NEAR, *self._wiring.configured()}
+        try:
+            used |= reaper.drivers()
+        except StoreError as error:
+            stage(f"the store does not tell which clouds are in use: {error.message}")
+        return [name for name in provisioner_names() if name in used]
 
     def ssh_argv(self, vm: str) -> list[str]:
         """The OpenSSH command that lands on the VM. Raises UsageError without a way in from here."""

@@ -18,10 +18,10 @@ from .fleet.deck import Deck
 from .fleet.offering import Sellers
 from .fleet.order import StoreAccess, Timings
 from .provisioners.context import ProvisionerContext
-from .registry import AUTO, lend_store_access, load_estate, load_provisioner
+from .registry import AUTO, CLOUDS, lend_store_access, load_estate, load_provisioner
 from .settings import DEFAULT_STORE, Settings
-from .settings.configured import configured_clouds
-from .store.deployment import Deployment, ensure_deployment
+from .settings.configured import configured, configured_clouds
+from .store.deployment import Deployment, ensure_deployment, read_deployment
 from .store.opening import open_store
 from .store.options import StoreOptions
 from .store.retrying import RetryingStore
@@ -74,6 +74,11 @@ class Wiring:
         self._remember_default_store()
         return found
 
+    def recorded(self) -> str:
+        """Id of the deployment that the store belongs to right now; "" if it says nothing. Raises StoreError."""
+        found = read_deployment(self.blobs)
+        return found.id if found is not None else ""
+
     def _remember_default_store(self) -> None:
         """Note the default store in the configuration directory, which is all that another computer is given."""
         path = self.settings.config_dir / DEFAULT_STORE
@@ -98,6 +103,7 @@ class Wiring:
             client_key=public_hex(self._private_key),
             provisioner=self._provisioner,
             store_access=self.store_access,
+            recorded=self.recorded,
             state_dir=self.settings.state_dir,
             cache_dir=self.settings.cache_dir,
             clouds=self.clouds,
@@ -117,6 +123,10 @@ class Wiring:
     def clouds(self, on: str) -> tuple[str, ...]:
         """The drivers that `on` stands for. Raises ConfigError if there is none."""
         return configured_clouds(self.settings, os.environ) if on == AUTO else (on,)
+
+    def configured(self) -> tuple[str, ...]:
+        """The clouds that are configured here; none may be."""
+        return tuple(name for name in CLOUDS if configured(name, self.settings, os.environ))
 
     def provisioner(self, name: str) -> Provisioner:
         """The driver of that name, opened once."""

@@ -9,6 +9,7 @@ from vmrun.core import codec, keys
 from vmrun.core.clouds import (
     TAG_DEADLINE,
     TAG_OWNER,
+    TAG_PROOF,
     TAG_VM,
     CloudError,
     Instance,
@@ -25,6 +26,7 @@ from vmrun.core.records import Intent
 from .address import lost
 from .deck import Deck, OnStage
 from .doubt import clear_up
+from .guards import make_proof
 from .order import Order
 from .process import ProcessBringUp
 from .retire import retire
@@ -81,11 +83,17 @@ class Attempt:
             offer=self._offer,
             user_data=machine.user_data(hard_deadline, self._provisioner.capabilities),
             hard_deadline=hard_deadline,
-            tags={TAG_OWNER: owner, TAG_VM: self.vm, TAG_DEADLINE: str(int(hard_deadline))},
+            tags=self._tags(owner, str(int(hard_deadline))),
             mounts=_mounts(self._provisioner, self._deck.store_access(self._offer.on).url),
             disk=self._order.need.disk,
             host_key=machine.host_key,
         )
+
+    def _tags(self, owner: str, deadline: str) -> dict[str, str]:
+        signer, offer = self._deck.desk.signer, self._offer
+        assert signer is not None, "whoever makes machines signs"
+        proof = make_proof(signer, instance_name(owner, self.vm), offer.on, offer.region, deadline)
+        return {TAG_OWNER: owner, TAG_VM: self.vm, TAG_DEADLINE: deadline, TAG_PROOF: proof}
 
     def _intend(self, spec: InstanceSpec) -> VmLedger:
         desk = self._deck.desk

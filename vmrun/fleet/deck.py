@@ -39,6 +39,8 @@ class Deck:
     provisioner: Callable[[str], Provisioner]
     #: How machines of a cloud reach the store.
     store_access: Callable[[str], StoreAccess]
+    #: The deployment that the store says it is, read anew; "" if it says nothing. Raises StoreError.
+    recorded: Callable[[], str]
     state_dir: Path
     cache_dir: Path
     #: The drivers that `--on` stands for.

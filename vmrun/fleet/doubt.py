@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from vmrun.core import keys
 from vmrun.core.clouds import CloudError, InstanceState, Provisioner
+from vmrun.core.errors import StoreError
 from vmrun.core.ledger import VmLedger
 
 from .deck import Deck, OnStage
 from .leftovers import discard_leftovers
+from .removal import Guarded, find_case, remove
 
 #: Seconds beyond the cloud's own time to settle, for a cloud that does not answer.
 PATIENCE = 120.0
@@ -28,7 +30,7 @@ def clear_up(deck: Deck, provisioner: Provisioner, ledger: VmLedger, sent: float
     settled = sent + provisioner.capabilities.settle
     while True:
         looked = clock.monotonic()
-        absent = _absent(deck, provisioner, intent.name)
+        absent = _absent(deck, provisioner, ledger)
         if absent and looked >= settled:
             break
         if clock.monotonic() >= settled + PATIENCE:
@@ -41,14 +43,15 @@ def clear_up(deck: Deck, provisioner: Provisioner, ledger: VmLedger, sent: float
     return True
 
 
-def _absent(deck: Deck, provisioner: Provisioner, name: str) -> bool:
+def _absent(deck: Deck, provisioner: Provisioner, ledger: VmLedger) -> bool:
     """Whether the listing, which was complete, shows no such instance; one that it shows is deleted."""
+    intent = ledger.fold.intent
+    assert intent is not None
     try:
-        found = [each for each in provisioner.instances(deck.deployment) if each.name == name]
+        found = [each for each in provisioner.instances(deck.deployment) if each.name == intent.name]
         alive = [each for each in found if each.state is not InstanceState.gone]
-        for each in alive:
-            if each.state is not InstanceState.stopping:
-                provisioner.delete(each.id)
-    except CloudError:
+        if any(each.state is not InstanceState.stopping for each in alive):
+            remove(deck, find_case(deck, ledger.vm, intent.on, ledger.fold, alive), "its creation got no clear answer")
+    except (CloudError, StoreError, Guarded):
         return False
     return not alive

@@ -12,6 +12,7 @@ from vmrun.core.ledger import VmLedger
 
 from .deck import Deck, OnStage, Session
 from .leftovers import discard_leftovers
+from .removal import find_case, remove
 
 log = logging.getLogger(__name__)
 
@@ -21,10 +22,18 @@ WATCH = 120.0
 PAUSE, LONGEST = 0.2, 5.0
 
 
-def retire(
-    deck: Deck, vm: str, why: str, on_stage: OnStage, *, seen: int | None = None, jobs: int | None = None
+def retire(  # noqa: PLR0913 -- the options say what must still hold, and for how long to look
+    deck: Deck,
+    vm: str,
+    why: str,
+    on_stage: OnStage,
+    *,
+    seen: int | None = None,
+    jobs: int | None = None,
+    watch: float = WATCH,
+    by: str = "client",
 ) -> bool:
-    """Delete the VM; whether it was seen to be gone.
+    """Delete the VM; whether it was seen to be gone, within `watch` seconds.
 
     Not if its journal has more entries than `seen`, or gives it other than `jobs` jobs: somebody took it meanwhile.
     Safe to call again and from several clients. Never raises for what the reaper will finish.
@@ -33,13 +42,13 @@ def retire(
     try:
         fold = ledger.refresh()
         if fold.gone is None and fold.intent is not None:
-            if not ledger.delete(why, "client", seen=seen, jobs=jobs) and not ledger.fold.ended:
+            if not ledger.delete(why, by, seen=seen, jobs=jobs) and not ledger.fold.ended:
                 return False  # somebody took it meanwhile
             provisioner = deck.provisioner(fold.intent.on)
             on_stage(f"giving back {fold.intent.name}")
-            identifier = _identifier(deck, provisioner, fold.cloud_id, fold.intent.name)
-            provisioner.delete(identifier)
-            if not _gone(deck, provisioner, identifier) or _may_appear(deck, provisioner, fold, identifier):
+            case = find_case(deck, vm, fold.intent.on, ledger.fold)
+            remove(deck, case, why)
+            if not _gone(deck, provisioner, case.id, watch) or _may_appear(deck, provisioner, fold, case.id):
                 on_stage(f"{fold.intent.name} is, or may be, still there; `vmrun reap` will finish it")
                 return False
             ledger.gone("not found after delete")
@@ -96,9 +105,9 @@ def _may_appear(deck: Deck, provisioner: Provisioner, fold: VmFold, identifier: 
     return unseen and deck.desk.clock.now() < fold.intended_at + provisioner.capabilities.settle
 
 
-def _gone(deck: Deck, provisioner: Provisioner, identifier: str) -> bool:
+def _gone(deck: Deck, provisioner: Provisioner, identifier: str, watch: float) -> bool:
     clock = deck.desk.clock
-    deadline, pause = clock.monotonic() + WATCH, PAUSE
+    deadline, pause = clock.monotonic() + watch, PAUSE
     while True:
         try:
             if provisioner.get(identifier).state is InstanceState.gone:

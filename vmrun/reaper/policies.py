@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from vmrun.core.clouds import TAG_DEADLINE, TAG_OWNER, TAG_VM, Instance, InstanceState, instance_name
+from vmrun.core.clouds import TAG_OWNER, TAG_VM, Instance, InstanceState, instance_name
 from vmrun.core.folds import VmFold
 from vmrun.core.ids import is_id
 from vmrun.core.units import format_duration
+from vmrun.fleet.guards import tagged_deadline
 
 #: Seconds after its hard deadline at which a VM is deleted by the reaper: its own timer comes first.
 DEADLINE_MARGIN = 5.0
@@ -48,6 +49,10 @@ class Observed:
     contested: bool = False
     #: Whether there may be a journal that could not be read, or not be trusted: then nothing counts but the deadline.
     unreadable: bool = False
+    #: Why it is not certain that the instance is this VM; "" when it is. A stranger is not judged.
+    stranger: str = ""
+    #: Whether its cloud could not be listed, so that nothing follows from its absence.
+    unlisted: bool = False
 
 
 Policy = Callable[[Observed], str | None]
@@ -126,7 +131,9 @@ POLICIES: tuple[Policy, ...] = (expired, condemned, drained, never_ready, dead, 
 
 
 def judge(facts: Observed) -> tuple[str, str] | None:
-    """(policy, reason) if the VM must go."""
+    """(policy, reason) if the VM must go. A stranger never must."""
+    if facts.stranger:
+        return None
     for policy in POLICIES:
         reason = policy(facts)
         if reason is not None:
@@ -155,7 +162,10 @@ def doubtful(facts: Iterable[Observed]) -> bool:
 
 
 def ours(instance: Instance, deployment: str) -> str:
-    """The VM's id, if the instance is this deployment's beyond doubt; "" otherwise: then it is never touched."""
+    """The id of the VM that the instance says it is, if it says it is this deployment's; "" otherwise.
+
+    What does not say so is never looked at further; what does has to stand up to the guards.
+    """
     vm = instance.tags.get(TAG_VM, "")
     own = bool(deployment) and instance.tags.get(TAG_OWNER) == deployment
     return vm if own and is_id(vm) and instance.name == instance_name(deployment, vm) else ""
@@ -164,5 +174,4 @@ def ours(instance: Instance, deployment: str) -> str:
 def _deadline(facts: Observed) -> float:
     if facts.fold is not None and facts.fold.intent is not None:
         return facts.fold.intent.hard_deadline
-    text = facts.instance.tags.get(TAG_DEADLINE, "") if facts.instance is not None else ""
-    return float(text) if text.isdigit() and len(text) < 12 else 0.0
+    return tagged_deadline(facts.instance) if facts.instance is not None else 0.0

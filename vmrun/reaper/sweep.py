@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from vmrun.core import keys
 from vmrun.core.clouds import Instance, InstanceNotFound, InstanceState
-from vmrun.core.errors import StoreError, VmrunError
-from vmrun.core.heartbeats import read_heartbeat
-from vmrun.core.ids import born, is_id
+from vmrun.core.errors import ConfigError, StoreError, VmrunError
+from vmrun.core.ids import born
 from vmrun.core.ledger import VmLedger
 from vmrun.core.views import Verdict
 from vmrun.fleet.deck import Deck, OnStage, Session
-from vmrun.fleet.retire import retire
+from vmrun.fleet.guards import Case
+from vmrun.fleet.removal import case_of, recorded, remove
+from vmrun.fleet.retire import WATCH, retire
 
 from .leftovers import LeftoverSweep
+from .observing import CONTEST, Observer, Shown
 from .policies import ORPHAN_GRACE, Observed, doubtful, judge, ours, vanished
+
+__all__ = ["CLOSINGS", "CONTEST", "Reaper"]
 
 log = logging.getLogger(__name__)
 
 #: Deletions in one pass: at most this many, or this share of what is there, whichever is more.
 CAP, CAP_SHARE = 3, 0.25
-#: Seconds that a SUSPECT stands before it counts.
-CONTEST = 90.0
-
-
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """The last heartbeat that this reaper saw of a VM, and since when it has not changed."""
-
-    counter: int
-    since: float
-    suspected_since: float | None = None
+#: VMs whose end is looked up and noted in one pass.
+CLOSINGS = 200
 
 
 class Reaper:
@@ -41,16 +36,45 @@ class Reaper:
 
     def __init__(self, deck: Deck, dead_after: float) -> None:
         self._deck = deck
-        self._dead_after = dead_after
-        self._sightings: dict[str, Sighting] = {}
+        self._observer = Observer(deck, dead_after)
         self._leftovers = LeftoverSweep(deck)
+        #: Whose the store said it is in this pass; None when it gave no answer.
+        self._recorded: str | None = None
+        #: Seconds that this pass may still watch machines disappear, and VMs whose end it may still look up.
+        self._watch, self._closings = WATCH, CLOSINGS
+
+    def drivers(self) -> set[str]:
+        """The drivers that VMs of the store are on. Raises StoreError."""
+        return self._observer.drivers()
 
     def sweep(self, names: Iterable[str], *, dry_run: bool, everything: bool, on_stage: OnStage) -> list[Verdict]:
         """One pass over the clouds in `names`; the verdicts, what was kept included.
 
         `everything` condemns all VMs of this deployment. A cloud that cannot be listed completely gets no verdict.
+        Raises ConfigError when the store is not this deployment's own.
         """
-        seen: dict[str, tuple[str, Instance]] = {}
+        self._recorded = recorded(self._deck)
+        if self._recorded not in (self._deck.deployment, None):
+            raise ConfigError(
+                "the store is not this deployment's own any more, so no machine is judged",
+                hint="`vmrun doctor` tells whose it is; see to store.url",
+            )
+        self._watch, self._closings = WATCH, CLOSINGS
+        shown, listed = self._list(names, on_stage)
+        looked = self._observer.look([Shown(vm, tuple(shown[vm])) for vm in sorted(shown)])
+        # Where only a copy was found, the VM itself may be at a cloud that was not listed.
+        facts = [replace(each, unlisted=each.instance is None and each.on not in listed) for each in looked]
+        try:
+            facts += self._unseen(set(shown), listed, dry_run=dry_run)
+        except StoreError as error:
+            on_stage(f"VMs that no cloud shows were not judged: {error.message}")
+        self._observer.forget_others({each.vm for each in facts})
+        verdicts = self._act(facts, dry_run=dry_run, everything=everything, on_stage=on_stage)
+        return verdicts + self._leftovers.sweep(listed, set(shown), dry_run=dry_run, on_stage=on_stage)
+
+    def _list(self, names: Iterable[str], on_stage: OnStage) -> tuple[dict[str, list[Instance]], list[str]]:
+        """The instances that say they are ours, by VM, and the clouds that were listed completely."""
+        shown: dict[str, list[Instance]] = {}
         listed: list[str] = []
         for on in names:
             try:
@@ -59,59 +83,30 @@ class Reaper:
                 on_stage(f"{on}: not judged, because it could not be listed: {error.message}")
                 continue
             listed.append(on)
-            seen.update({vm: (on, each) for each in found if (vm := ours(each, self._deck.deployment))})
-        facts = [self._observe(vm, on, instance) for vm, (on, instance) in sorted(seen.items())]
-        try:
-            facts += self._unseen(set(seen), listed, dry_run=dry_run)
-        except StoreError as error:
-            on_stage(f"VMs that no cloud shows were not judged: {error.message}")
-        self._sightings = {vm: sighting for vm, sighting in self._sightings.items() if vm in seen}
-        verdicts = self._act(facts, dry_run=dry_run, everything=everything, on_stage=on_stage)
-        alive = {vm for vm, (_, each) in seen.items() if each.state is not InstanceState.gone}
-        return verdicts + self._leftovers.sweep(listed, alive, dry_run=dry_run, on_stage=on_stage)
+            for each in found:
+                # What its cloud still shows as gone is gone: it comes up again among those that no cloud shows.
+                if each.state is not InstanceState.gone and (vm := ours(each, self._deck.deployment)):
+                    shown.setdefault(vm, []).append(each)
+        return shown, listed
 
-    def _observe(self, vm: str, on: str, instance: Instance | None) -> Observed:
-        desk = self._deck.desk
-        facts = Observed(vm, on, instance, None, desk.clock.now(), dead_after=self._dead_after)
-        ledger = VmLedger(desk, vm)
-        try:
-            fold = ledger.refresh()
-            beat = read_heartbeat(desk.store, vm, desk.keyring) if fold.ready is not None else None
-        except StoreError as error:
-            log.error("event=journal-not-read vm=%s error=%s", vm, error.message)
-            return replace(facts, unreadable=True)
-        if fold.intent is None:
-            return facts
-        facts = replace(facts, fold=fold, seen=ledger.seen)
-        if fold.ready is None or instance is None:
-            return facts
-        counter, now = (-1 if beat is None else beat.counter), desk.clock.monotonic()
-        before = self._sightings.get(vm)
-        if before is None or before.counter != counter:
-            before = Sighting(counter, now)
-        suspected = (before.suspected_since if before.suspected_since is not None else now) if fold.suspected else None
-        self._sightings[vm] = replace(before, suspected_since=suspected)
-        contested = suspected is not None and now - suspected >= CONTEST
-        busy = beat.busy if beat is not None else ""
-        return replace(facts, silent=now - before.since, contested=contested, busy=busy)
-
-    def _unseen(self, seen: set[str], listed: list[str], *, dry_run: bool) -> list[Observed]:
+    def _unseen(self, shown: set[str], listed: list[str], *, dry_run: bool) -> list[Observed]:
         """VMs that the store knows and the clouds do not show."""
         facts = []
-        for entry in self._deck.desk.store.list(keys.VMS_INDEX):
-            vm = entry.key[len(keys.VMS_INDEX) :]
-            if vm in seen or not is_id(vm):
-                continue
-            found = self._observe(vm, "", None)
-            if found.fold is not None and found.fold.intent is not None and found.fold.intent.on in listed:
-                facts.append(replace(found, on=found.fold.intent.on))
-            elif found.fold is None and not found.unreadable and found.now - born(vm) > ORPHAN_GRACE and not dry_run:
-                # Its client died before it intended anything; should it still try, it finds the id burnt.
-                self._forget(vm, "never intended")
+        for found in self._observer.look([Shown(vm) for vm in self._observer.indexed() if vm not in shown]):
+            if found.on and found.on in listed:
+                facts.append(found)
+            elif found.fold is None and not found.unreadable and found.now - born(found.vm) > ORPHAN_GRACE:
+                if not dry_run:
+                    # Its client died before it intended anything; should it still try, it finds the id burnt.
+                    self._forget(found.vm, "never intended")
+            elif found.on:
+                # Its cloud was not listed: what was read of it stays known.
+                facts.append(replace(found, unlisted=True))
         return facts
 
     def _act(self, facts: list[Observed], *, dry_run: bool, everything: bool, on_stage: OnStage) -> list[Verdict]:
         verdicts: list[Verdict] = []
+        facts = [each for each in facts if not each.unlisted]
         alive = [each for each in facts if each.instance is not None]
         left = len(alive) if everything else max(CAP, int(len(alive) * CAP_SHARE))
         unsure = doubtful(facts)
@@ -122,58 +117,67 @@ class Reaper:
             if verdict.delete and left <= 0:
                 reason = f"{verdict.reason}; left for the next pass, because this one deleted its share"
                 verdict = replace(verdict, delete=False, reason=reason)
-            left -= verdict.delete
             verdicts.append(verdict)
             try:
                 if not dry_run:
-                    self._carry_out(each, verdict, on_stage)
+                    self._carry_out(each, verdict, left, on_stage)
             except VmrunError as error:
                 on_stage(f"{each.vm}: {verdict.policy} could not be carried out: {error.message}")
+            left -= verdict.delete
         return verdicts
 
     def _verdict(self, facts: Observed, *, everything: bool) -> Verdict:
+        if facts.stranger:
+            return Verdict(facts.vm, facts.on, "guarded", delete=False, reason=f"not touched: {facts.stranger}")
         if (reason := vanished(facts)) is not None:
             return Verdict(facts.vm, facts.on, "vanished", delete=False, reason=reason)
-        judged = ("all", "asked for") if everything and facts.instance is not None else judge(facts)
+        asked = everything and facts.instance is not None and not facts.unreadable
+        judged = ("all", "asked for") if asked else judge(facts)
         if judged is None:
-            return Verdict(facts.vm, facts.on, "keep", delete=False, reason=self._reason(facts))
+            return Verdict(facts.vm, facts.on, "keep", delete=False, reason=_reason(facts))
         policy, reason = judged
         return Verdict(facts.vm, facts.on, policy, delete=True, reason=reason)
 
-    def _carry_out(self, facts: Observed, verdict: Verdict, on_stage: OnStage) -> None:
+    def _carry_out(self, facts: Observed, verdict: Verdict, left: int, on_stage: OnStage) -> None:
         if verdict.policy == "vanished":
             self._close(facts, verdict.reason)
         elif verdict.delete:
-            self._delete(facts, f"{verdict.policy}: {verdict.reason}", on_stage)
+            self._delete(facts, f"{verdict.policy}: {verdict.reason}", left, on_stage)
         elif _silent(facts) and facts.fold is not None and not facts.fold.suspected:
             # Said aloud, so that its agent can answer.
             VmLedger(self._deck.desk, facts.vm).suspect("reaper")
 
-    def _reason(self, facts: Observed) -> str:
-        """Why it is kept."""
-        if _silent(facts):
-            return f"suspected: no sign of life for {facts.silent:.0f} s; its agent may still answer"
-        if facts.unreadable:
-            return "its journal cannot be read or trusted, so nothing counts but its maximum lifetime"
-        if facts.fold is None:
-            return "unknown to the store, and still young"
-        if facts.fold.ready is None:
-            return f"{facts.fold.phase}: it is being made ready"
-        return f"it works on {facts.busy}" if facts.busy else "it is kept warm"
-
-    def _delete(self, facts: Observed, why: str, on_stage: OnStage) -> None:
-        if facts.fold is not None:
+    def _delete(self, facts: Observed, why: str, left: int, on_stage: OnStage) -> None:
+        assert facts.instance is not None
+        if facts.fold is not None and facts.fold.gone is None:
             # A VM that is past its deadline goes in any case; any other only if nobody took it since it was judged.
             seen = None if why.startswith(("expired", "all")) else facts.seen
-            retire(self._deck, facts.vm, why, on_stage, seen=seen)
+            began = self._deck.desk.clock.monotonic()
+            retire(self._deck, facts.vm, why, on_stage, seen=seen, watch=max(self._watch, 0.0), by="reaper")
+            self._watch -= self._deck.desk.clock.monotonic() - began
             return
+        case = self._case(facts, left)
+        if facts.fold is None and not facts.unreadable:
+            # Its id is burnt first: should its client only be slow, it creates nothing under it any more.
+            ledger = VmLedger(self._deck.desk, facts.vm)
+            ledger.delete(why, "reaper")
+            if ledger.fold.intent is not None:
+                return  # there is a journal by now; the next pass reads it
+            case = replace(case, fold=ledger.fold)
+        remove(self._deck, case, why)
+
+    def _case(self, facts: Observed, left: int) -> Case:
         assert facts.instance is not None
-        self._deck.provisioner(facts.on).delete(facts.instance.id)
+        case = case_of(self._deck, facts.vm, facts.on, facts.instance, facts.fold)
+        return replace(case, recorded=self._recorded, left=left)
 
     def _close(self, facts: Observed, evidence: str) -> None:
         """Note that a VM is gone, once its cloud says so when asked for this very one too: a listing may lag."""
         assert facts.fold is not None
         assert facts.fold.intent is not None
+        if self._closings <= 0:
+            return
+        self._closings -= 1
         try:
             found = self._deck.provisioner(facts.on).get(facts.fold.cloud_id or facts.fold.intent.name)
         except InstanceNotFound:
@@ -187,6 +191,19 @@ class Reaper:
         ledger.gone(evidence)
         self._deck.desk.store.delete(keys.vm_index(vm))
         Session.of(self._deck, vm).remove()
+
+
+def _reason(facts: Observed) -> str:
+    """Why it is kept."""
+    if _silent(facts):
+        return f"suspected: no sign of life for {facts.silent:.0f} s; its agent may still answer"
+    if facts.unreadable:
+        return "its journal cannot be read or trusted, so nothing counts but its maximum lifetime"
+    if facts.fold is None:
+        return "unknown to the store, and still young"
+    if facts.fold.ready is None:
+        return f"{facts.fold.phase}: it is being made ready"
+    return f"it works on {facts.busy}" if facts.busy else "it is kept warm"
 
 
 def _silent(facts: Observed) -> bool:

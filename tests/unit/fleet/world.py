@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.sim.keys import FakeSigner, fake_key, fake_keyring
 from tests.unit.core.world import DEPLOYMENT, ManualClock
 from vmrun.core import keys
-from vmrun.core.clouds import TAG_DEADLINE, TAG_OWNER, TAG_VM, InstanceSpec, Need, instance_name
+from vmrun.core.clouds import TAG_DEADLINE, TAG_OWNER, TAG_PROOF, TAG_VM, InstanceSpec, Need, instance_name
 from vmrun.core.desk import Desk
 from vmrun.core.heartbeats import write_heartbeat
 from vmrun.core.ids import new_id
@@ -16,6 +16,7 @@ from vmrun.core.ledger import VmLedger
 from vmrun.core.records import Entry, Heartbeat, Intent, Ready
 from vmrun.core.storage import Store
 from vmrun.fleet.deck import Deck
+from vmrun.fleet.guards import make_proof
 from vmrun.fleet.order import StoreAccess
 from vmrun.provisioners.fake import FakeCloud
 from vmrun.store.memory import MemoryStore
@@ -29,12 +30,15 @@ class Fleet:
         self.memory = MemoryStore()
         self.store: Store = store or self.memory
         self.cloud = FakeCloud(self.clock, self.rng)
+        #: Whose the store says it is.
+        self.recorded = DEPLOYMENT
         self.deck = Deck(
             desk=self.desk(),
             deployment=DEPLOYMENT,
             client_key="",
             provisioner=lambda name: self.cloud,
             store_access=lambda name: StoreAccess(""),
+            recorded=lambda: self.recorded,
             state_dir=folder / "state",
             cache_dir=folder / "cache",
         )
@@ -47,7 +51,9 @@ class Fleet:
         vm = new_id(self.clock, self.rng)
         offer = next(iter(self.cloud.offers(Need())))
         name, deadline = instance_name(DEPLOYMENT, vm), float(int(self.clock.now() + lifetime))
-        tags = {TAG_OWNER: DEPLOYMENT, TAG_VM: vm, TAG_DEADLINE: str(int(deadline))}
+        until = str(int(deadline))
+        proof = make_proof(FakeSigner("client"), name, "fake", offer.region, until)
+        tags = {TAG_OWNER: DEPLOYMENT, TAG_VM: vm, TAG_DEADLINE: until, TAG_PROOF: proof}
         spec = InstanceSpec(vm, DEPLOYMENT, name, offer, "", deadline, tags)
         self.memory.create(keys.vm_index(vm), b"")
         ledger = VmLedger(self.desk(), vm)

@@ -192,11 +192,11 @@ def test_what_a_dead_client_left_is_tidied(fleet: Fleet, sweep: Passes) -> None:
 def test_nothing_is_remembered_of_vms_that_are_gone(fleet: Fleet, sweep: Passes) -> None:
     fleet.vm(JOB, lifetime=100.0)
     sweep()
-    assert len(sweep.reaper._sightings) == 1
+    assert len(sweep.reaper._observer.sightings) == 1
     fleet.clock.sleep(200)
     sweep()
     sweep()
-    assert not sweep.reaper._sightings
+    assert not sweep.reaper._observer.sightings
 
 
 # --- stopped machines, and what machines leave behind ---
