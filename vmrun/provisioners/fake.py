@@ -116,6 +116,8 @@ class Machine:
     instance_type: str
     tags: dict[str, str]
     began: float
+    #: Which one it is of all that ever were, from 1.
+    number: int = 0
     #: Seconds since the epoch at which the cloud itself deletes it.
     until: float = float("inf")
     #: Seconds for which it is still shown when it is gone.
@@ -333,6 +335,7 @@ class FakeCloud:
             instance_type=where.instance_type,
             tags=dict(tags or {}),
             began=now,
+            number=len(self.machines) + 1,
             history=[(now, InstanceState.running)],
         )
         self.machines.append(foreign)
@@ -381,6 +384,7 @@ class FakeCloud:
             instance_type=spec.offer.instance_type,
             tags=dict(spec.tags),
             began=now,
+            number=len(self.machines) + 1,
             until=spec.hard_deadline if self.capabilities.provider_ttl else float("inf"),
             linger=self._draw(self.knobs.linger),
             spec=replace(spec, tags=dict(spec.tags)),
@@ -399,7 +403,6 @@ class FakeCloud:
         machine.turn(now, (0.0, InstanceState.stopping), (self._draw(self.knobs.vanish), InstanceState.gone))
 
     def _view(self, machine: Machine, at: float, state: InstanceState) -> Instance:
-        number = self.machines.index(machine) + 1
         running = state is InstanceState.running
         return Instance(
             id=machine.id,
