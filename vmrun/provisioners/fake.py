@@ -412,7 +412,7 @@ class FakeCloud:
             region=machine.region,
             zone=machine.zone,
             instance_type=machine.instance_type,
-            address=Address(host=f"192.0.2.{number % 256}") if running else None,
+            address=Address(host=f"192.0.2.{machine.number % 256}") if running else None,
             tags=dict(machine.tags),
             created_at=min(machine.began, at),
             reason=machine.reason if state is InstanceState.stopped else "",
