@@ -205,6 +205,8 @@ class VmFold:
     #: Seconds since the epoch, by the client that intended it.
     intended_at: float = 0.0
     cloud_id: str = ""
+    #: When its cloud had accepted it, by the same clock; 0.0 if that is not known.
+    created_at: float = 0.0
     failed: Failed | None = None
     ready: Ready | None = None
     ready_at: float = 0.0
@@ -240,7 +242,8 @@ class VmFold:
                 self.intent, self.intended_at = body, entry.at
                 self.jobs, self.keep_warm = [body.job] if body.job else [], body.keep_warm
         elif isinstance(body, Created):
-            self.cloud_id = self.cloud_id or body.cloud_id
+            if not self.cloud_id:
+                self.cloud_id, self.created_at = body.cloud_id, entry.at
         elif isinstance(body, Failed):
             self.failed = self.failed or body
         elif isinstance(body, Ready) and self.ready is None:

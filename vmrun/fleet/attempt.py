@@ -29,6 +29,7 @@ from .doubt import clear_up
 from .guards import make_proof
 from .order import Order
 from .process import ProcessBringUp
+from .removal import case_of, remove
 from .retire import retire
 from .sending import Sending
 
@@ -65,7 +66,7 @@ class Attempt:
         self._on_stage(f"creating {self._offer.instance_type} on {self._offer.on}{_where(self._offer)}")
         try:
             instance = self._create(ledger, spec)
-            ledger.created(instance.id)
+            self._note(ledger, instance)
             self._make_ready(machine, ledger, instance, hard_deadline)
         except BaseException:
             # Whatever ended this, a signal included: what was made is given back before it is passed on.
@@ -117,6 +118,15 @@ class Attempt:
             else:
                 ledger.failed(error.fault.value, error.message)
             raise
+
+    def _note(self, ledger: VmLedger, instance: Instance) -> None:
+        """Write down that it was accepted. Raises Unreachable if somebody condemned it meanwhile."""
+        if ledger.created(instance.id) or not ledger.fold.ended:
+            return
+        # Whoever did so may have looked before its cloud showed it, and calls it gone.
+        case = case_of(self._deck, self.vm, self._offer.on, instance, ledger.fold)
+        remove(self._deck, case, "it was condemned while it was created")
+        raise Unreachable(f"{instance.name} was given back while it was created", hint="run the command again")
 
     def _make_ready(
         self, machine: ProcessBringUp | SshBringUp, ledger: VmLedger, instance: Instance, hard_deadline: float

@@ -11,6 +11,7 @@ from vmrun.core.folds import VmFold
 from vmrun.core.ledger import VmLedger
 
 from .deck import Deck, OnStage, Session
+from .guards import Case
 from .leftovers import discard_leftovers
 from .removal import find_case, remove
 
@@ -48,7 +49,7 @@ def retire(  # noqa: PLR0913 -- the options say what must still hold, and for ho
             on_stage(f"giving back {fold.intent.name}")
             case = find_case(deck, vm, fold.intent.on, ledger.fold)
             remove(deck, case, why)
-            if not _gone(deck, provisioner, case.id, watch) or _may_appear(deck, provisioner, fold, case.id):
+            if not _gone(deck, case, why, watch) or _may_appear(deck, provisioner, fold, case.id):
                 on_stage(f"{fold.intent.name} is, or may be, still there; `vmrun reap` will finish it")
                 return False
             ledger.gone("not found after delete")
@@ -105,16 +106,31 @@ def _may_appear(deck: Deck, provisioner: Provisioner, fold: VmFold, identifier: 
     return unseen and deck.desk.clock.now() < fold.intended_at + provisioner.capabilities.settle
 
 
-def _gone(deck: Deck, provisioner: Provisioner, identifier: str, watch: float) -> bool:
-    clock = deck.desk.clock
+def _gone(deck: Deck, case: Case, why: str, watch: float) -> bool:
+    """Whether the instance is seen to be gone. A new one that its cloud has not shown yet may exist all the same."""
+    clock, provisioner = deck.desk.clock, deck.provisioner(case.on)
     deadline, pause = clock.monotonic() + watch, PAUSE
+    unseen_until = _unseen_until(deck, case)
     while True:
         try:
-            if provisioner.get(identifier).state is InstanceState.gone:
-                return True
+            state = provisioner.get(case.id).state
         except InstanceNotFound:
+            state = None if clock.now() < unseen_until else InstanceState.gone
+        if state is InstanceState.gone:
             return True
+        if unseen_until and state is not InstanceState.stopping:
+            # The deletion before may not have found it either.
+            remove(deck, case, why)
+        unseen_until = unseen_until if state is None else 0.0
         if clock.monotonic() >= deadline:
             return False
         clock.sleep(pause)
         pause = min(pause * 1.3, LONGEST)
+
+
+def _unseen_until(deck: Deck, case: Case) -> float:
+    """Until when it proves nothing that the instance is not found; 0 once its cloud has shown it."""
+    fold = case.fold
+    if fold is None or not fold.cloud_id or fold.ready is not None or case.instance is not None:
+        return 0.0
+    return fold.created_at + deck.provisioner(case.on).capabilities.settle

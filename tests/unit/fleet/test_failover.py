@@ -13,7 +13,7 @@ import pytest
 from tests.sim.keys import fake_key
 from tests.unit.core.world import OTHER_JOB
 from tests.unit.fleet.world import Fleet
-from vmrun.core.clouds import Capabilities, Fault, InstanceState, Market, Need, Offer, Scope
+from vmrun.core.clouds import Capabilities, Fault, Instance, InstanceSpec, InstanceState, Market, Need, Offer, Scope
 from vmrun.core.errors import CapacityError, Denied, Unreachable, UsageError, VmrunError
 from vmrun.core.records import Ready
 from vmrun.fleet import attempt as module
@@ -312,6 +312,44 @@ def test_whoever_interrupts_leaves_nothing_behind(world: World, after: bool, mon
     fold = world.ledger(vm).fold
     # What was never seen may still appear: its journal has no end yet, and the reaper goes on
     assert (fold.delete is not None, fold.gone is not None) == (True, after)
+
+
+def test_a_machine_that_its_cloud_does_not_show_yet_is_given_back_when_it_does(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.one.knobs.appear = (20.0, 20.0)
+
+    def interrupt(seconds: float) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_way_in", lambda transport: WayIn)
+    monkeypatch.setattr(world.clock, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        world.go()
+    (machine,) = world.made
+    assert machine.is_deleted()
+    assert world.ledger(machine.tags["vmrun-vm"]).fold.gone is not None
+
+
+def test_a_machine_that_was_condemned_while_it_was_created_is_deleted_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = world.one.create
+
+    def overtaken(spec: InstanceSpec) -> Instance:
+        # A reaper finds nothing of it yet, and calls it gone
+        ledger = world.ledger(spec.vm)
+        ledger.delete("all: asked for", "reaper")
+        ledger.gone("not found")
+        return create(spec)
+
+    monkeypatch.setattr(world.one, "create", overtaken)
+    with pytest.raises(Unreachable) as caught:
+        world.go()
+    assert "given back" in caught.value.message
+    (machine,) = world.made
+    assert machine.is_deleted()
 
 
 # --- after the creation ---
