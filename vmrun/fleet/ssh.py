@@ -210,7 +210,7 @@ class SshBringUp:
             poll_max=timings.poll_max,
             boot_grace=timings.boot_grace,
             ca_file=CA_FILE if ca_file else "",
-            power_off=borrowed.end_now() if provisioner.capabilities.borrowed else POWER_OFF,
+            power_off=ending(provisioner.capabilities),
             index=order.index,
         )
         host.put(layout.AGENT_CONFIG, [codec.canonical(codec.to_data(config))])
@@ -221,6 +221,13 @@ class SshBringUp:
         except VmrunError as error:
             return error.message
         return json.dumps(tail.decode("utf-8", "replace")[-4000:])
+
+
+def ending(capabilities: Capabilities) -> tuple[str, ...]:
+    """How an agent ends its machine: by a power-off, or through the dead-man timer where that leaves something."""
+    # A machine that is only powered off is there until a client or a reaper comes by; it may be long.
+    through_timer = capabilities.borrowed or capabilities.self_delete
+    return borrowed.end_now() if through_timer else POWER_OFF
 
 
 def _minor(facts: commands.Facts) -> str:

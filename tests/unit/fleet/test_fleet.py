@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.core.world import DEPLOYMENT, JOB, OTHER_JOB, VM, intent, ready
 from tests.unit.fleet.world import Fleet
-from vmrun.core.clouds import CloudError, Fault, Need
+from vmrun.core.clouds import Capabilities, CloudError, Fault, Need
 from vmrun.core.errors import CapacityError, Denied
 from vmrun.core.folds import VmFold
 from vmrun.core.records import Delete, Drain
@@ -18,7 +18,9 @@ from vmrun.fleet import attempt as module
 from vmrun.fleet.bring_up import bring_up
 from vmrun.fleet.order import Order
 from vmrun.fleet.retire import close_if_gone, retire
+from vmrun.fleet.ssh import POWER_OFF, ending
 from vmrun.fleet.warm import MARGIN, fits, take_warm
+from vmrun.machine import layout
 
 NOW = 1_700_000_000.0
 ORDER = Order(job=OTHER_JOB, on="fake", need=Need(), python="3.11")
@@ -119,6 +121,15 @@ def test_a_vm_that_is_only_stopped_is_deleted_before_its_job_gets_another(fleet:
     assert close_if_gone(fleet.deck, vm)
     assert fleet.running == fleet.indexed == set()
     assert fleet.ledger(vm).fold.gone is not None
+
+
+def test_a_machine_that_can_delete_itself_does_so_at_its_ordinary_end_too() -> None:
+    assert ending(Capabilities()) == ending(Capabilities(poweroff_deletes=True)) == POWER_OFF
+    for capabilities in (Capabilities(self_delete="#!/bin/sh\n"), Capabilities(borrowed=True)):
+        shell = ending(capabilities)[-1]
+        # The judge of the timer runs the program that deletes; a lease that is over is what it judges by
+        assert f"> {layout.LEASE}" in shell
+        assert layout.DEADMAN_SERVICE in shell
 
 
 class ReadyAtOnce:
