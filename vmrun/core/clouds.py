@@ -193,6 +193,8 @@ class Fault(Enum):
     permission = "permission"
     config = "config"
     billing = "billing"
+    #: Something that was not made for this intent has the machine's name. It is left alone; another name will do.
+    name_taken = "name-taken"
     #: The cloud took a spot machine back while it was made ready.
     preempted = "preempted"
     #: No answer, or a failure of the cloud's own: what was asked for may or may not have happened.

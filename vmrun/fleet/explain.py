@@ -21,6 +21,7 @@ _ORDER = (
     Fault.permission,
     Fault.billing,
     Fault.unknown,
+    Fault.name_taken,
     Fault.quota,
     Fault.unavailable,
     Fault.throttle,

@@ -33,6 +33,8 @@ class Rule:
     stop: bool = False
     #: Whether the instance may exist although the call failed.
     doubt: bool = False
+    #: The same offer may be had with another intent, and so another name: it is tried once more.
+    anew: bool = False
     #: Seconds for which other searches should know of it too.
     remembered: float = 0.0
 
@@ -48,6 +50,7 @@ RULES: dict[Fault, Rule] = {
     Fault.quota: Rule(least=Scope.bucket, remembered=600.0),
     Fault.permission: Rule(least=Scope.cloud),
     Fault.billing: Rule(least=Scope.cloud),
+    Fault.name_taken: Rule(anew=True),
     Fault.config: Rule(stop=True),
     Fault.unknown: Rule(again=1, stop=True, doubt=True),
 }
@@ -154,6 +157,7 @@ class Search:
         self._remembered = list(remembered)
         self._offers = in_turn(offers, self._remembered)
         self._out: list[RuledOut] = []
+        self._anew: set[Offer] = set()
         #: What came of each offer so far.
         self.tried: list[Tried] = []
         #: Why the search ended before its offers did; "" if it did not.
@@ -182,6 +186,10 @@ class Search:
     def failed(self, offer: Offer, error: CloudError, now: float) -> list[RuledOut]:
         """Take in what came of `offer`; what others should remember of it. `now` in seconds since the epoch."""
         self.tried.append(Tried.of(error, offer.on, offer))
+        if RULES[error.fault].anew and offer not in self._anew:
+            self._anew.add(offer)
+            self._offers.insert(0, offer)
+            return []
         out = ruled_out(offer, error, now)
         self._out += out
         if RULES[error.fault].stop:

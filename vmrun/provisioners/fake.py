@@ -367,7 +367,7 @@ class FakeCloud:
         if next(taken, None) is not None:
             raise CloudError(
                 f"an instance named {spec.name} exists and is not this one",
-                fault=Fault.config,
+                fault=Fault.name_taken,
                 hint="names are never used twice; look at the instance in the cloud's console",
             )
 

@@ -230,6 +230,25 @@ def test_a_quota_of_one_kind_of_machine_leaves_the_other_kind(world: World) -> N
     assert len(world.tokens(world.one)) == 3
 
 
+def test_a_name_that_a_foreign_machine_has_is_given_up_for_another(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, foreign = world.one.create, []
+
+    def taken(spec: InstanceSpec) -> Instance:
+        if not foreign:
+            foreign.append(world.one.add_foreign(spec.name, owner=spec.owner))
+        return create(spec)
+
+    monkeypatch.setattr(world.one, "create", taken)
+    vm = bring_up(world.deck, Order(job=OTHER_JOB, on="one", need=Need(), python="3.11"), world.said.append)
+    assert len(set(world.tokens(world.one))) == 2
+    assert world.ledger(vm).fold.intent.zone == "east-1"
+    # The foreign machine is neither adopted nor touched
+    theirs, mine = world.alive
+    assert (theirs.id, mine.tags["vmrun-vm"]) == (foreign[0], vm)
+
+
 # --- doubt: never two machines for one, and none left ---
 
 

@@ -87,7 +87,19 @@ def test_what_no_other_offer_would_help_ends_the_search(fault: Fault, scope: Sco
 
 
 def test_the_table_knows_every_fault() -> None:
-    assert set(RULES) == set(Fault) == {*TABLE, Fault.config, Fault.unknown}
+    assert set(RULES) == set(Fault) == {*TABLE, Fault.config, Fault.unknown, Fault.name_taken}
+
+
+def test_an_offer_whose_machines_name_is_taken_is_tried_once_more_and_then_the_next_one() -> None:
+    search = Search(OFFERS)
+    taken = CloudError("another has it", fault=Fault.name_taken)
+    first = search.next(0.0)
+    assert first == OFFERS[0]
+    assert search.failed(first, taken, NOW) == []
+    assert search.next(0.0) == first
+    search.failed(first, taken, NOW)
+    assert search.next(0.0) == OFFERS[1]
+    assert search.ended == ""
 
 
 @pytest.mark.parametrize("fault", list(Fault))

@@ -242,8 +242,15 @@ class Ec2Provisioner:
         for one in found:
             if tags(spec).items() <= one.tags.items():
                 return one
-        if found or mismatch.fault is Fault.preempted:
+        if mismatch.fault is Fault.preempted:
             raise mismatch
+        if found:
+            raise CloudError(
+                f"EC2 made another machine than {spec.name} with its token: {found[0].id}",
+                fault=Fault.name_taken,
+                cloud_code=mismatch.cloud_code,
+                hint="it was not made for this job and was left alone; look at its tags in the console",
+            ) from mismatch
         raise CloudError(
             f"EC2 has accepted {spec.name} before, and does not show it yet",
             fault=Fault.unavailable,

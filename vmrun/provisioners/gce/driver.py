@@ -96,11 +96,11 @@ class GceProvisioner:
                 body=body,
                 requestId=request.request_id("insert", spec.vm),
             )
+            self._settle(operation)
         except CloudError as error:
             if not errors.is_taken(error):
                 raise
             return self._adopted(spec, error)
-        self._settle(operation)
         return self._found(spec) or _accepted(spec)
 
     def get(self, id: str) -> Instance:
@@ -206,8 +206,7 @@ class GceProvisioner:
         if found.tags.get(TAG_VM) != spec.vm or found.tags.get(TAG_OWNER) != spec.owner:
             raise CloudError(
                 f"{spec.offer.zone} has another VM named {spec.name}",
-                fault=Fault.config,
-                scope=Scope.zone,
+                fault=Fault.name_taken,
                 cloud_code="alreadyExists",
                 hint="it was not made for this job and was left alone; look at it in the console",
             )
@@ -218,7 +217,12 @@ class GceProvisioner:
         found = self._found(spec)
         if found is None:
             # Something else has the name, such as a disk; or the machine has gone in this moment.
-            raise refused
+            raise CloudError(
+                f"the name {spec.name} is taken in {spec.offer.zone}: {refused.message}",
+                fault=Fault.name_taken,
+                cloud_code=refused.cloud_code,
+                hint="what has it was left alone; look for it among VMs and disks in the console",
+            ) from refused
         return found
 
 

@@ -248,7 +248,8 @@ class IbmProvisioner:
         if same != (request.mark(spec), spec.offer.instance_type, spec.offer.zone):
             raise CloudError(
                 f"there is another instance named {spec.name}",
-                fault=Fault.config,
+                # One of vmrun's has this name only if the same intent was sent with other parameters.
+                fault=Fault.config if views.is_ours(raw) else Fault.name_taken,
                 scope=Scope.offer,
                 cloud_code=taken.cloud_code,
                 hint=f"it was not made for this VM, and is left alone; see `ibmcloud is instance {spec.name}`",

@@ -261,7 +261,7 @@ def test_a_token_of_somebody_elses_machine_is_not_adopted(account: Account) -> N
     with pytest.raises(CloudError) as caught:
         driver.create(account.spec())
 
-    assert caught.value.fault is Fault.config
+    assert caught.value.fault is Fault.name_taken
 
 
 def test_a_token_that_is_known_and_not_shown_yet_is_left_in_doubt(account: Account) -> None:

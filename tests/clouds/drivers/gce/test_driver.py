@@ -156,7 +156,7 @@ def test_a_foreign_machine_of_the_same_name_is_left_alone(harness: DoubleHarness
     spec = harness.spec()
     planted = harness.double.plant(spec.name, tags={"team": "other"}, zone=spec.offer.zone)
 
-    assert refused(harness, spec).fault is Fault.config
+    assert refused(harness, spec).fault is Fault.name_taken
     assert list(harness.double.inventory().instances) == [planted]
 
 

@@ -125,7 +125,7 @@ def test_a_foreign_instance_of_the_name_is_neither_adopted_nor_touched(world: Wo
     with pytest.raises(CloudError) as caught:
         world.provisioner.create(spec)
 
-    assert caught.value.fault is Fault.config
+    assert caught.value.fault is Fault.name_taken
     assert "left alone" in caught.value.hint
     with pytest.raises(InstanceNotFound):
         world.provisioner.get(spec.name)

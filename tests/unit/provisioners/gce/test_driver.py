@@ -76,7 +76,7 @@ def test_a_name_that_exists_is_adopted_only_if_it_is_this_vm(world: World) -> No
     world.answer(taken, world.resource(spec, labels=dict(other.tags)))
     error = error_of(lambda: world.driver.create(spec))
 
-    assert error.fault is Fault.config
+    assert error.fault is Fault.name_taken
     assert "another VM" in error.message
     assert [each.method for each in world.google.asked] == ["POST", "GET", "POST", "GET"]
 
@@ -86,7 +86,17 @@ def test_a_disk_of_the_same_name_is_not_taken_for_the_machine(world: World) -> N
     taken = refusal(409, "alreadyExists", f"The resource 'projects/p/zones/z/disks/{spec.name}' already exists")
     world.answer(taken, absent(f"instances/{spec.name}"))
 
-    assert "already exists" in error_of(lambda: world.driver.create(spec)).message
+    error = error_of(lambda: world.driver.create(spec))
+    assert "already exists" in error.message
+    assert error.fault is Fault.name_taken
+
+
+def test_a_name_that_exists_when_the_creation_is_carried_out_is_adopted_too(world: World) -> None:
+    spec = world.spec()
+    message = f"The resource 'projects/p/zones/z/instances/{spec.name}' already exists"
+    world.answer(PENDING, failed("RESOURCE_ALREADY_EXISTS", message), world.resource(spec))
+
+    assert world.driver.create(spec).name == spec.name
 
 
 def test_an_operation_that_fails_is_the_answer_of_create(world: World) -> None:
