@@ -196,7 +196,9 @@ def _judge(trouble: Trouble, *, creating: bool) -> tuple[Fault, Scope, str]:
             return *((Fault.not_offered, Scope.offer) if elsewhere else known), code
     if trouble.status >= 500:
         return Fault.unavailable, Scope.region, first
-    return *_STATUS.get(trouble.status, (Fault.unknown, Scope.offer)), first
+    # A code that nobody knows says more than 400, which is also what failed operations have when all was well formed.
+    known_status = {} if trouble.codes and trouble.status == 400 else _STATUS
+    return *known_status.get(trouble.status, (Fault.unknown, Scope.offer)), first
 
 
 def _is_missing(trouble: Trouble) -> bool:

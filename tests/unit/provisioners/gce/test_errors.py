@@ -355,6 +355,13 @@ CASES = {
         "FLUX_CAPACITOR_MISALIGNED",
         "look the code up",
     ),
+    "unheard of, with a status": Case(
+        of_operation("FLUX_MISALIGNED", "1.21 GW needed", status=400),
+        Fault.unknown,
+        Scope.offer,
+        "FLUX_MISALIGNED",
+        "look the code up",
+    ),
 }
 
 
