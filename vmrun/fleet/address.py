@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmrun.core.clock import Clock
-from vmrun.core.clouds import Address, CloudError, Fault, Instance, InstanceNotFound, InstanceState, Provisioner
+from vmrun.core.clouds import Address, CloudError, Fault, Instance, InstanceNotFound, InstanceState, Provisioner, Scope
 from vmrun.core.errors import Unreachable
 
 #: Seconds between looks: the first, and the longest.
@@ -52,7 +52,11 @@ def fate(instance: Instance) -> CloudError | None:
         return _taken(message)
     # The reason begins with the cloud's own code where there is one.
     code = instance.reason.partition(":")[0].strip()
-    return CloudError(message, fault=instance.fault, cloud_code=code if " " not in code else "")
+    code = code if " " not in code else ""
+    if instance.fault is Fault.quota:
+        # What runs out after the acceptance is the limit that the code names, of disks say: not that of the type.
+        return CloudError(message, fault=Fault.quota, scope=Scope.region, cloud_code=code, bucket=code)
+    return CloudError(message, fault=instance.fault, cloud_code=code)
 
 
 def lost(provisioner: Provisioner, instance_id: str) -> CloudError | None:

@@ -14,6 +14,7 @@ from .deck import Deck, OnStage, Session
 from .guards import Case
 from .leftovers import discard_leftovers
 from .removal import find_case, remove
+from .sending import Sending
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +48,8 @@ def retire(  # noqa: PLR0913 -- the options say what must still hold, and for ho
                 return False  # somebody took it meanwhile
             provisioner = deck.provisioner(fold.intent.on)
             on_stage(f"giving back {fold.intent.name}")
-            case = find_case(deck, vm, fold.intent.on, ledger.fold)
-            remove(deck, case, why)
+            # A deletion may be sent again whatever came of it; what it is judged by is looked up anew.
+            case = Sending(deck.desk.clock, deck.desk.rng).send(lambda: _removed(deck, vm, ledger.fold, why))
             if not _gone(deck, case, why, watch) or _may_appear(deck, provisioner, fold, case.id):
                 on_stage(f"{fold.intent.name} is, or may be, still there; `vmrun reap` will finish it")
                 return False
@@ -104,6 +105,14 @@ def _may_appear(deck: Deck, provisioner: Provisioner, fold: VmFold, identifier: 
     assert fold.intent is not None
     unseen = not fold.cloud_id and fold.failed is None and identifier == fold.intent.name
     return unseen and deck.desk.clock.now() < fold.intended_at + provisioner.capabilities.settle
+
+
+def _removed(deck: Deck, vm: str, fold: VmFold, why: str) -> Case:
+    """What was known of the instance when its cloud took the deletion."""
+    assert fold.intent is not None
+    case = find_case(deck, vm, fold.intent.on, fold)
+    remove(deck, case, why)
+    return case
 
 
 def _gone(deck: Deck, case: Case, why: str, watch: float) -> bool:

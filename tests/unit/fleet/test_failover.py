@@ -400,8 +400,11 @@ def test_why_every_machine_failed_after_it_was_accepted_is_told(world: World) ->
     world.one.knobs.boot = (40.0, 40.0)
     world.one.doom(Fault.quota, "Client.VolumeLimitExceeded: too much disk", times=100)
     error = world.fails(CapacityError)
-    assert len(world.made) == 4
+    # A limit of the region, and not the quota of the type
+    assert [machine.zone for machine in world.made] == ["east-1", "west-1"]
     row = error.data["tried"][0]
+    assert row["quota"] == "Client.VolumeLimitExceeded"
+    assert "VolumeLimitExceeded in east" in error.hint
     assert (row["fault"], row["code"]) == ("quota", "Client.VolumeLimitExceeded")
     assert "too much disk" in row["message"]
 

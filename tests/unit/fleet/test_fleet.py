@@ -96,12 +96,20 @@ def test_its_own_leave_does_not_keep_a_vm_from_being_retired(fleet: Fleet) -> No
 def test_retiring_survives_a_cloud_that_fails(fleet: Fleet) -> None:
     vm = fleet.vm(JOB)
     said: list[str] = []
-    fleet.cloud.fail("delete", Fault.unavailable)
+    fleet.cloud.fail("delete", Fault.permission)
     assert not retire(fleet.deck, vm, "job ended", said.append)
     assert "vmrun reap" in said[-1]
     assert retire(fleet.deck, vm, "job ended", said.append)
     assert retire(fleet.deck, vm, "job ended", said.append)
     assert fleet.ledger(vm).fold.gone is not None
+
+
+@pytest.mark.parametrize("fault", [Fault.unavailable, Fault.throttle])
+def test_a_deletion_that_a_busy_cloud_does_not_take_is_sent_again(fleet: Fleet, fault: Fault) -> None:
+    vm = fleet.vm(JOB)
+    fleet.cloud.fail("delete", fault, times=3)
+    assert retire(fleet.deck, vm, "job ended", lambda _: None)
+    assert fleet.running == set()
 
 
 def test_a_vm_is_closed_only_when_its_cloud_does_not_have_it(fleet: Fleet) -> None:
