@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import ipaddress
 import urllib.request
 from collections.abc import Callable, Iterable
@@ -22,8 +23,11 @@ Opener = Callable[[str], bytes]
 
 def fetch(url: str) -> bytes:
     """The first bytes of what stands there. Raises OSError."""
-    with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:  # noqa: S310 - a constant https address
-        return bytes(answer.read(_LONGEST))
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:  # noqa: S310 - a constant https address
+            return bytes(answer.read(_LONGEST))
+    except http.client.HTTPException as error:
+        raise OSError(f"no HTTP: {type(error).__name__}") from error
 
 
 def caller_network(opener: Opener = fetch) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Callable
 
 import pytest
 
 from vmrun.core.clouds import CloudError
 from vmrun.core.errors import ConfigError
-from vmrun.provisioners.caller import caller_network, networks
+from vmrun.provisioners.caller import caller_network, fetch, networks
 
 
 def says(text: str) -> Callable[[str], bytes]:
@@ -41,6 +43,22 @@ def test_what_is_no_address_of_ones_own_is_an_error_with_a_way_out(answer: str) 
 def test_no_answer_is_an_error_too() -> None:
     with pytest.raises(CloudError, match="TimeoutError"):
         caller_network(mute)
+
+
+def test_an_answer_that_is_no_http_is_no_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def gibber() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"\x00\x01 gibberish\r\n\r\n")
+
+        thread = threading.Thread(target=gibber)
+        thread.start()
+        with pytest.raises(OSError, match="BadStatusLine"):
+            fetch(f"http://127.0.0.1:{server.getsockname()[1]}/")
+        thread.join(10)
 
 
 def test_what_is_configured_wins() -> None:
