@@ -24,6 +24,7 @@ import figures
 import harness
 import isolation
 import machine_parts
+import reaper_pass
 import suite
 from figures import FAIL, Figure, Judgement
 from targets import TARGETS
@@ -57,6 +58,7 @@ PARTS: dict[str, Callable[[Options], Iterable[Figure]]] = {
     "workers": lambda how: machine_parts.many_workers(how.pairs, quick=how.quick),
     "round-trip": lambda how: machine_parts.round_trip(quick=how.quick),
     "isolation": lambda how: isolation.measure(quick=how.quick),
+    "reaper": lambda how: reaper_pass.measure(quick=how.quick),
     "shared-data": script("shared_data.py"),
     "cli": script("cli_start.py"),
     "flights": script("flights_vs_pool.py"),

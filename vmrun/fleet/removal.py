@@ -34,6 +34,8 @@ def recorded(deck: Deck) -> str | None:
 def case_of(deck: Deck, vm: str, on: str, instance: Instance, fold: VmFold | None) -> Case:
     """The facts about one instance as a listing shows it, the store's owner not asked yet."""
     signer = deck.desk.signer
+    # Where the journal names the instance, nobody asks for the proof, which takes a signature to make.
+    named = fold is not None and fold.cloud_id == instance.id
     return Case(
         deployment=deck.deployment,
         recorded=deck.deployment,
@@ -43,7 +45,7 @@ def case_of(deck: Deck, vm: str, on: str, instance: Instance, fold: VmFold | Non
         instance=instance,
         fold=fold,
         now=deck.desk.clock.now(),
-        proven=signer is not None and proves(signer, instance),
+        proven=not named and signer is not None and proves(signer, instance),
         tagged=deck.provisioner(on).capabilities.atomic_tags,
     )
 
