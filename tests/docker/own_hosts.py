@@ -7,8 +7,9 @@ import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.docker.machines import BOOT, CLOCK, Machines, until
+from tests.docker.machines import BOOT, Machines, until
 from tests.support.shell import Shell
+from vmrun.core.clouds import Address
 from vmrun.transport.keys import KeyPair, known_hosts_line, new_key_pair, write_private_key
 
 OWNER = "owner"
@@ -97,8 +98,6 @@ class OwnHosts:
 
     def trust(self, host: str, key: str) -> None:
         """Add a line to `known_hosts`."""
-        from vmrun.core.clouds import Address
-
         with self.known_hosts.open("a") as file:
             file.write(known_hosts_line(Address(host), key))
 
@@ -119,10 +118,15 @@ class OwnHosts:
         )
 
 
+def is_clean(host: OwnHost) -> bool:
+    """Whether nothing of vmrun is where it usually is."""
+    found = host.inside(
+        "sh", "-c", "ls -d /var/lib/vmrun /opt/vmrun /usr/local/sbin/vmrun-* /etc/systemd/system/vmrun*"
+    )
+    return not found and "vmrun" not in host.inside("cat", "/etc/passwd")
+
+
 def append(shell: Shell, text: str) -> None:
     """Add to the shell's configuration."""
     path = shell.home / "vmrun.toml"
     path.write_text((path.read_text() if path.exists() else "") + "\n" + text)
-
-
-__all__ = ["CLOCK", "OWNER", "OwnHost", "OwnHosts", "append"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.docker.machines import Machines
-from tests.docker.own_hosts import OwnHost, OwnHosts, append
+from tests.docker.own_hosts import OwnHosts, append, is_clean
 from tests.support.s3 import S3Server
 from tests.support.shell import Shell, until
 from vmrun.provisioners.docker.driver import DockerProvisioner
@@ -52,13 +52,6 @@ def shell(isolated: Path, provisioner: DockerProvisioner, bridge_s3: S3Server) -
     bridge_s3.configure(shell)
     yield shell
     shell.run("reap", "--all", "--yes", exit_code=None)
-
-
-def is_clean(host: OwnHost) -> bool:
-    found = host.inside(
-        "sh", "-c", "ls -d /var/lib/vmrun /opt/vmrun /usr/local/sbin/vmrun-* /etc/systemd/system/vmrun*"
-    )
-    return not found and "vmrun" not in host.inside("cat", "/etc/passwd")
 
 
 def test_a_job_runs_on_a_host_of_mine_and_nothing_of_it_is_left(own: OwnHosts, shell: Shell) -> None:

@@ -27,6 +27,7 @@ from vmrun.core.clouds import (
     Need,
     Offer,
     Scope,
+    instance_name,
 )
 from vmrun.core.desk import Desk
 from vmrun.core.errors import ConfigError, Unreachable
@@ -123,6 +124,8 @@ class SshProvisioner:
 
         CloudError (stockout) if another VM has it; the host is then left alone.
         """
+        if spec.name != instance_name(spec.owner, spec.vm):
+            raise CloudError(f"{spec.name[:120]} is the name of another VM", fault=Fault.config)
         host = self._offered(spec.offer)
         body = Borrow(spec.vm, spec.owner, host.text, spec.name, spec.hard_deadline, _boot_grace(spec))
         desk = self._desk()
