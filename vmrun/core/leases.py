@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from . import keys
 from .desk import Desk
 from .errors import Corrupt, KeyExists, StoreError
+from .host_records import Borrow, Return
 from .ledger import MOVES_MAX
-from .records import Borrow, Entry, Record, Return
+from .record import Record
+from .records import Entry
 from .signing import Keyring
 
 

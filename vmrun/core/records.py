@@ -12,20 +12,16 @@ from typing import Any, ClassVar
 
 from . import codec, keys
 from .errors import Corrupt, SchemaError, StoreError
+from .host_records import Borrow, Return
 from .model import FunctionSpec, JobSpec
 from .ranges import Range
+from .record import Record
 from .signing import Signer, Verifier
 
 #: Format of sealed entries. A reader refuses a larger one: it cannot know what it would misread.
 SCHEMA = 1
 #: Bytes of an entry's first line; larger is damage.
 _HEAD_MAX = 8 * 1024 * 1024
-
-
-class Record:
-    """Base of all entry bodies; `TYPE` is the word in the store."""
-
-    TYPE: ClassVar[str]
 
 
 # --- a job's journal ---
@@ -312,35 +308,6 @@ class Gone(Record):
     evidence: str
 
 
-# --- a borrowed host's journal ---
-
-
-@dataclass(frozen=True, slots=True)
-class Borrow(Record):
-    """The VM has the host from here on, whoever had it before."""
-
-    TYPE: ClassVar[str] = "BORROW"
-    vm: str
-    deployment: str
-    #: As the configuration of whoever borrowed it names it.
-    host: str
-    #: The VM's name.
-    name: str
-    #: Seconds since the epoch after which the VM must not exist.
-    hard_deadline: float
-    #: Seconds within which the VM must be ready, or it ends itself.
-    boot_grace: float
-
-
-@dataclass(frozen=True, slots=True)
-class Return(Record):
-    """Nothing of the VM is on the host any more."""
-
-    TYPE: ClassVar[str] = "RETURN"
-    vm: str
-    evidence: str
-
-
 # --- a VM's heartbeat ---
 
 
@@ -371,7 +338,8 @@ class Heartbeat(Record):
     agent_memory: int = 0
 
 
-_TYPES: dict[str, type[Record]] = {kind.TYPE: kind for kind in Record.__subclasses__()}
+#: By their words; those that stand elsewhere are named, so that they are there.
+_TYPES: dict[str, type[Record]] = {kind.TYPE: kind for kind in (*Record.__subclasses__(), Borrow, Return)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ from tests.unit.core.world import DEPLOYMENT, ManualClock
 from vmrun.core import keys
 from vmrun.core.desk import Desk
 from vmrun.core.errors import Corrupt, StoreUnavailable
+from vmrun.core.host_records import Borrow
 from vmrun.core.leases import HostFold, HostLedger, leased_hosts
-from vmrun.core.records import Borrow
+from vmrun.core.records import Entry, seal
 from vmrun.core.storage import Store
 from vmrun.store.memory import MemoryStore
 
@@ -146,8 +147,6 @@ def test_a_vm_cannot_lend_itself_a_host() -> None:
     store = MemoryStore()
     vm = desk(store, f"vm:{VMS[1]}")
     vm.keyring.add(f"vm:{VMS[1]}", fake_key(f"vm:{VMS[1]}"))
-    from vmrun.core.records import Entry, seal
-
     journal = keys.host_journal(HOST)
     forged = seal(journal, Entry(0, "", "nonce", 0.0, lease(VMS[1])), FakeSigner(f"vm:{VMS[1]}"))
     store.create(keys.entry(journal, 0), forged)

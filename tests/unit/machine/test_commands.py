@@ -12,7 +12,7 @@ import pytest
 
 from vmrun.core.errors import Unreachable, UsageError
 from vmrun.core.hosts import Completed
-from vmrun.machine import commands, layout
+from vmrun.machine import borrowed, commands, layout
 from vmrun.machine.commands import Boot, Facts, Timer
 
 SHA = "0123456789abcdef" * 4
@@ -39,6 +39,10 @@ ALL = [
     commands.power_off(),
     commands.read_file("/etc/hostname"),
     commands.journal_tail(50),
+    borrowed.borrow(),
+    borrowed.clean("0" * 26),
+    borrowed.borrower(),
+    borrowed.facts(),
 ]
 
 

@@ -31,10 +31,10 @@ from vmrun.core.clouds import (
 )
 from vmrun.core.desk import Desk
 from vmrun.core.errors import ConfigError, Unreachable
+from vmrun.core.host_records import Borrow
 from vmrun.core.hosts import Completed
 from vmrun.core.ids import is_id
 from vmrun.core.leases import HostLedger, leased_hosts
-from vmrun.core.records import Borrow
 from vmrun.machine import borrowed, commands, layout
 from vmrun.machine.borrowed import Marker
 from vmrun.provisioners.context import ProvisionerContext

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from vmrun.core.clouds import CloudError, Fault, Scope
 from vmrun.core.desk import Desk
 from vmrun.core.errors import Corrupt, SchemaError
+from vmrun.core.host_records import Borrow
 from vmrun.core.leases import HostFold
 from vmrun.core.ledger import VmLedger
-from vmrun.core.records import Borrow
 from vmrun.machine.borrowed import Marker
 
 from .hosts import HostName
