@@ -134,6 +134,27 @@ def test_the_client_is_killed_and_the_host_cleans_itself_and_can_be_leased_again
     until(lambda: is_clean(host), 60, "it is cleaned again")
 
 
+def test_what_a_dead_client_left_is_cleaned_by_the_reaper_too(own: OwnHosts, shell: Shell) -> None:
+    host = own.boot()
+    append(shell, own.table(host))
+    shell.write("quick.py", QUICK)
+    shell.run("status")
+    before, booted = host.inventory(), host.boot_id()
+    # Killed before the journal says that the host was borrowed: only the host itself, and its lease, tell.
+    client = shell.start("submit", "--on", "ssh", "quick.py")
+    until(lambda: "vmrun" in host.inside("cat", "/var/lib/vmrun/borrowed.json"), 60, "it is borrowed")
+    os.killpg(client.pid, signal.SIGKILL)
+    client.communicate()
+
+    verdicts = shell.ask("reap", "--all", "--yes")["verdicts"]
+
+    assert [(row["on"], row["delete"]) for row in verdicts] == [("ssh", True)]
+    assert is_clean(host)
+    assert host.inventory() == before
+    assert host.boot_id() == booted
+    assert shell.ask("submit", "--on", "ssh", "quick.py")["job"]["state"] == "done"
+
+
 def test_a_host_that_is_another_or_unknown_is_refused_before_anything_is_sent(own: OwnHosts, shell: Shell) -> None:
     host = own.boot()
     append(shell, own.table(host))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from .record import Record
@@ -23,6 +23,8 @@ class Borrow(Record):
     hard_deadline: float
     #: Seconds within which the VM must be ready, or it ends itself.
     boot_grace: float
+    #: Those of its create call.
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

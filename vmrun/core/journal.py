@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from . import keys
 from .clock import Clock, Rng, backoff
 from .errors import KeyExists, KeyNotFound, StoreDenied, StoreUnavailable
-from .records import Entry, Record, authentic, seal, unseal
+from .record import Record
+from .records import Entry, authentic, seal, unseal
 from .signing import Signer, Verifier
 from .storage import Store
 

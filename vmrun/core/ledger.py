@@ -13,6 +13,7 @@ from .errors import Corrupt, StoreError
 from .folds import Extent, JobFold, ShardFold, VmFold
 from .ids import is_id
 from .model import FunctionSpec, ShardPlan
+from .record import Record
 from .records import (
     NO_CREW,
     NO_TRAFFIC,
@@ -33,7 +34,6 @@ from .records import (
     Gone,
     Intent,
     Ready,
-    Record,
     Release,
     Results,
     Submit,

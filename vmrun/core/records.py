@@ -338,8 +338,8 @@ class Heartbeat(Record):
     agent_memory: int = 0
 
 
-#: By their words; those that stand elsewhere are named, so that they are there.
-_TYPES: dict[str, type[Record]] = {kind.TYPE: kind for kind in (*Record.__subclasses__(), Borrow, Return)}
+_KINDS: tuple[type[Record], ...] = (*Record.__subclasses__(), Borrow, Return)
+_TYPES: dict[str, type[Record]] = {kind.TYPE: kind for kind in _KINDS}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from vmrun.core.errors import Unreachable
 from vmrun.core.hosts import Completed
@@ -44,6 +45,7 @@ class Marker:
     hard_deadline: int
     #: Since when, in seconds since the epoch on the machine's clock.
     at: int
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,24 @@ def borrow_data(seed: BorrowSeed) -> str:
         },
         indent=1,
     )
+
+
+def tagged(data: str, tags: Mapping[str, str]) -> str:
+    """The document with tags for the marker. Raises ValueError for what is no such document."""
+    found = json.loads(data)
+    try:
+        return json.dumps({**found, "marker": {**found["marker"], "tags": dict(tags)}}, indent=1)
+    except (KeyError, TypeError) as error:
+        raise ValueError("there is no marker in it") from error
+
+
+def boot_grace(data: str) -> float:
+    """Seconds within which the VM of a document must be ready. Raises ValueError for what is no such document."""
+    found = json.loads(data)
+    try:
+        return float(found["boot_grace"])
+    except (KeyError, TypeError) as error:
+        raise ValueError("there is no boot grace in it") from error
 
 
 def borrow() -> list[str]:
@@ -139,7 +159,8 @@ def _marker(found: object) -> Marker:
         if not isinstance(found, dict):
             raise TypeError
         vm, owner, name = (str(found[key]) for key in ("vm", "owner", "name"))
-        return Marker(vm, owner, name, int(found["hard_deadline"]), int(found["at"]))
+        tags = {str(key): str(value) for key, value in dict(found.get("tags") or {}).items()}
+        return Marker(vm, owner, name, int(found["hard_deadline"]), int(found["at"]), tags)
     except (KeyError, TypeError, ValueError) as error:
         raise Unreachable(
             f"the machine says of its borrower {str(found)[:200]!r}",

@@ -5,7 +5,6 @@ Who may borrow a host is decided in the store; who has borrowed it is what the h
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
@@ -127,22 +126,37 @@ class SshProvisioner:
         if spec.name != instance_name(spec.owner, spec.vm):
             raise CloudError(f"{spec.name[:120]} is the name of another VM", fault=Fault.config)
         host = self._offered(spec.offer)
-        body = Borrow(spec.vm, spec.owner, host.text, spec.name, spec.hard_deadline, _boot_grace(spec))
+        try:
+            grace, document = borrowed.boot_grace(spec.user_data), borrowed.tagged(spec.user_data, spec.tags)
+        except ValueError as error:
+            raise CloudError("the user data is not for a borrowed machine", fault=Fault.config) from error
+        body = Borrow(spec.vm, spec.owner, host.text, spec.name, spec.hard_deadline, grace, spec.tags)
         desk = self._desk()
         ledger = HostLedger(desk, host.key)
         if not ledger.borrow(body, lambda fold: may_take(desk, fold, lambda: self._marker(host))):
             assert ledger.fold.holder is not None, "it would have been borrowed"
             raise held(host, ledger.fold.holder)
         try:
-            return self._occupy(host, spec)
+            return self._occupy(host, spec, document)
         except CloudError:
             self._undo(host, ledger, spec.vm)
             raise
 
     def get(self, id: str) -> Instance:
-        """The VM that the host says it has. Raises InstanceNotFound, and CloudError if the host cannot say."""
+        """The VM that the host says it has. Raises InstanceNotFound, and CloudError if the host cannot say.
+
+        Past its deadline one on a host that cannot say is shown as it was leased: it may be given back.
+        """
         host, vm = self._place(id)
-        marker = self._certain(lambda: self._marker(host))
+        holder = HostLedger(self._desk(), host.key).refresh().holder
+        if holder is None or holder.vm != vm:
+            raise _not_found(id)  # it was cleaned, or is by whoever took it
+        try:
+            marker = self._marker(host)
+        except HostError as error:
+            if self._clock.now() > holder.hard_deadline + MARGIN:
+                return _leased(host, holder, error)
+            raise _unavailable(error) from error
         if marker is None or marker.vm != vm:
             raise _not_found(id)
         return _instance(host, marker)
@@ -159,8 +173,7 @@ class SshProvisioner:
             marker = markers[host]
             if isinstance(marker, HostError):
                 # Nothing is concluded from silence but what the deadline says.
-                stand_in = Marker(holder.vm, holder.deployment, holder.name, int(holder.hard_deadline), at=0)
-                yield _instance(host, stand_in, reason=marker.message)
+                yield _leased(host, holder, marker)
             elif marker is not None and marker.vm == holder.vm:
                 yield _instance(host, marker)
 
@@ -198,15 +211,15 @@ class SshProvisioner:
         argv = ["journalctl", "--no-pager", "--quiet", f"--lines={_LOG_LINES}", *units]
         return self._runner.run(host, argv, timeout=_LOOK).stdout.decode("utf-8", "replace")
 
-    def _occupy(self, host: HostName, spec: InstanceSpec) -> Instance:
+    def _occupy(self, host: HostName, spec: InstanceSpec, document: str) -> Instance:
         """Have the host put itself into the state of a fresh machine, and cleaned before if need be."""
         for _ in range(2):
-            told = self._ask(host, borrowed.borrow(), borrowed.read_borrowed, _BORROWING, spec.user_data.encode())
+            told = self._ask(host, borrowed.borrow(), borrowed.read_borrowed, _BORROWING, document.encode())
             if told.refused:
                 raise _refused(host, told.refused)
             if told.holder is None:
                 deadline = int(spec.hard_deadline)
-                marker = Marker(spec.vm, spec.owner, spec.name, deadline, at=int(self._clock.now()))
+                marker = Marker(spec.vm, spec.owner, spec.name, deadline, int(self._clock.now()), spec.tags)
                 address = self._runner.address(host, layout.LOGIN_USER)
                 return _instance(host, marker, address=address, host_key=told.host_key)
             if not self._is_over(told.holder, spec, told.now):
@@ -268,12 +281,6 @@ class SshProvisioner:
         with ThreadPoolExecutor(min(_AT_ONCE, len(hosts))) as pool:
             return dict(zip(hosts, pool.map(told, hosts), strict=True))
 
-    def _certain(self, ask: Callable[[], Answer]) -> Answer:
-        try:
-            return ask()
-        except HostError as error:
-            raise _unavailable(error) from error
-
     def _offered(self, offer: Offer) -> HostName:
         for host in self._hosts:
             if host.place == offer.zone:
@@ -308,19 +315,17 @@ def _instance(
         zone=host.place,
         instance_type=host.place,
         address=address or Address(host.host, host.port or 22, layout.LOGIN_USER),
-        tags={TAG_OWNER: marker.owner, TAG_VM: marker.vm, TAG_DEADLINE: str(marker.hard_deadline)},
+        tags={**marker.tags, TAG_OWNER: marker.owner, TAG_VM: marker.vm, TAG_DEADLINE: str(marker.hard_deadline)},
         created_at=float(marker.at),
         reason=reason,
         host_key=host_key,
     )
 
 
-def _boot_grace(spec: InstanceSpec) -> float:
-    """Within how long the VM must be ready: the document that is its user data says so."""
-    try:
-        return float(json.loads(spec.user_data)["boot_grace"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CloudError("the user data is not for a borrowed machine", fault=Fault.config) from error
+def _leased(host: HostName, holder: Borrow, error: HostError) -> Instance:
+    """A VM as its lease knows it, for a host that cannot say."""
+    marker = Marker(holder.vm, holder.deployment, holder.name, int(holder.hard_deadline), 0, holder.tags)
+    return _instance(host, marker, reason=error.message)
 
 
 def _not_found(id: str) -> InstanceNotFound:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.sim.keys import FakeSigner, fake_keyring
 from tests.unit.provisioners.manual_clock import ManualClock
-from vmrun.core.clouds import TAG_DEADLINE, TAG_OWNER, TAG_VM, Address, InstanceSpec, Need, instance_name
+from vmrun.core.clouds import TAG_DEADLINE, TAG_OWNER, TAG_PROOF, TAG_VM, Address, InstanceSpec, Need, instance_name
 from vmrun.core.desk import Desk
 from vmrun.core.hosts import Completed
 from vmrun.core.ids import new_id
@@ -124,5 +124,5 @@ class World:
         seed = borrowed.BorrowSeed(
             vm=vm, owner=owner, name=name, hard_deadline=deadline, client_public_key="ssh-ed25519 AAAA"
         )
-        tags = {TAG_OWNER: owner, TAG_VM: vm, TAG_DEADLINE: f"{deadline:.0f}"}
+        tags = {TAG_OWNER: owner, TAG_VM: vm, TAG_DEADLINE: f"{deadline:.0f}", TAG_PROOF: "proof"}
         return InstanceSpec(vm, owner, name, offer, borrowed.borrow_data(seed), deadline, tags)

@@ -183,9 +183,12 @@ def test_a_vm_on_a_host_that_does_not_answer_stays_listed_and_cannot_be_given_ba
         assert not isinstance(caught.value, InstanceNotFound)
     # Past its deadline the host has cleaned itself, if it runs at all.
     world.clock.sleep(101 + MARGIN)
+    assert world.client().get(made.id).tags == listed.tags == spec.tags
     world.client().delete(made.id)
     assert holder(world) is None
     assert list(world.client().instances(world.owner)) == []
+    with pytest.raises(InstanceNotFound):
+        world.client().get(made.id)
 
 
 def test_giving_back_does_not_touch_the_next_vm_of_the_host(world: World) -> None:
