@@ -33,3 +33,9 @@ def test_hello_gets_its_argument_and_its_file_comes_home(isolated: Path) -> None
 
 def test_primes_counts_them(isolated: Path) -> None:
     assert run(isolated, sys.executable, str(EXAMPLES / "primes.py")) == "78,498 primes below 1,000,000\n"
+
+
+def test_hybrid_spreads_its_calls_over_two_executors(isolated: Path) -> None:
+    printed = run(isolated, sys.executable, str(EXAMPLES / "hybrid.py"))
+    assert printed.endswith("the longest of 1000 walks has 178 steps\n")
+    assert sum(int(line.split()[0]) for line in printed.splitlines()[:-1]) == 1000
