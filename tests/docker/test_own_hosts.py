@@ -148,7 +148,7 @@ def test_what_a_dead_client_left_is_cleaned_by_the_reaper_too(own: OwnHosts, she
 
     verdicts = shell.ask("reap", "--all", "--yes")["verdicts"]
 
-    assert [(row["on"], row["delete"]) for row in verdicts] == [("ssh", True)]
+    assert [(row["on"], row["delete"]) for row in verdicts] == [("ssh", True)], verdicts
     assert is_clean(host)
     assert host.inventory() == before
     assert host.boot_id() == booted

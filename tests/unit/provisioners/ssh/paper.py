@@ -98,7 +98,8 @@ class World:
     def __init__(self, folder: Path, count: int = 5) -> None:
         self.clock, self.rng = ManualClock(), random.Random(7)
         self.store = MemoryStore()
-        self.owner, self.other_owner = new_id(self.clock, self.rng), new_id(self.clock, self.rng)
+        # As short as deployments' ids are.
+        self.owner, self.other_owner = (new_id(self.clock, self.rng)[-10:] for _ in range(2))
         self.paper = PaperHosts(self.clock, count)
         self.hosts = tuple(parse_host(f"me@{name}") for name in self.paper.hosts)
         self.told: list[str] = []
