@@ -36,11 +36,14 @@ from .registry import AUTO, provisioner_names
 from .settings import Settings, load_settings
 from .settings.directories import check_directories
 from .submit.checked import checked_request
+from .submit.money import check_money, left_to_spend, price_line
 from .submit.plan import plan_of
 from .submit.prepare import Preparer, Submission, package_variables
 from .submit.publish import publish, put_payload, put_payload_file, put_payload_pieces
 from .submit.request import SubmitRequest
+from .watch.costs import By, Costs
 from .watch.observe import JobObserver, find_job, job_ids, submission_of, view_vm, vm_ids
+from .watch.spending import read_costs
 from .wiring import Wiring
 
 if TYPE_CHECKING:
@@ -95,14 +98,21 @@ class Client:
 
     # --- submitting ---
 
-    def submit(self, request: SubmitRequest, *, detach: bool = False, on_stage: OnStage | None = None) -> JobHandle:
+    def submit(
+        self,
+        request: SubmitRequest,
+        *,
+        detach: bool = False,
+        on_stage: OnStage | None = None,
+        on_price: OnStage | None = None,
+    ) -> JobHandle:
         """Write the job and get it a machine.
 
         With `detach` the machine is got by a process in the background. The job exists once this returns, and also
         when getting a machine failed: the error then says how to go on.
         """
         stage = on_stage or _silent
-        job, made = self._publish(request, stage)
+        job, made = self._publish(request, stage, on_price or _silent)
         try:
             handle = JobHandle(self, job)
             if not made or handle.status().state.ended:
@@ -121,7 +131,7 @@ class Client:
             raise
         return handle
 
-    def _publish(self, request: SubmitRequest, stage: OnStage) -> tuple[str, bool]:
+    def _publish(self, request: SubmitRequest, stage: OnStage, on_price: OnStage) -> tuple[str, bool]:
         if request.idempotency_key:
             known = self._find_by_key(request.idempotency_key)
             if known:
@@ -130,7 +140,7 @@ class Client:
             submission = self._preparer(Path(folder), stage).prepare(request)
             if submission.said:
                 stage(f"the job's file printed: {submission.said.strip()[-500:]}")
-            self._check_machine(submission)
+            self._check_machine(submission, on_price)
             return self._write(submission, stage, request.idempotency_key or ""), True
 
     def _find_by_key(self, key: str) -> str:
@@ -147,7 +157,7 @@ class Client:
     def _same_machine(self, on: str) -> bool:
         return on != AUTO and self._wiring.provisioner(on).capabilities.transport == "process"
 
-    def _check_machine(self, submission: Submission) -> None:
+    def _check_machine(self, submission: Submission, on_price: OnStage = _silent) -> None:
         """Refuse before anything is written what no machine of that kind could do."""
         if submission.spec.tasks == 0 and submission.spec.kind != "open":
             return
@@ -155,9 +165,13 @@ class Client:
         offers, failures = find_offers(self._wiring.sellers, on, need)
         if not offers:
             raise explain(on, need, failures, "")
+        priced = self._wiring.priced(need)
+        check_money(submission.options, offers, priced, self.settings, lambda: self.desk)
         most = max(offer.memory for offer in offers)
         if not fits(most, need.task_memory):
             raise refusal(most, need.task_memory)
+        if line := price_line(submission.options, offers, priced):
+            on_price(line)
 
     def _write(self, submission: Submission, stage: OnStage, key: str = "") -> str:
         # Nothing goes into a store before it is known to be this deployment's own, and a safe one.
@@ -176,6 +190,8 @@ class Client:
             on=options.on,
             max_lifetime=options.max_lifetime,
             keep_warm=options.keep_warm,
+            max_cost=options.max_cost,
+            allow_unknown_price=options.allow_unknown_price,
         )
         publish(self.desk, deployment, job, spec, key)
         return job
@@ -214,6 +230,8 @@ class Client:
             python="" if spec.kind == "command" else spec.python,
             keep_warm=spec.keep_warm,
             max_lifetime=spec.max_lifetime,
+            max_cost=left_to_spend(self.desk, job, spec.max_cost),
+            allow_unknown_price=spec.allow_unknown_price,
             timings=self._wiring.timings(spec.on),
             needs_packages=spec.environment is not None,
             index={"variables": index_variables(variables)},
@@ -386,6 +404,10 @@ class Client:
         except VmrunError as error:
             log.info("event=not-looked-up vm=%s error=%s", view.id, error.message)
             return False
+
+    def costs(self, by: By, seconds: float) -> Costs:
+        """What was spent in the last `seconds`, by the journals of all VMs, ended ones too."""
+        return read_costs(self.desk, by, self.desk.clock.now() - seconds)
 
     def handle(self, job: str) -> JobHandle:
         """A job by id, by a unique part of it, or by a unique name. Raises UsageError."""

@@ -23,7 +23,14 @@ import cloudpickle
 
 from .chunked import call_each
 from .core.blocks import TaskBlock, lengths_of
-from .core.errors import JobCancelled, JobFailed, StoreUnavailable, UsageError, VmrunError
+from .core.errors import (
+    JobCancelled,
+    JobFailed,
+    StoreUnavailable,
+    UsageError,
+    VmrunError,
+    failed_as_a_whole,
+)
 from .core.folds import Extent
 from .core.ledger import JobLedger, ShardLedger
 from .core.model import FunctionSpec
@@ -283,7 +290,7 @@ class Executor(FuturesExecutor):
     def _why_ended(self) -> VmrunError:
         final = self._ledger.fold.final
         if final is not None and final.error:
-            return JobFailed(final.error, hint=final.hint)
+            return failed_as_a_whole(final.error, final.hint, final.code)
         return JobCancelled(f"job {self.job} takes no more calls: it was cancelled or has ended")
 
     def _receive(self) -> bool:

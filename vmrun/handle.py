@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .core.blocks import Status
-from .core.errors import JobCancelled, JobFailed, UsageError
+from .core.errors import JobCancelled, UsageError, failed_as_a_whole
 from .core.ledger import JobLedger
 from .core.model import JobState
 from .core.outcomes import Outcome
@@ -103,7 +103,7 @@ class JobHandle:
         """The tasks' values in order, in bounded memory. Waits for the job.
 
         A failed task raises its own exception, with the traceback from the VM as `__cause__`, or TaskError. A job
-        that failed as a whole raises JobFailed, a cancelled one JobCancelled.
+        that failed as a whole raises JobFailed, or BudgetError if its money was spent, a cancelled one JobCancelled.
         """
         self._raise_if_unfinished(self.wait())
         yield from ResultReader(self._desk, self.id).values()
@@ -126,7 +126,7 @@ class JobHandle:
         if view.state is JobState.cancelled:
             raise JobCancelled(f"job {self.id} was cancelled", hint="what had finished: `vmrun result --partial`")
         if view.error:
-            raise JobFailed(view.error, hint=view.hint)
+            raise failed_as_a_whole(view.error, view.hint, view.error_code)
 
     def collect(self, directory: str | None = None) -> JobResults:
         """All values and failures that there are, and the files the tasks wrote, brought to `directory` (if given)."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from .core.errors import UsageError
-from .core.units import parse_duration, parse_size
+from .core.units import parse_duration, parse_money, parse_size
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,6 +65,10 @@ class JobOptions(TypedDict, total=False):
     task_timeout: str | float
     max_lifetime: str | float
     keep_warm: str | float
+    #: Dollars that the job may cost, `25` or `"$25"`: its machine ends the job, and itself, in time.
+    max_cost: str | float
+    #: Whether a machine will do whose price is not known, on which `max_cost` cannot hold.
+    allow_unknown_price: bool
     #: What the job is called in tables.
     name: str
     #: Environment variables of the tasks.
@@ -279,6 +283,15 @@ def _positive_duration(value: object, where: str) -> float:
     return seconds
 
 
+def _max_cost(value: object, where: str) -> float:
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise UsageError(f"{where}: {value!r:.80} is no amount of money", hint="write dollars, such as 25 or 2.50")
+    dollars = parse_money(value, where)
+    if dollars <= 0:
+        raise UsageError(f"{where}: {value!r:.80} pays for nothing", hint="leave it out for no limit")
+    return dollars
+
+
 def _arch(value: object, where: str) -> str:
     if value not in ARCHITECTURES:
         raise UsageError(f"{where}: unknown architecture {value!r:.80}", hint=f"one of {', '.join(ARCHITECTURES)}")
@@ -328,6 +341,8 @@ CHECKS: dict[str, Callable[[object, str], Any]] = {
     "task_timeout": _positive_duration,
     "max_lifetime": _positive_duration,
     "keep_warm": _duration,
+    "max_cost": _max_cost,
+    "allow_unknown_price": _flag,
     "name": _name,
     "env": _env,
 }

@@ -7,13 +7,15 @@ import os
 from collections.abc import Callable
 from functools import cache, cached_property
 
+from .catalog.extras import Extras, extras
 from .core.clock import Clock, Rng, SystemClock, system_rng
-from .core.clouds import Provisioner
+from .core.clouds import Need, Offer, Provisioner
 from .core.estates import Estate
 from .core.ledger import Desk
 from .core.signing import Keyring
 from .core.storage import BlobStore
 from .crypto import Ed25519Scheme, Ed25519Signer, ensure_private_key, public_hex, public_key
+from .fleet.budget import price
 from .fleet.deck import Deck
 from .fleet.offering import Sellers
 from .fleet.order import StoreAccess, Timings
@@ -109,7 +111,18 @@ class Wiring:
             clouds=self.clouds,
             timings=self.timings,
             proxy_jump=self.proxy_jump,
+            extras=self.extras,
         )
+
+    def extras(self, offer: Offer, need: Need) -> Extras:
+        """What the disk and the public address of a machine cost beside it."""
+        table = self.settings.driver_table(offer.on)
+        disk = max(need.disk, int(table.get("disk") or 0))
+        return extras(offer.on, disk=disk, address=bool(table.get("public_ip")), spot=offer.spot)
+
+    def priced(self, need: Need) -> Callable[[Offer], float | None]:
+        """What an offer costs an hour with its disk and address; None where its price is not known."""
+        return lambda offer: price(offer, self.extras(offer, need))
 
     def proxy_jump(self, on: str) -> str:
         """The host to go through to machines of that driver; "" for none."""

@@ -149,7 +149,7 @@ def _serve(shop: Workshop) -> None:
                 pause = shop.config.poll_min
                 continue
             shop.pulse.sign(job="", busy="", doing="", running=0, queued=0, **_end(shop))
-            if shop.pulse.idle() >= shop.pulse.keep_warm() and shop.pulse.drain("no work", served):
+            if (why := _no_longer_needed(shop)) and shop.pulse.drain(why, served):
                 log.info("event=drained jobs=%d", served)
                 return
         except StoreUnavailable as error:
@@ -169,6 +169,13 @@ def _serve(shop: Workshop) -> None:
             shop.pulse.drain(shop.pulse.given_up(), served + 1)
 
 
+def _no_longer_needed(shop: Workshop) -> str:
+    """Why this VM, which has no work, is not to wait for any; "" if it is."""
+    if why := shop.pulse.overspent():
+        return f"maximum cost: {why}"
+    return "no work" if shop.pulse.idle() >= shop.pulse.keep_warm() else ""
+
+
 def _end(shop: Workshop) -> dict[str, object]:
     window = shop.pulse.keep_warm()
     left = max(0.0, window - shop.pulse.idle())
@@ -180,8 +187,8 @@ def _end(shop: Workshop) -> dict[str, object]:
 
 def _run_job(shop: Workshop, job: str) -> None:
     log.info("event=job-started job=%s", job)
-    deadline = shop.config.hard_deadline
-    shop.pulse.sign(job=job, busy=f"job {job}", done=0, ends_at=deadline, ends_because="maximum lifetime")
+    at, because = shop.pulse.ends_at()
+    shop.pulse.sign(job=job, busy=f"job {job}", done=0, ends_at=round(at), ends_because=because)
     try:
         JobRun(shop, job).run()
     except StoreError as error:

@@ -19,6 +19,7 @@ from vmrun.core.errors import Corrupt, SchemaError, StoreError
 from vmrun.core.heartbeats import write_heartbeat
 from vmrun.core.ids import new_id
 from vmrun.core.ledger import Desk, VmLedger
+from vmrun.core.money import spent_on, stop_at
 from vmrun.core.records import Entry, Heartbeat
 
 from .config import AgentConfig
@@ -121,6 +122,22 @@ class Pulse:
         if fold.gone is not None or fold.failed is not None:
             return "the VM's journal is closed"
         return "maximum lifetime" if self._clock.now() >= self._config.hard_deadline else ""
+
+    def ends_at(self) -> tuple[float, str]:
+        """When, in seconds since the epoch, the VM ends at the latest, and what ends it then."""
+        hard, paid = self._config.hard_deadline, stop_at(self._ledger.fold)
+        return (hard, "maximum lifetime") if paid is None or paid > hard else (paid, "maximum cost")
+
+    def overspent(self, job: str = "") -> str:
+        """That the last job, if it is `job`, has cost what it may but for what saving its results takes; else "".
+
+        Costs no request: the price is in the VM's own journal, and the limit came with the job.
+        """
+        fold, now = self._ledger.fold, self._clock.now()
+        at = stop_at(fold)
+        if at is None or now < at or job not in ("", fold.jobs[-1]):
+            return ""
+        return f"it has cost ${spent_on(fold, fold.jobs[-1], now):.2f} of the ${fold.max_cost:.2f} that it may"
 
     def keep_warm(self) -> float:
         """Seconds to stay after the last job."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from vmrun.core.blocks import TaskBlock, lengths_of
-from vmrun.core.errors import Corrupt, StoreError, StoreUnavailable, UsageError, VmrunError
+from vmrun.core.errors import BudgetError, Corrupt, StoreError, StoreUnavailable, UsageError, VmrunError
 from vmrun.core.ledger import JobLedger, ShardLedger
 from vmrun.core.model import ShardPlan
 from vmrun.core.ranges import RangeSet
@@ -83,6 +83,8 @@ class JobRun:
         self._poll = shop.config.poll_min
         self._deaths = 0
         self._cancelling = False
+        #: That the job has cost what it may; then no more of it is run, whatever the clock says later.
+        self._overspent = ""
         #: What the engine has told and was not dealt with yet; stays while the store does not answer.
         self._events: deque[Event] = deque()
         #: Why the runner is gone, until there is another.
@@ -154,7 +156,11 @@ class JobRun:
         self._polled = now
         fold = self._ledger.refresh()
         if fold.cancelled_by:
-            self._cancel()
+            self._stop("cancelled")
+            return
+        self._overspent = self._overspent or self._shop.pulse.overspent(self._job)
+        if self._overspent:
+            self._stop("failed", f"its money is spent: {self._overspent}", BudgetError.code)
             return
         progress = self._claim()
         if not self._held:
@@ -398,8 +404,8 @@ class JobRun:
             self._floor += 1
         return True
 
-    def _cancel(self) -> None:
-        """Stop what runs, commit what finished, declare the job cancelled."""
+    def _stop(self, outcome: str, why: str = "", code: str = "") -> None:
+        """Stop what runs, commit what finished, declare the job's end."""
         if not self._cancelling:
             self._cancelling = True
             self._engine.cancel()
@@ -407,9 +413,10 @@ class JobRun:
             return
         self._commit()
         for held in self._held.values():
-            held.batch.ledger.release(self._shop.config.vm, "cancelled")
+            held.batch.ledger.release(self._shop.config.vm, why or outcome)
         self._held.clear()
         folds = [ledger.fold for ledger in self._shards.values()]
         failed = self._failed + sum(len(fold.failed) for fold in folds)
         ended = self._ended + sum(len(fold.done) for fold in folds)
-        self._ledger.finish(Final("cancelled", ended - failed, failed))
+        hint = f"`vmrun result {self._job}` has what had finished; a higher --max-cost lets it run on" if why else ""
+        self._ledger.finish(Final(outcome, ended - failed, failed, why, hint, code))

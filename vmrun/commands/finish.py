@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from vmrun.core.errors import JobCancelled, JobFailed, VmrunError
+from vmrun.core.errors import JobCancelled, VmrunError, failed_as_a_whole
 from vmrun.core.model import JobState
 from vmrun.core.units import format_duration
 from vmrun.core.views import JobResults, JobView
@@ -34,7 +34,7 @@ def error_of(view: JobView, results: JobResults | None) -> VmrunError | None:
     unusable = view.state is JobState.done and results is not None and results.failures
     if view.state is JobState.failed or unusable:
         message, hint = failures.summary(view, results.failures if results is not None else ())
-        return JobFailed(message, hint=hint)
+        return failed_as_a_whole(message, hint, view.error_code)
     return None
 
 

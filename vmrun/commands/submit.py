@@ -92,6 +92,15 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
     keep_warm: Annotated[
         str | None, typer.Option(metavar="TIME", help="Keep the machine for further jobs this long, as 10m.")
     ] = None,
+    max_cost: Annotated[
+        str | None, typer.Option(metavar="USD", help="Dollars that the job may cost, as 25; its machine keeps to it.")
+    ] = None,
+    allow_unknown_price: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unknown-price", help="With --max-cost: rent also where no price is known, unbounded by it."
+        ),
+    ] = False,
     name: Annotated[str | None, typer.Option(metavar="TEXT", help="What the job is called in tables.")] = None,
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="TEXT", help="A second submit with the same key gives the same job.")
@@ -113,7 +122,8 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
     With a script go the local modules that it imports, and the files that `include` in its [tool.vmrun] header names;
     a program that is given by a relative path goes along too.
 
-    Ctrl-C detaches; the job goes on. Exits with 0 when done, 6 when the job failed, 8 when it was cancelled.
+    Ctrl-C detaches; the job goes on. Exits with 0 when done, 6 when the job failed, 7 when its money was spent, 8 when
+    it was cancelled.
     """
     del json  # the screen knows already
     session = session_of(ctx)
@@ -136,6 +146,8 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
         "task_timeout": task_timeout,
         "max_lifetime": max_lifetime,
         "keep_warm": keep_warm,
+        "max_cost": max_cost,
+        "allow_unknown_price": allow_unknown_price or None,
         "name": name,
         "idempotency_key": idempotency_key,
     }
@@ -171,7 +183,7 @@ def _plan(session: Session, request: SubmitRequest) -> int:
 def _leave(session: Session, request: SubmitRequest) -> int:
     progress = session.screen.progress()
     try:
-        handle = session.client.submit(request, detach=True, on_stage=progress.stage)
+        handle = session.client.submit(request, detach=True, on_stage=progress.stage, on_price=session.screen.note)
     finally:
         progress.close()
     if session.as_json:
@@ -219,7 +231,7 @@ class _Attached:
     def _run(self, request: SubmitRequest) -> int:
         progress = self._screen.progress()
         try:
-            handle = self._session.client.submit(request, on_stage=progress.stage)
+            handle = self._session.client.submit(request, on_stage=progress.stage, on_price=self._screen.note)
             self._job = handle.id
             view = follow(handle, self._screen, progress, task_output=self._task_output)
         finally:

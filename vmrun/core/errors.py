@@ -135,6 +135,11 @@ class BudgetError(VmrunError):
     exit_code = 7
 
 
+def failed_as_a_whole(message: str, hint: str, code: str) -> VmrunError:
+    """The error of a job that failed as a whole; `code` is the word that it gave for it, "" for none."""
+    return (BudgetError if code == BudgetError.code else JobFailed)(message, hint=hint)
+
+
 class JobCancelled(VmrunError):
     """The job was cancelled."""
 

@@ -218,6 +218,14 @@ class VmFold:
     drain: Drain | None = None
     delete: Delete | None = None
     gone: Gone | None = None
+    #: Seconds since the epoch, by whoever wrote the entry; 0 for what did not happen.
+    created_at: float = 0.0
+    drained_at: float = 0.0
+    gone_at: float = 0.0
+    #: When each of `jobs` was given to it; the first with the intent.
+    given_at: list[float] = field(default_factory=list)
+    #: Dollars that the last of `jobs` may cost; 0: no limit.
+    max_cost: float = 0.0
 
     def apply(self, entry: Entry) -> None:
         """Take in the next entry."""
@@ -225,7 +233,8 @@ class VmFold:
         if entry.writer.startswith("vm:") and not self._own(entry):
             return
         if isinstance(body, Gone):
-            self.gone = self.gone or body
+            if self.gone is None:
+                self.gone, self.gone_at = body, entry.at
         elif self.delete is not None or self.gone is not None:
             return
         elif isinstance(body, Delete):
@@ -241,6 +250,7 @@ class VmFold:
             if entry.n == 0:
                 self.intent, self.intended_at = body, entry.at
                 self.jobs, self.keep_warm = [body.job] if body.job else [], body.keep_warm
+                self.given_at, self.max_cost = [entry.at] if body.job else [], body.max_cost
         elif isinstance(body, Created):
             if not self.cloud_id:
                 self.cloud_id, self.created_at = body.cloud_id, entry.at
@@ -259,13 +269,14 @@ class VmFold:
         if isinstance(body, Assign):
             if self.drain is None:
                 self.jobs.append(body.job)
-                self.keep_warm = body.keep_warm
+                self.given_at.append(entry.at)
+                self.keep_warm, self.max_cost = body.keep_warm, body.max_cost
         elif isinstance(body, Suspect):
             self.suspected = True
         elif isinstance(body, Alive):
             self.suspected = False
-        elif isinstance(body, Drain):
-            self.drain = self.drain or body
+        elif isinstance(body, Drain) and self.drain is None:
+            self.drain, self.drained_at = body, entry.at
 
     @property
     def ended(self) -> bool:

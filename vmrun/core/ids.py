@@ -35,6 +35,12 @@ def born(id: str) -> float:
     return (value >> _RANDOM_BITS) / 1000
 
 
+def first_id(at: float) -> str:
+    """The lowest of all ids that are made at `at`, seconds since the epoch, or later: where a listing may begin."""
+    value = max(0, int(at * 1000)) << _RANDOM_BITS
+    return "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5))
+
+
 def is_id(text: str) -> bool:
     """Whether `text` has the form of an id."""
     return _ID.fullmatch(text) is not None

@@ -15,6 +15,7 @@ PAYLOADS = "payloads/"
 JOBS_INDEX = "index/jobs/"
 VMS_INDEX = "index/vms/"
 HOSTS_INDEX = "index/hosts/"
+VMS = "vms/"
 
 
 def entry(prefix: str, n: int) -> str:
@@ -64,7 +65,7 @@ def vm_index(vm: str) -> str:
 
 def vm_journal(vm: str) -> str:
     """Prefix of a VM's journal: INTENT to GONE."""
-    return f"vms/{vm}/"
+    return f"{VMS}{vm}/"
 
 
 def heartbeat(vm: str) -> str:

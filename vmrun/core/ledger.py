@@ -330,9 +330,9 @@ class VmLedger:
         _public_key(self.vm, body)
         return self._move(body, lambda fold: fold.ready is None and not fold.ended)
 
-    def assign(self, job: str, keep_warm: float) -> bool:
+    def assign(self, job: str, keep_warm: float, max_cost: float = 0.0) -> bool:
         """Give it a further job; False if it can take none. One that it has already is not given twice."""
-        self._move(Assign(job, keep_warm), lambda fold: fold.assignable and job not in fold.jobs)
+        self._move(Assign(job, keep_warm, max_cost), lambda fold: fold.assignable and job not in fold.jobs)
         return job in self.fold.jobs and self.fold.drain is None and not self.fold.ended
 
     def suspect(self, by: str) -> bool:

@@ -122,6 +122,10 @@ class JobSpec:
     max_lifetime: float = 86400.0
     #: Seconds that its machine stays after it.
     keep_warm: float = 0.0
+    #: Dollars that it may cost; 0: no limit.
+    max_cost: float = 0.0
+    #: Whether a limit in dollars lets it have a machine whose price is not known, on which no such limit can hold.
+    allow_unknown_price: bool = False
     #: For an open job: seconds without a call after which it is taken for abandoned and ends.
     idle_timeout: float = 1800.0
 

@@ -77,6 +77,8 @@ class Final(Record):
     #: Why the job failed as a whole (its environment could not be installed); "" when tasks tell.
     error: str = ""
     hint: str = ""
+    #: What kind of error it is, in one word: `budget`; "" for any other.
+    code: str = ""
 
 
 # --- a shard's journal ---
@@ -205,6 +207,7 @@ class Intent(Record):
     vcpus: int
     memory: int
     arch: str
+    #: Of the machine alone; None for a price that is not known.
     usd_per_hour: float | None
     #: SHA-256 of the user data: a repeated create call must send the same bytes.
     user_data: str
@@ -218,6 +221,13 @@ class Intent(Record):
     keep_warm: float = 0.0
     #: Whether the cloud may take it back at any time.
     spot: bool = False
+    #: Dollars an hour for its disk, and for its public address; None where the price is not known.
+    disk_usd_per_hour: float | None = None
+    address_usd_per_hour: float | None = None
+    #: Dollars that its first job may cost; 0: no limit.
+    max_cost: float = 0.0
+    #: Whether it is gone, and costs nothing, once it has powered itself off.
+    poweroff_deletes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +276,8 @@ class Assign(Record):
     job: str
     #: Seconds that it stays after this job.
     keep_warm: float = 0.0
+    #: Dollars that this job may cost on it, counted from here on; 0: no limit.
+    max_cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,14 @@ def parse_duration(text: str | float, what: str = "duration") -> float:
     )
 
 
+def parse_money(text: str | float, what: str = "money") -> float:
+    """US dollars: `25`, `2.50`, `$25`. Raises UsageError."""
+    compact = str(text).strip().removeprefix("$")
+    if len(compact) <= _LONGEST and re.fullmatch(r"\d{1,9}(\.\d{1,12})?", compact, re.ASCII):
+        return float(compact)
+    raise UsageError(f"{what}: {str(text)[:_LONGEST]!r} is no amount of dollars", hint="write it as 25, 2.50 or $25")
+
+
 def format_size(size: float) -> str:
     """Three significant digits and a decimal unit: `1.02 TB`."""
     for unit in ("B", "kB", "MB", "GB", "TB"):

@@ -63,6 +63,8 @@ class JobView:
     #: Why it failed, "" if it did not or if single tasks tell.
     error: str = ""
     hint: str = ""
+    #: What kind of error it is, in one word: `budget`; "" for any other.
+    error_code: str = ""
     kind: str = "map"
     reduce: bool = False
     #: Workers of one of its VMs, the cores there, and threads that libraries start in each task; 0 while not known.
@@ -146,7 +148,7 @@ class Plan:
     #: Clouds that could not be asked, as JSON values.
     left_out: list[dict[str, Any]] = field(default_factory=list)
     usd_per_hour: float | None = None
-    #: Dollars at most: price times maximum lifetime.
+    #: Dollars at most: price times maximum lifetime, or the maximum cost if that is less.
     usd_at_most: float | None = None
     #: (what, seconds) for each deadline.
     deadlines: tuple[tuple[str, float], ...] = ()

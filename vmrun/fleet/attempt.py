@@ -24,6 +24,7 @@ from vmrun.core.ledger import VmLedger
 from vmrun.core.records import Intent
 
 from .address import lost
+from .budget import lifetime, price, told
 from .deck import Deck, OnStage
 from .doubt import clear_up
 from .guards import make_proof
@@ -51,6 +52,8 @@ class Attempt:
         self._offer = offer
         self._on_stage = on_stage
         self._provisioner = deck.provisioner(offer.on)
+        self._extras = deck.extras(offer, order.need)
+        self._price = price(offer, self._extras)
         self.vm = new_id(deck.desk.clock, deck.desk.rng)
         #: Whether it is certain what exists of it.
         self.clear = True
@@ -58,12 +61,14 @@ class Attempt:
     def run(self) -> str:
         """The id of the VM, ready. Raises CloudError or Unreachable when it did not come to that, and gave back."""
         desk = self._deck.desk
-        hard_deadline = float(int(desk.clock.now() + self._order.max_lifetime))
+        bound = lifetime(self._order, self._price)
+        hard_deadline = float(int(desk.clock.now() + bound))
         transport = self._provisioner.capabilities.transport
         machine = _way_in(transport)(self._deck, self._order, self.vm, self._on_stage)
         spec = self._spec(machine, hard_deadline)
         ledger = self._intend(spec)
-        self._on_stage(f"creating {self._offer.instance_type} on {self._offer.on}{_where(self._offer)}")
+        cost = told(self._price, bound)
+        self._on_stage(f"creating {self._offer.instance_type} on {self._offer.on}{_where(self._offer)}{cost}")
         try:
             instance = self._create(ledger, spec)
             self._note(ledger, instance)
@@ -103,9 +108,35 @@ class Attempt:
             desk.store.create(keys.vm_index(self.vm), b"")
         except KeyExists:
             raise AssertionError("a fresh id was used before") from None
-        if not ledger.intend(_intent(self._order, spec)):
+        if not ledger.intend(self._intent(spec)):
             raise Unreachable(f"{spec.name} was given up before it was created", hint="run the command again")
         return ledger
+
+    def _intent(self, spec: InstanceSpec) -> Intent:
+        order, offer = self._order, spec.offer
+        return Intent(
+            vm=spec.vm,
+            deployment=spec.owner,
+            on=offer.on,
+            name=spec.name,
+            region=offer.region,
+            zone=offer.zone,
+            instance_type=offer.instance_type,
+            vcpus=offer.vcpus,
+            memory=offer.memory,
+            arch=offer.arch,
+            usd_per_hour=offer.usd_per_hour,
+            user_data=codec.sha256(spec.user_data.encode()),
+            hard_deadline=spec.hard_deadline,
+            boot_grace=order.timings.boot_grace,
+            job=order.job,
+            keep_warm=order.keep_warm,
+            spot=offer.spot,
+            disk_usd_per_hour=self._extras.disk,
+            address_usd_per_hour=self._extras.address,
+            max_cost=order.max_cost,
+            poweroff_deletes=self._provisioner.capabilities.poweroff_deletes,
+        )
 
     def _create(self, ledger: VmLedger, spec: InstanceSpec) -> Instance:
         sending = Sending(self._deck.desk.clock, self._deck.desk.rng)
@@ -162,29 +193,6 @@ def _way_in(transport: str) -> type[ProcessBringUp | SshBringUp]:
 def _where(offer: Offer) -> str:
     place = offer.zone or offer.region
     return f" in {place}" if place and offer.usd_per_hour != 0 else ""
-
-
-def _intent(order: Order, spec: InstanceSpec) -> Intent:
-    offer = spec.offer
-    return Intent(
-        vm=spec.vm,
-        deployment=spec.owner,
-        on=offer.on,
-        name=spec.name,
-        region=offer.region,
-        zone=offer.zone,
-        instance_type=offer.instance_type,
-        vcpus=offer.vcpus,
-        memory=offer.memory,
-        arch=offer.arch,
-        usd_per_hour=offer.usd_per_hour,
-        user_data=codec.sha256(spec.user_data.encode()),
-        hard_deadline=spec.hard_deadline,
-        boot_grace=order.timings.boot_grace,
-        job=order.job,
-        keep_warm=order.keep_warm,
-        spot=offer.spot,
-    )
 
 
 def _mounts(provisioner: Provisioner, url: str) -> tuple[str, ...]:

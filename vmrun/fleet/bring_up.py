@@ -9,6 +9,7 @@ from vmrun.core.clouds import CloudError, Fault, Offer
 from vmrun.core.units import format_duration
 
 from .attempt import Attempt
+from .budget import affordable, price
 from .deck import Deck, OnStage
 from .explain import explain
 from .memory import Memory
@@ -35,7 +36,13 @@ def bring_up(deck: Deck, order: Order, on_stage: OnStage) -> str:
         on_stage(f"taking the warm VM {warm}")
         return warm
     sellers = Sellers(deck.desk.clock, deck.desk.rng, deck.provisioner, deck.clouds)
-    offers, failures = find_offers(sellers, order.on, order.need)
+    found, failures = find_offers(sellers, order.on, order.need)
+    offers = affordable(
+        found,
+        order.max_cost,
+        lambda offer: price(offer, deck.extras(offer, order.need)),
+        allow_unknown=order.allow_unknown_price,
+    )
     memory = Memory(deck.cache_dir)
     search = Search(ranked(offers, order.need), memory.recall(deck.desk.clock.now()))
     search.tried += failures

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmrun.core.clouds import Provisioner
+from vmrun.catalog.extras import NO_EXTRAS, Extras
+from vmrun.core.clouds import Need, Offer, Provisioner
 from vmrun.core.errors import Unreachable
 from vmrun.core.ids import check_id
 from vmrun.core.ledger import Desk
@@ -25,6 +26,10 @@ def _itself(on: str) -> tuple[str, ...]:
 
 def _usual(_: str) -> Timings:
     return Timings()
+
+
+def _nothing(_: Offer, __: Need) -> Extras:
+    return NO_EXTRAS
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,8 @@ class Deck:
     proxy_jump: Callable[[str], str] = lambda _: ""
     #: The bounds of a machine's life with a driver.
     timings: Callable[[str], Timings] = _usual
+    #: What is paid for beside a machine: its disk and its address.
+    extras: Callable[[Offer, Need], Extras] = _nothing
 
 
 @dataclass(frozen=True, slots=True)

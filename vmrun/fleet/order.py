@@ -47,6 +47,10 @@ class Order:
     python: str
     keep_warm: float = 0.0
     max_lifetime: float = 86400.0
+    #: Dollars that the job may cost; 0: no limit.
+    max_cost: float = 0.0
+    #: Whether a machine will do whose price is not known, so that no limit in dollars can hold on it.
+    allow_unknown_price: bool = False
     timings: Timings = Timings()
     #: Whether the job needs packages, and so uv, on the machine.
     needs_packages: bool = False

@@ -43,7 +43,7 @@ def take_warm(deck: Deck, order: Order) -> str | None:
         if (
             any(fits(fold, each, now) for each in orders)
             and _rests(deck, vm)
-            and ledger.assign(order.job, order.keep_warm)
+            and ledger.assign(order.job, order.keep_warm, order.max_cost)
         ):
             return vm
     return None
@@ -66,6 +66,7 @@ def fits(fold: VmFold, order: Order, now: float) -> bool:
         and order.need.region in ("", intent.region)
         and order.need.zone in ("", intent.zone)
         and not (intent.spot and order.need.market is Market.on_demand)
+        and (not order.max_cost or order.allow_unknown_price or intent.usd_per_hour is not None)
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from vmrun.core.clouds import TAG_OWNER, TAG_VM, Instance, InstanceState, instance_name
 from vmrun.core.folds import VmFold
 from vmrun.core.ids import is_id
+from vmrun.core.money import paid_until
 from vmrun.core.units import format_duration
 from vmrun.fleet.guards import tagged_deadline
 
@@ -86,6 +87,16 @@ def drained(facts: Observed) -> str | None:
     return "it is powered off" if facts.instance.state is InstanceState.stopped else None
 
 
+def over_budget(facts: Observed) -> str | None:
+    """Its last job has cost what it may: the agent should have ended job and VM before."""
+    if facts.instance is None or facts.fold is None:
+        return None
+    until = paid_until(facts.fold)
+    if until is None or facts.now <= until + DEADLINE_MARGIN:
+        return None
+    return f"what its job may cost, ${facts.fold.max_cost:.2f}, was spent {format_duration(facts.now - until)} ago"
+
+
 def never_ready(facts: Observed) -> str | None:
     """Its client did not get it ready within the boot grace."""
     fold = facts.fold
@@ -127,7 +138,7 @@ def abandoned(age: float | None, seen: float, *, ended: bool) -> str | None:
 
 
 #: In the order in which they are asked; the first that answers decides.
-POLICIES: tuple[Policy, ...] = (expired, condemned, drained, never_ready, dead, orphan)
+POLICIES: tuple[Policy, ...] = (expired, condemned, drained, over_budget, never_ready, dead, orphan)
 
 
 def judge(facts: Observed) -> tuple[str, str] | None:

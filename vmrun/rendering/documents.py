@@ -79,7 +79,7 @@ def job(view: JobView) -> dict[str, Any]:
         "ended": _known(view.ended),
     }
     if view.error:
-        shown |= {"error": view.error, "hint": view.hint}
+        shown |= {"error": view.error, "hint": view.hint, "error_code": view.error_code or None}
     return shown
 
 

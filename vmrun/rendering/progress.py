@@ -8,7 +8,7 @@ from vmrun.core.units import format_duration
 from vmrun.core.views import JobView, Snapshot, VmView
 
 from .pace import Pace
-from .text import Style, count, shorten, visible, width_of
+from .text import Style, count, money, shorten, visible, width_of
 
 #: Seconds between plain lines while only numbers change, and at least between any two.
 EVERY, APART = 5.0, 0.5
@@ -125,6 +125,8 @@ def _vm_parts(vm: VmView, stage: str) -> Iterator[str]:
     yield " ".join([*kinds, vm.state])
     if vm.vcpus:
         yield count(vm.vcpus, "vCPU")
+    if vm.usd:
+        yield money(vm.usd)
     if vm.doing and vm.doing != stage:
         yield visible(vm.doing)
     yield visible(vm.id)

@@ -101,6 +101,7 @@ _VMS = (
     Column("BUSY BECAUSE", flexible=True),
     Column("ENDS", flexible=True),
     Column("$/HOUR", right=True),
+    Column("COST", right=True),
 )
 _OFFERS = (
     Column("ON"),
@@ -145,6 +146,7 @@ def vms(views: Sequence[VmView], now: float, style: Style) -> list[str]:
             visible(view.busy_because),
             _ends(view, now),
             money(view.usd_per_hour, digits=4) if view.usd_per_hour != 0 else "free",
+            money(view.usd) if view.usd else "",
         )
         for view in views
     ]

@@ -16,7 +16,7 @@ from vmrun.core.errors import UsageError
 if TYPE_CHECKING:
     from .clouds import Ec2Section, GceSection, IbmSection, SshSection
     from .fields import Section, VmSection
-    from .models import Defaults, DockerSection, EnvironmentSection, LocalSection, StoreSection
+    from .models import BudgetSection, Defaults, DockerSection, EnvironmentSection, LocalSection, StoreSection
 
 __all__ = ["DEFAULT_STORE", "Settings", "cache_dir", "config_dir", "load_settings", "state_dir"]
 
@@ -32,6 +32,7 @@ class Settings:
     #: Its `url` is never empty.
     store: StoreSection
     vm: VmSection
+    budget: BudgetSection
     local: LocalSection
     docker: DockerSection
     ssh: SshSection

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from vmrun.core.errors import UsageError
 from vmrun.core.secret import Secret
-from vmrun.core.units import parse_duration, parse_size
+from vmrun.core.units import parse_duration, parse_money, parse_size
 from vmrun.job import ARCHITECTURES, check_python
 
 V = TypeVar("V")
@@ -60,6 +60,10 @@ def _size(value: object) -> int:
     return size
 
 
+def _money(value: object) -> float:
+    return parse_money(_number(value, "dollars such as 25 or 2.50"))
+
+
 def _positive(seconds: float) -> float:
     if seconds <= 0:
         raise ValueError("must be more than zero")
@@ -93,6 +97,9 @@ def _tuple(value: object) -> object:
 Duration = Annotated[float, BeforeValidator(_checked(_duration))]
 #: A duration that must not be zero.
 Period = Annotated[Duration, AfterValidator(_positive)]
+#: US dollars; `Field` says so with `json_schema_extra`, by which it is told from a duration.
+Money = Annotated[float, BeforeValidator(_checked(_money))]
+DOLLARS: Any = {"unit": "usd"}
 Size = Annotated[int, BeforeValidator(_checked(_size))]
 Text = Annotated[str, AfterValidator(_text)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_tuple)]

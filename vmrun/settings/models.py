@@ -13,11 +13,13 @@ from vmrun.core.secret import Secret
 
 from .clouds import Ec2Section, GceSection, IbmSection, SshSection
 from .fields import (
+    DOLLARS,
     Arch,
     DriverSection,
     Duration,
     FilePath,
     Hidden,
+    Money,
     Period,
     Python,
     Section,
@@ -51,6 +53,10 @@ class Defaults(Section):
     market: Market = Field(Market.on_demand, strict=False, description='"on-demand", "spot", or "spot-with-fallback".')
     max_lifetime: Period = Field(86400.0, description="Hard limit to a machine's life; nothing extends it.")
     keep_warm: Duration = Field(0.0, description="How long a machine waits for the next job before it is given back.")
+    max_cost: Money = Field(0.0, json_schema_extra=DOLLARS, description="Dollars that a job may cost; 0: no limit.")
+    allow_unknown_price: bool = Field(
+        default=False, description="Whether a job with a limit in dollars may rent at a price that is not known."
+    )
     python: Python = Field("", description='Python version of jobs, such as "3.12"; "": the one that submits.')
 
 
@@ -77,6 +83,9 @@ class LocalSection(DriverSection):
     lease: Period | None = Field(120.0, description="As in [vm].")
     heartbeat: Period | None = Field(1.0, description="As in [vm].")
     deadman_poll: Period | None = Field(1.0, ge=0.01, le=5, description="As in [vm], at most 5s.")
+    usd_per_hour: Money = Field(
+        0.0, json_schema_extra=DOLLARS, description="What this computer is said to cost: for trying out budgets."
+    )
 
 
 class DockerSection(DriverSection):
@@ -87,6 +96,13 @@ class DockerSection(DriverSection):
     memory: Size = Field(0, description="Memory of each container, such as 4GB; 0: all of this machine's.")
     store_endpoint: Text = Field("", description='Address of the store as containers see it; "": the one in [store].')
     boot_grace: Period | None = Field(300.0, le=86400, description="As in [vm].")
+
+
+class BudgetSection(Section):
+    """What all jobs of this deployment together may cost, in US dollars and by UTC; judged at each submit."""
+
+    usd_per_day: Money = Field(0.0, json_schema_extra=DOLLARS, description="Dollars a day; 0: no limit.")
+    usd_per_month: Money = Field(0.0, json_schema_extra=DOLLARS, description="Dollars a month; 0: no limit.")
 
 
 class EnvironmentSection(Section):
@@ -102,6 +118,7 @@ SECTIONS: dict[str, type[Section]] = {
     "defaults": Defaults,
     "store": StoreSection,
     "vm": VmSection,
+    "budget": BudgetSection,
     "local": LocalSection,
     "docker": DockerSection,
     "ssh": SshSection,

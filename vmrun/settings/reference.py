@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from vmrun.core.secret import Secret
 
-from .fields import Section
+from .fields import DOLLARS, Section
 from .models import SECTIONS
 
 _HEAD = """\
@@ -50,6 +50,8 @@ def toml(field: FieldInfo) -> str:
         return '""'
     if isinstance(value, Enum):
         return json.dumps(value.value)
+    if field.json_schema_extra == DOLLARS:
+        return f"{value:g}"
     if isinstance(value, float):
         return f'"{_duration(value)}"'
     return json.dumps(list(value) if isinstance(value, tuple) else value)

@@ -28,6 +28,9 @@ class Options:
     task_timeout: float
     max_lifetime: float
     keep_warm: float
+    #: Dollars; 0: no limit.
+    max_cost: float
+    allow_unknown_price: bool
     name: str
     env: dict[str, str]
 
@@ -65,6 +68,8 @@ def decide(
         task_timeout=pick("task_timeout", 0.0),
         max_lifetime=pick("max_lifetime", 86400.0),
         keep_warm=pick("keep_warm", 0.0),
+        max_cost=pick("max_cost", 0.0),
+        allow_unknown_price=pick("allow_unknown_price", default=False),
         name=str(pick("name", name) or name),
         env={**decorator.get("env", {}), **header.get("env", {}), **request.env},
     )

@@ -18,6 +18,7 @@ from vmrun.fleet.search import RuledOut, Tried, in_turn, known_of
 from vmrun.settings import Settings
 from vmrun.watch.observe import cost_at_most
 
+from .options import Options
 from .prepare import Submission
 
 
@@ -77,13 +78,19 @@ def make_plan(
         creates=creations(first, need, around.table) if first else (),
         left_out=[row(each) for each in around.failures],
         usd_per_hour=first.usd_per_hour if first else None,
-        usd_at_most=cost_at_most(first, options.max_lifetime) if first else None,
+        usd_at_most=_at_most(first, options) if first else None,
         deadlines=tuple(deadlines),
         workers=crew.workers,
         # A program that is a task of its own has all cores, unless the user said otherwise.
         threads=options.threads_per_task if submission.spec.kind in ("script", "command") else crew.threads,
         task_memory=need.task_memory,
     )
+
+
+def _at_most(offer: Offer, options: Options) -> float | None:
+    """Dollars that the machine alone costs at most; None for an unknown price."""
+    most = cost_at_most(offer.usd_per_hour, options.max_lifetime)
+    return min(most, options.max_cost) if most is not None and options.max_cost else most
 
 
 def creations(offer: Offer, need: Need, table: Mapping[str, Any]) -> tuple[str, ...]:

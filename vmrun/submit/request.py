@@ -44,6 +44,9 @@ class SubmitRequest:
     task_timeout: float | None = None
     max_lifetime: float | None = None
     keep_warm: float | None = None
+    #: Dollars.
+    max_cost: float | None = None
+    allow_unknown_price: bool | None = None
     python: str | None = None
     name: str | None = None
     idempotency_key: str | None = None

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Iterator
 
 from vmrun.core import keys
-from vmrun.core.clouds import Offer
 from vmrun.core.errors import Corrupt, SchemaError, UsageError
 from vmrun.core.folds import JobFold, VmFold
 from vmrun.core.heartbeats import read_heartbeat
 from vmrun.core.ids import is_id
 from vmrun.core.ledger import Desk, JobLedger, ShardLedger, VmLedger
 from vmrun.core.model import THREAD_VARIABLES, JobState
+from vmrun.core.money import billed, hourly, spent_on
 from vmrun.core.records import NO_CREW, CrewFacts, Heartbeat, Submit
 from vmrun.core.views import JobView, TaskCounts, VmView
 
@@ -98,6 +98,7 @@ class JobObserver:
             ended=fold.ended_at,
             error=final.error if final is not None else "",
             hint=final.hint if final is not None else "",
+            error_code=final.code if final is not None else "",
             kind=fold.spec.kind,
             reduce=fold.spec.reduce,
             workers=crew.workers,
@@ -125,7 +126,7 @@ class JobObserver:
         if not wanted and fold.final is None:
             wanted.update(vm for vm in vm_ids(self._desk) if self._has_job(self._vm(vm)))
         for vm in sorted(wanted):
-            yield view_vm(self._desk, self._vm(vm), fold.ended_at or None)
+            yield view_vm(self._desk, self._vm(vm), fold.ended_at or None, self.job)
 
     def _has_job(self, ledger: VmLedger) -> bool:
         fold = readable(ledger)
@@ -165,8 +166,11 @@ def readable(ledger: VmLedger) -> VmFold | None:
         return None
 
 
-def view_vm(desk: Desk, ledger: VmLedger, until: float | None = None) -> tuple[VmView, Heartbeat | None]:
-    """A VM and its last sign of life. `until`: seconds since the epoch to which its cost is counted, None for now."""
+def view_vm(desk: Desk, ledger: VmLedger, until: float | None = None, job: str = "") -> tuple[VmView, Heartbeat | None]:
+    """A VM and its last sign of life.
+
+    `until`: seconds since the epoch to which its cost is counted, None for now; `job`: only what it cost for that one.
+    """
     fold = readable(ledger)
     if fold is None:
         return VmView(ledger.vm, "", "", "", "unreadable"), None
@@ -186,8 +190,8 @@ def view_vm(desk: Desk, ledger: VmLedger, until: float | None = None) -> tuple[V
             busy_because=beat.busy if working and beat is not None else ("" if fold.ended else _booting(fold)),
             ends_at=beat.ends_at if beat is not None and beat.ends_at else _bound(fold),
             ends_because=beat.ends_because if beat is not None and beat.ends_because else _bound_because(fold),
-            usd_per_hour=intent.usd_per_hour,
-            usd=_dollars(fold, until or desk.clock.now()),
+            usd_per_hour=hourly(intent),
+            usd=_dollars(fold, until or desk.clock.now(), job),
             created=fold.intended_at,
             vcpus=intent.vcpus,
             doing=beat.doing if working and beat is not None else "",
@@ -210,14 +214,13 @@ def _bound_because(fold: VmFold) -> str:
     return "maximum lifetime" if fold.ready is not None else "boot grace"
 
 
-def _dollars(fold: VmFold, until: float) -> float:
+def _dollars(fold: VmFold, until: float, job: str) -> float:
     assert fold.intent is not None
-    if not fold.intent.usd_per_hour or fold.failed is not None:
-        return 0.0
-    seconds = max(0.0, min(until, fold.intent.hard_deadline) - fold.intended_at)
-    return round(fold.intent.usd_per_hour * seconds / 3600, 6)
+    begin, end = billed(fold, until)
+    whole = (hourly(fold.intent) or 0.0) * (end - begin) / 3600
+    return round(spent_on(fold, job, until) if job in fold.jobs else whole, 6)
 
 
-def cost_at_most(offer: Offer, lifetime: float) -> float | None:
+def cost_at_most(usd_per_hour: float | None, lifetime: float) -> float | None:
     """Dollars if the machine lives as long as it may; None for an unknown price."""
-    return None if offer.usd_per_hour is None else round(offer.usd_per_hour * lifetime / 3600, 4)
+    return None if usd_per_hour is None else round(usd_per_hour * lifetime / 3600, 4)

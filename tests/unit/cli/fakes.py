@@ -30,6 +30,7 @@ from vmrun.core.views import (
     VmView,
 )
 from vmrun.submit.request import SubmitRequest
+from vmrun.watch.costs import By, Costs
 from vmrun.watch.stats import spread
 from vmrun.watch.timeline import Timeline
 
@@ -340,6 +341,9 @@ class FakeClient:
             task_memory=8 * 10**9,
         )
     )
+    #: What a submission says of the price.
+    price: str = ""
+    spent: Costs = field(default_factory=lambda: Costs(By.job, NOW - 86400, NOW))
     #: Raised by whatever is called first.
     trouble: BaseException | None = None
     calls: list[tuple[Any, ...]] = field(default_factory=list)
@@ -351,9 +355,16 @@ class FakeClient:
             raise self.trouble
 
     def submit(
-        self, request: SubmitRequest, *, detach: bool = False, on_stage: Callable[[str], None] | None = None
+        self,
+        request: SubmitRequest,
+        *,
+        detach: bool = False,
+        on_stage: Callable[[str], None] | None = None,
+        on_price: Callable[[str], None] | None = None,
     ) -> FakeHandle:
         self._called("submit", request, detach)
+        if on_price is not None and self.price:
+            on_price(self.price)
         for stage in self.stages:
             if on_stage is not None:
                 on_stage(stage)
@@ -370,6 +381,10 @@ class FakeClient:
     def vms(self) -> list[VmView]:
         self._called("vms")
         return list(self.vm_views)
+
+    def costs(self, by: By, seconds: float) -> Costs:
+        self._called("costs", by, seconds)
+        return self.spent
 
     def handle(self, job: str) -> FakeHandle:
         self._called("handle", job)

@@ -209,6 +209,7 @@ ARGUMENTS = {
     "plot": [JOB],
     "wait": [JOB],
     "cancel": [JOB],
+    "cost": [],
     "ssh": [VM],
     "reap": [],
     "init": ["docker"],

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -59,7 +60,12 @@ def open_driver(context: ProvisionerContext) -> LocalProvisioner:
             f"machines on this computer need Linux, and this is {sys.platform}",
             hint="use --on docker, or a cloud",
         )
-    return LocalProvisioner(context.state_dir / hardware.LOCAL, context.clock)
+    usd_per_hour = context.settings.get("usd_per_hour")
+    return LocalProvisioner(
+        context.state_dir / hardware.LOCAL,
+        context.clock,
+        usd_per_hour=usd_per_hour if isinstance(usd_per_hour, float) else 0.0,
+    )
 
 
 class LocalProvisioner:
@@ -68,11 +74,15 @@ class LocalProvisioner:
     name = hardware.LOCAL
     capabilities = Capabilities(transport="process", poweroff_deletes=True, mounts=True, shares_network=True)
 
-    def __init__(self, state_dir: Path, clock: Clock, python: str = sys.executable) -> None:
+    def __init__(
+        self, state_dir: Path, clock: Clock, python: str = sys.executable, *, usd_per_hour: float = 0.0
+    ) -> None:
         self._state = Path(os.path.abspath(state_dir))
         self._machines = self._state / layout.MACHINES
         self._clock = clock
         self._python = python
+        #: What this computer is said to cost.
+        self._usd_per_hour = usd_per_hour
 
     def directory(self, id: str) -> Path:
         """Where a machine lives: the working directory of its agent. Raises InstanceNotFound."""
@@ -83,7 +93,7 @@ class LocalProvisioner:
 
     def offers(self, need: Need) -> Iterable[Offer]:
         """One offer, if this computer is enough."""
-        offer = hardware.this_computer()
+        offer = dataclasses.replace(hardware.this_computer(), usd_per_hour=self._usd_per_hour)
         with _as_cloud_error():
             disk = hardware.free_disk(self._machines)
         return [offer] if hardware.fits(offer, need, disk) else []

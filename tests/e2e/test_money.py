@@ -1,0 +1,83 @@
+"""A job's money ends it on its own machine, with nobody watching; and a deployment's budget keeps it from beginning."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.journals import client_of
+from tests.support.shell import Shell, processes, until
+from vmrun.core.ledger import VmLedger
+from vmrun.watch.spending import known_vms
+
+#: Twelve seconds of this computer at 0.1 dollars a second.
+PRICE, LIMIT = {"VMRUN_LOCAL_USD_PER_HOUR": "360"}, "1.2"
+JOB = """
+    import time
+    import vmrun
+
+    @vmrun.job(over=range(100), workers=2)
+    def slow(number):
+        time.sleep(0.5)
+        return number * 10
+"""
+
+
+@pytest.fixture
+def priced(shell: Shell) -> Shell:
+    shell.environment.update(PRICE)
+    return shell
+
+
+def test_the_money_of_a_job_ends_it_on_its_machine_while_its_client_is_dead(priced: Shell) -> None:
+    priced.write("job.py", JOB)
+    job = priced.submit("job.py", "--max-cost", LIMIT)
+    desk = client_of(priced).desk
+    (vm,) = until(lambda: list(known_vms(desk, 0.0)))
+    until(lambda: VmLedger(desk, vm).refresh().ready)
+    until(lambda: not processes(f"_bring-up {job}"), what="the client is gone")
+    machines = priced.home / ".local/state/vmrun/local/machines"
+    assert list(machines.iterdir())
+    # From here on nobody looks but the machine itself
+    until(lambda: not list(machines.iterdir()), seconds=40, what="the machine is gone")
+    fold = VmLedger(desk, vm).refresh()
+    assert fold.drain is not None
+    assert fold.drain.reason.startswith("maximum cost: it has cost $")
+    given = priced.ask("result", job, exit_code=7)
+    values = [value for value in given["results"] if value is not None]
+    assert 4 <= len(values) < 60
+    assert values == [number * 10 for number in range(100) if given["results"][number] is not None]
+    told = given["job"]
+    assert (told["state"], told["error_code"]) == ("failed", "budget")
+    assert "its money is spent: it has cost $" in told["error"]
+    assert "of the $1.20 that it may" in told["error"]
+    assert 0.5 < told["usd"] <= 1.2
+    assert told["tasks"]["done"] == len(values)
+    spent = priced.ask("cost")
+    assert spent["rows"][0]["job"] == job
+    assert 0.5 < spent["rows"][0]["usd_on_demand"] <= 1.2
+
+
+def test_a_watched_job_that_runs_out_of_money_exits_with_7_and_says_what_was_spent(priced: Shell) -> None:
+    priced.write("job.py", JOB)
+    done = priced.run("submit", "job.py", "--max-cost", "0.8", exit_code=7)
+    assert "local on local costs $360.0000 an hour, at most $0.80 in all" in done.stderr
+    assert "its money is spent: it has cost $0.5" in done.stderr
+    assert "--max-cost" in done.stderr
+
+
+def test_the_budget_of_the_deployment_refuses_what_comes_after_it_is_spent(priced: Shell) -> None:
+    priced.environment["VMRUN_BUDGET_USD_PER_DAY"] = "0.2"
+    priced.write("short.py", "import time; time.sleep(3)")
+    too_dear = priced.ask("submit", "short.py", "--max-cost", "5", exit_code=7)
+    assert (
+        "a job of up to $5.00 does not fit into the budget: $0.00 of this day's $0.20" in too_dear["error"]["message"]
+    )
+    priced.run("submit", "short.py")
+    refused = priced.ask("submit", "short.py", exit_code=7)
+    assert refused["error"]["code"] == "budget"
+    assert "the budget is used up: $0." in refused["error"]["message"]
+    assert "of this day's $0.20 are spent" in refused["error"]["message"]
+    assert "budget.usd_per_day" in refused["error"]["hint"]
+    # What costs nothing is not refused
+    priced.environment["VMRUN_LOCAL_USD_PER_HOUR"] = "0"
+    priced.run("submit", "--", "true")

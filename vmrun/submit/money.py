@@ -1,0 +1,108 @@
+"""Whether a submission may be paid for: its own limit, and that of the whole deployment by day and by month."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from vmrun.core.clouds import Offer
+from vmrun.core.errors import BudgetError
+from vmrun.core.ledger import Desk, JobLedger
+from vmrun.core.records import Final
+from vmrun.core.views import JobView
+from vmrun.fleet.budget import affordable
+from vmrun.fleet.offering import ranked
+from vmrun.settings import Settings
+from vmrun.watch.observe import JobObserver
+from vmrun.watch.spending import spent_since
+
+from .options import Options
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """A span of the calendar, by UTC, in which a budget holds."""
+
+    name: str
+    #: Seconds since the epoch.
+    since: float
+    dollars: float
+
+
+def check_money(
+    options: Options,
+    offers: Sequence[Offer],
+    priced: Callable[[Offer], float | None],
+    settings: Settings,
+    desk: Callable[[], Desk],
+) -> None:
+    """Refuse, before anything is written, what is too dear by its own limit or by the deployment's.
+
+    `desk` is opened only if there is a budget and something to pay. Raises BudgetError.
+    """
+    fitting = affordable(offers, options.max_cost, priced, allow_unknown=options.allow_unknown_price)
+    budget = settings.budget
+    if not (budget.usd_per_day or budget.usd_per_month) or all(priced(offer) == 0 for offer in fitting):
+        return
+    opened = desk()
+    for period in periods(opened.clock.now(), budget.usd_per_day, budget.usd_per_month):
+        check_period(period, spent_since(opened, period.since), options.max_cost)
+
+
+def price_line(options: Options, offers: Sequence[Offer], priced: Callable[[Offer], float | None]) -> str:
+    """What the first choice among the offers costs, for people, before it is rented; "" for a free one."""
+    first = next(iter(ranked(offers, options.need)), None)
+    usd = priced(first) if first is not None else 0.0
+    if first is None or usd == 0:
+        return ""
+    what = f"{'spot ' if first.spot else ''}{first.instance_type} on {first.on}"
+    if usd is None:
+        return f"{what}: its price is not known"
+    most = usd * options.max_lifetime / 3600
+    most = min(most, options.max_cost) if options.max_cost else most
+    return f"{what} costs ${usd:.4f} an hour, at most ${most:.2f} in all"
+
+
+def periods(now: float, usd_per_day: float, usd_per_month: float) -> list[Period]:
+    """The periods that have a budget and in which `now` is."""
+    day = dt.datetime.fromtimestamp(now, dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    found = [
+        Period("day", day.timestamp(), usd_per_day),
+        Period("month", day.replace(day=1).timestamp(), usd_per_month),
+    ]
+    return [period for period in found if period.dollars]
+
+
+def check_period(period: Period, spent: float, max_cost: float) -> None:
+    """Raise BudgetError if the period's budget is spent, or would be by a job that costs all it may."""
+    key = f"`budget.usd_per_{period.name}` in vmrun.toml"
+    left = period.dollars - spent
+    figures = f"${spent:.2f} of this {period.name}'s ${period.dollars:.2f} are spent"
+    if left <= 0:
+        raise BudgetError(f"the budget is used up: {figures}", hint=f"wait for the next {period.name}, or raise {key}")
+    if max_cost > left:
+        raise BudgetError(
+            f"a job of up to ${max_cost:.2f} does not fit into the budget: {figures}",
+            hint=f"--max-cost {left:.2f} fits; or raise {key}",
+        )
+
+
+def left_to_spend(desk: Desk, job: str, max_cost: float) -> float:
+    """Dollars that a job may still cost, 0 for no limit. Raises BudgetError, with the job ended, if none are left."""
+    if not max_cost:
+        return 0.0
+    observer = JobObserver(desk, job)
+    view = observer.look()
+    if view.usd < max_cost:
+        return max_cost - view.usd
+    raise _end(observer.ledger, view, max_cost)
+
+
+def _end(ledger: JobLedger, view: JobView, max_cost: float) -> BudgetError:
+    error = BudgetError(
+        f"job {view.id} has cost ${view.usd:.2f} of the ${max_cost:.2f} that it may",
+        hint=f"`vmrun result {view.id}` has what had finished; submit it again with a higher --max-cost",
+    )
+    ledger.finish(Final("failed", view.tasks.done, view.tasks.failed, error.message, error.hint, error.code))
+    return error

@@ -1,0 +1,78 @@
+"""What a deployment has cost, read from the journals in its store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vmrun.core import keys
+from vmrun.core.errors import Corrupt, SchemaError
+from vmrun.core.ids import first_id, is_id
+from vmrun.core.ledger import Desk, JobLedger, VmLedger
+
+from .costs import By, Costs, pieces
+from .observe import readable
+
+#: Seconds that a VM lives at most, and a day for clocks that differ: older journals are not even listed.
+LONGEST_LIFE = 367 * 86400.0
+
+
+def known_vms(desk: Desk, since: float) -> Iterator[str]:
+    """Every VM with a journal that may have lived after `since`, ended ones too, oldest first; in bounded memory.
+
+    The index names only those that are not known to be gone, so it is the journals that are listed.
+    """
+    before = ""
+    for listed in desk.store.list(keys.VMS, after=f"{keys.VMS}{first_id(since - LONGEST_LIFE)}"):
+        vm = listed.key[len(keys.VMS) :].partition("/")[0]
+        if vm != before and is_id(vm):
+            yield vm
+        before = vm
+
+
+def read_costs(desk: Desk, by: By, since: float) -> Costs:
+    """The report from `since` until now."""
+    now = desk.clock.now()
+    costs, jobs = Costs(by, since, now), _Jobs(desk)
+    for vm in known_vms(desk, since):
+        fold = readable(VmLedger(desk, vm))
+        if fold is None:
+            costs.unreadable += 1
+        elif fold.intent is not None and fold.intent.hard_deadline > since:
+            costs.add(pieces(fold, now, jobs.ended))
+    costs.names = {job: jobs.names[job] for job in costs.rows if jobs.names.get(job)}
+    return costs
+
+
+def spent_since(desk: Desk, since: float) -> float:
+    """Dollars since then, as far as prices are known."""
+    now = desk.clock.now()
+    costs = Costs(By.cloud, since, now)
+    for vm in known_vms(desk, since):
+        fold = readable(VmLedger(desk, vm))
+        if fold is not None and fold.intent is not None and fold.intent.hard_deadline > since:
+            costs.add(pieces(fold, now, lambda _: None))
+    return costs.total.total
+
+
+class _Jobs:
+    """When jobs ended, and what they are called; each is read once."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._ended: dict[str, float | None] = {}
+        self.names: dict[str, str] = {}
+
+    def ended(self, job: str) -> float | None:
+        """None while it has not, and for one that cannot be read."""
+        if job not in self._ended:
+            self._ended[job] = self._read(job)
+        return self._ended[job]
+
+    def _read(self, job: str) -> float | None:
+        try:
+            fold = JobLedger(self._desk, job).refresh()
+        except (Corrupt, SchemaError):
+            return None
+        if fold.submit is not None:
+            self.names[job] = fold.spec.name
+        return fold.ended_at if fold.final is not None else None
