@@ -118,7 +118,7 @@ class Wiring:
         """What the disk and the public address of a machine cost beside it."""
         table = self.settings.driver_table(offer.on)
         disk = max(need.disk, int(table.get("disk") or 0))
-        return extras(offer.on, disk=disk, address=bool(table.get("public_ip")), spot=offer.spot)
+        return extras(offer.on, disk=disk, address=bool(table.get("public_ip")))
 
     def priced(self, need: Need) -> Callable[[Offer], float | None]:
         """What an offer costs an hour with its disk and address; None where its price is not known."""

@@ -29,7 +29,7 @@ class Extras:
 NO_EXTRAS = Extras()
 
 
-def extras(on: str, *, disk: int, address: bool, spot: bool = False) -> Extras:
+def extras(on: str, *, disk: int, address: bool) -> Extras:
     """What a boot disk of `disk` bytes and, with `address`, a public address cost on a cloud.
 
     A name that is no cloud's has no extras.
@@ -39,8 +39,7 @@ def extras(on: str, *, disk: int, address: bool, spot: bool = False) -> Extras:
     rates = _rates()[on]
     size, base = rates["disk_usd_per_gib_month"], rates["disk_usd_per_hour"]
     per_hour = None if size is None or base is None else base + size * (disk / _GIB) / HOURS_A_MONTH
-    paid = rates["spot_address_usd_per_hour" if spot else "address_usd_per_hour"]
-    return Extras(disk=per_hour, address=paid if address else 0.0)
+    return Extras(disk=per_hour, address=rates["address_usd_per_hour"] if address else 0.0)
 
 
 @cache

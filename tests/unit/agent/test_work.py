@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -9,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.agent.bench import Bench, FakeEngine, Switch, files_of, large_of, outcome, said
-from tests.unit.core.world import JOB, OTHER_VM, VM
-from vmrun.agent import work
+from tests.unit.core.world import JOB, OTHER_JOB, OTHER_VM, VM, intent, ready
+from vmrun.agent import daemon, work
 from vmrun.agent.daemon import Terminated
 from vmrun.agent.engine import Event, Load
 from vmrun.agent.work import JobRun
@@ -480,3 +481,67 @@ def test_a_store_that_is_away_at_the_start_is_told_to_the_caller(bench: Bench, s
         JobRun(bench.shop(), JOB).run()
     switch.down = False
     assert bench.run().final is not None
+
+
+# --- money ---
+
+
+def priced(bench: Bench, max_cost: float, *, warm: bool = False) -> None:
+    """A VM at 36 dollars an hour, a cent a second, with a job that may cost so much."""
+    made = dataclasses.replace(intent(VM, OTHER_JOB if warm else JOB), usd_per_hour=36.0, max_cost=max_cost)
+    ledger = VmLedger(bench.desk(), VM)
+    assert ledger.intend(made)
+    assert ledger.created("i-1")
+    assert ledger.ready(ready(VM))
+    if warm:
+        bench.clock.sleep(50_000)
+        assert ledger.assign(JOB, 60.0, max_cost)
+
+
+@pytest.mark.parametrize("warm", [False, True], ids=["new", "warm"])
+def test_a_job_ends_when_its_money_is_spent_and_what_had_finished_stays(
+    bench: Bench, engine: Engine, warm: bool
+) -> None:
+    engine.stuck = {3, 5}
+    bench.submit(8)
+    priced(bench, 1.0, warm=warm)
+    began = bench.clock.now()
+    shop = bench.shop()
+    shop.pulse.jobs()
+    assert not shop.pulse.overspent(JOB)
+    assert shop.pulse.ends_at() == (began + 90, "maximum cost")
+    JobRun(shop, JOB).run()
+    final = bench.job().final
+    assert final is not None
+    assert (final.outcome, final.done, final.failed, final.code) == ("failed", 6, 2, "budget")
+    assert final.error.startswith("its money is spent: it has cost $0.9")
+    assert final.error.endswith("of the $1.00 that it may")
+    assert bench.values() == [0, 1, 2, "cancelled", 4, "cancelled", 6, 7]
+    # A tenth of what was paid for was left for saving
+    assert began + 90 <= bench.clock.now() < began + 95
+    assert daemon._no_longer_needed(shop).startswith("maximum cost: it has cost $0.9")
+
+
+def test_a_job_that_ends_within_its_money_succeeds(bench: Bench, engine: Engine) -> None:
+    bench.submit(8)
+    priced(bench, 1.0)
+    final = bench.run().final
+    assert final is not None
+    assert (final.outcome, final.code) == ("done", "")
+
+
+def test_the_money_of_another_job_does_not_end_this_one(bench: Bench, engine: Engine) -> None:
+    bench.vm()
+    priced_for_other = VmLedger(bench.desk(), VM)
+    assert priced_for_other.assign(OTHER_JOB, 0.0, 1e-6)
+    shop = bench.shop()
+    shop.pulse.jobs()
+    bench.clock.sleep(100)
+    assert not shop.pulse.overspent(JOB)
+
+
+def test_a_lifetime_that_ends_before_the_money_is_what_ends_the_vm(bench: Bench) -> None:
+    priced(bench, 1000.0)
+    shop = bench.shop(hard_deadline=bench.clock.now() + 60)
+    shop.pulse.jobs()
+    assert shop.pulse.ends_at()[1] == "maximum lifetime"

@@ -31,6 +31,14 @@ def fold(*, ready: bool = True, age: float = 0.0, deadline: float = NOW + 3600, 
     return dataclasses.replace(found, **changes)
 
 
+def paid(*given_at: float, max_cost: float = 2.0, usd_per_hour: float | None = 2.0) -> VmFold:
+    """A VM at 2 dollars an hour, with jobs that may cost as much."""
+    found = fold()
+    assert found.intent is not None
+    wanted = dataclasses.replace(found.intent, usd_per_hour=usd_per_hour)
+    return dataclasses.replace(found, intent=wanted, given_at=list(given_at), max_cost=max_cost)
+
+
 def facts(**changes: Any) -> Observed:
     return dataclasses.replace(Observed(VM, "fake", instance(), fold(), NOW), **changes)
 
@@ -53,6 +61,11 @@ CASES: list[tuple[str, Observed, str]] = [
     ("drained", facts(fold=fold(drain=Drain("no work"))), "drained"),
     ("refused", facts(fold=fold(failed=Failed("quota", "no"))), "drained"),
     ("powered off", facts(instance=instance(state=InstanceState.stopped)), "drained"),
+    ("its money lasts", facts(fold=paid(NOW - 3600 - DEADLINE_MARGIN)), ""),
+    ("its money is spent", facts(fold=paid(NOW - 3600 - DEADLINE_MARGIN - 1), silent=10.0, busy="job"), "over_budget"),
+    ("no limit", facts(fold=paid(NOW - 10 * 3600, max_cost=0.0)), ""),
+    ("a limit without a price", facts(fold=paid(NOW - 10 * 3600, usd_per_hour=None)), ""),
+    ("a fresh job with money of its own", facts(fold=paid(NOW - 10 * 3600, NOW - 60)), ""),
     ("booting", facts(fold=fold(ready=False, age=GRACE)), ""),
     ("never ready", facts(fold=fold(ready=False, age=GRACE + BOOT_MARGIN + 1)), "never_ready"),
     ("silent, not contested", facts(silent=500.0), ""),

@@ -1,0 +1,130 @@
+"""Budgets at submit: of the job, of the day, of the month."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.core.world import DEPLOYMENT, JOB, job_spec
+from tests.unit.fleet.world import Fleet
+from vmrun.core.clouds import Market, Offer
+from vmrun.core.errors import BudgetError
+from vmrun.core.ledger import JobLedger
+from vmrun.core.records import Submit
+from vmrun.settings import load_settings
+from vmrun.submit.money import Period, check_money, check_period, left_to_spend, periods, price_line
+from vmrun.submit.options import decide
+from vmrun.submit.request import SubmitRequest
+
+OFFER = Offer("fake", "huge", "r", "r-a", "x86_64", 2, 1, 2**33, 2.0)
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    return Fleet(tmp_path)
+
+
+def settings(tmp_path: Path, **budget: Any) -> Any:
+    overrides = {f"budget.{name}": value for name, value in budget.items()}
+    return load_settings(overrides, environ={"HOME": str(tmp_path)}, cwd=tmp_path)
+
+
+def options(tmp_path: Path, **said: Any) -> Any:
+    return decide(SubmitRequest(**said), {}, {}, settings(tmp_path), "a job")
+
+
+def bare(offer: Offer) -> float | None:
+    return offer.usd_per_hour
+
+
+def test_periods_are_those_of_utc_that_have_a_budget() -> None:
+    now = dt.datetime(2026, 11, 26, 15, 0, tzinfo=dt.UTC).timestamp()
+    day, month = periods(now, 10.0, 200.0)
+    assert day == Period("day", dt.datetime(2026, 11, 26, tzinfo=dt.UTC).timestamp(), 10.0)
+    assert month == Period("month", dt.datetime(2026, 11, 1, tzinfo=dt.UTC).timestamp(), 200.0)
+    assert periods(now, 0.0, 0.0) == []
+    assert [period.name for period in periods(now, 0.0, 5.0)] == ["month"]
+
+
+def test_a_budget_that_is_used_up_or_would_be() -> None:
+    period = Period("month", 0.0, 200.0)
+    check_period(period, 199.0, 0.0)
+    check_period(period, 150.0, 50.0)
+    with pytest.raises(
+        BudgetError, match=r"up to \$51.00 does not fit .* \$150.00 of this month's \$200.00 are"
+    ) as caught:
+        check_period(period, 150.0, 51.0)
+    assert "--max-cost 50.00 fits" in caught.value.hint
+    with pytest.raises(BudgetError, match=r"used up: \$200.00 of this month's \$200.00") as caught:
+        check_period(period, 200.0, 0.0)
+    assert "budget.usd_per_month" in caught.value.hint
+
+
+def test_what_was_spent_is_read_from_the_journals(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.vm(JOB)
+    fleet.clock.sleep(1800)  # half a dollar
+
+    def check(offer: Offer = OFFER, **budget: Any) -> None:
+        check_money(options(tmp_path), [offer], bare, settings(tmp_path, **budget), fleet.desk)
+
+    check(usd_per_day=0.6)
+    check()
+    with pytest.raises(BudgetError, match=r"\$0.50 of this day's \$0.40 are spent"):
+        check(usd_per_day=0.4)
+    with pytest.raises(BudgetError, match=r"\$0.50 of this month's \$0.40 are spent"):
+        check(usd_per_month=0.4)
+    # What costs nothing is not refused, and needs no look at the store
+    check(dataclasses.replace(OFFER, usd_per_hour=0.0), usd_per_day=0.4)
+    # What was spent yesterday is not of today
+    fleet.clock.sleep(2 * 86400)
+    with pytest.raises(BudgetError, match="this month's"):
+        check(usd_per_day=23.0, usd_per_month=23.0)
+
+
+def test_a_limit_of_the_job_is_judged_without_a_budget(tmp_path: Path) -> None:
+    unknown = dataclasses.replace(OFFER, usd_per_hour=None)
+
+    def check(**said: Any) -> None:
+        check_money(options(tmp_path, **said), [unknown], bare, settings(tmp_path), lambda: pytest.fail("no look"))
+
+    check()
+    check(max_cost=5.0, allow_unknown_price=True)
+    with pytest.raises(BudgetError, match="is not known"):
+        check(max_cost=5.0)
+
+
+def test_the_price_that_is_told_before(tmp_path: Path) -> None:
+    spot = dataclasses.replace(OFFER, usd_per_hour=0.5, spot=True)
+    said = options(tmp_path, max_lifetime=7200.0)
+    assert price_line(said, [spot, OFFER], bare) == "huge on fake costs $2.0000 an hour, at most $4.00 in all"
+    assert price_line(options(tmp_path, max_cost=3.0, market=Market.spot), [spot, OFFER], bare) == (
+        "spot huge on fake costs $0.5000 an hour, at most $3.00 in all"
+    )
+    assert price_line(said, [dataclasses.replace(OFFER, usd_per_hour=0.0)], bare) == ""
+    assert price_line(said, [], bare) == ""
+    assert "not known" in price_line(said, [dataclasses.replace(OFFER, usd_per_hour=None)], bare)
+
+
+def test_a_second_machine_gets_what_the_first_left(fleet: Fleet) -> None:
+    ledger = JobLedger(fleet.desk(), JOB)
+    assert ledger.submit(Submit(JOB, job_spec(tasks=4), DEPLOYMENT))
+    assert left_to_spend(fleet.desk(), JOB, 0.0) == 0.0
+    assert left_to_spend(fleet.desk(), JOB, 2.0) == 2.0
+    fleet.vm(JOB)
+    fleet.clock.sleep(1800)
+    assert left_to_spend(fleet.desk(), JOB, 2.0) == pytest.approx(1.5, abs=0.01)
+    fleet.clock.sleep(7200)
+    with pytest.raises(BudgetError, match=r"has cost \$2.50 of the \$2.00"):
+        left_to_spend(fleet.desk(), JOB, 2.0)
+    final = ledger.refresh().final
+    assert final is not None
+    assert (final.outcome, final.code) == ("failed", "budget")
+
+
+def test_a_limit_is_decided_like_every_option(tmp_path: Path) -> None:
+    assert decide(SubmitRequest(), {"max_cost": 3.0}, {"max_cost": 4.0}, settings(tmp_path), "a").max_cost == 3.0
+    assert decide(SubmitRequest(), {}, {"allow_unknown_price": True}, settings(tmp_path), "a").allow_unknown_price
