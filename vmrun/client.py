@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from .core.clock import Clock, Rng
 from .core.clouds import CloudError
-from .core.crew import fits, refusal
 from .core.errors import Corrupt, SchemaError, StoreError, UsageError, VmrunError
 from .core.ids import new_id
 from .core.ledger import Desk, JobLedger, VmLedger
@@ -27,8 +26,6 @@ from .core.views import JobView, Plan, Verdict, VmView
 from .environment.uv import index_variables, private_index_variables
 from .fleet.bring_up import bring_up
 from .fleet.deck import Session
-from .fleet.explain import explain
-from .fleet.offering import find_offers
 from .fleet.order import Order
 from .fleet.retire import close_if_gone, retire
 from .handle import JobHandle
@@ -36,7 +33,8 @@ from .registry import AUTO, provisioner_names
 from .settings import Settings, load_settings
 from .settings.directories import check_directories
 from .submit.checked import checked_request
-from .submit.money import check_money, left_to_spend, price_line
+from .submit.machine import check_machine
+from .submit.money import left_to_spend
 from .submit.plan import plan_of
 from .submit.prepare import Preparer, Submission, package_variables
 from .submit.publish import publish, put_payload, put_payload_file, put_payload_pieces
@@ -140,7 +138,8 @@ class Client:
             submission = self._preparer(Path(folder), stage).prepare(request)
             if submission.said:
                 stage(f"the job's file printed: {submission.said.strip()[-500:]}")
-            self._check_machine(submission, on_price)
+            if price := self._check_machine(submission):
+                on_price(price)
             return self._write(submission, stage, request.idempotency_key or ""), True
 
     def _find_by_key(self, key: str) -> str:
@@ -157,21 +156,9 @@ class Client:
     def _same_machine(self, on: str) -> bool:
         return on != AUTO and self._wiring.provisioner(on).capabilities.transport == "process"
 
-    def _check_machine(self, submission: Submission, on_price: OnStage = _silent) -> None:
-        """Refuse before anything is written what no machine of that kind could do."""
-        if submission.spec.tasks == 0 and submission.spec.kind != "open":
-            return
-        on, need = submission.options.on, submission.options.need
-        offers, failures = find_offers(self._wiring.sellers, on, need)
-        if not offers:
-            raise explain(on, need, failures, "")
-        priced = self._wiring.priced(need)
-        check_money(submission.options, offers, priced, self.settings, lambda: self.desk)
-        most = max(offer.memory for offer in offers)
-        if not fits(most, need.task_memory):
-            raise refusal(most, need.task_memory)
-        if line := price_line(submission.options, offers, priced):
-            on_price(line)
+    def _check_machine(self, submission: Submission) -> str:
+        wiring = self._wiring
+        return check_machine(submission, wiring.sellers, wiring.priced, self.settings, lambda: self.desk)
 
     def _write(self, submission: Submission, stage: OnStage, key: str = "") -> str:
         # Nothing goes into a store before it is known to be this deployment's own, and a safe one.

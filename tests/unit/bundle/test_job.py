@@ -114,7 +114,7 @@ def test_an_unknown_option_is_refused_with_the_one_that_was_meant() -> None:
     assert caught.value.hint == "did you mean task_timeout?"
     with pytest.raises(UsageError) as caught:
         vmrun.job(qqqq=1)
-    assert "known: arch, cpus" in caught.value.hint
+    assert "arch, cpus, disk" in caught.value.hint
 
 
 @pytest.mark.parametrize("over", ["inputs.txt", b"bytes", 1000, 2.5])

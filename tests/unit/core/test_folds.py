@@ -323,7 +323,7 @@ def test_nothing_but_gone_counts_after_delete() -> None:
     assert fold == before
 
     tell((CLIENT, Gone("seen")), (CLIENT, Gone("seen again")), (CLIENT, Assign(OTHER_JOB)))
-    assert fold == dataclasses.replace(before, gone=Gone("seen"))
+    assert fold == dataclasses.replace(before, gone=Gone("seen"), gone_at=fold.gone_at)
 
 
 def test_nothing_counts_after_gone() -> None:

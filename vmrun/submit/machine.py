@@ -1,0 +1,38 @@
+"""Whether there is a machine for a submission, and money for it: found out before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vmrun.core.clouds import Need, Offer
+from vmrun.core.crew import fits, refusal
+from vmrun.core.ledger import Desk
+from vmrun.fleet.explain import explain
+from vmrun.fleet.offering import Sellers, find_offers
+from vmrun.settings import Settings
+
+from .money import check_money, price_line
+from .prepare import Submission
+
+Priced = Callable[[Need], Callable[[Offer], float | None]]
+
+
+def check_machine(
+    submission: Submission, sellers: Sellers, priced: Priced, settings: Settings, desk: Callable[[], Desk]
+) -> str:
+    """What the first choice costs, for people; "" for nothing.
+
+    Raises what explains that no machine of that kind could do it, or that it may not be paid for. `desk` is opened
+    only if there is a budget to look at.
+    """
+    if submission.spec.tasks == 0 and submission.spec.kind != "open":
+        return ""
+    options, need = submission.options, submission.options.need
+    offers, failures = find_offers(sellers, options.on, need)
+    if not offers:
+        raise explain(options.on, need, failures, "")
+    check_money(options, offers, priced(need), settings, desk)
+    most = max(offer.memory for offer in offers)
+    if not fits(most, need.task_memory):
+        raise refusal(most, need.task_memory)
+    return price_line(options, offers, priced(need))
