@@ -111,6 +111,7 @@ _REASONS: dict[str, Fault | None] = {
     "Client.UserInitiatedShutdown": None,
     "Client.UserInitiatedHibernate": None,
 }
+_TYPE = re.compile(r"instance ?type", re.IGNORECASE)
 _ENCODED = re.compile(r"\.?\s*Encoded authorization failure message:\s*(\S+)")
 _ACTION = re.compile(r"perform:? (\w[\w-]*:\w+)")
 #: Answers that say that there is no such instance, well-formed or not.
@@ -151,7 +152,9 @@ def refused(request: Request, code: str, message: str, status: int = 400) -> Clo
 def _meaning(code: str, message: str, status: int) -> _Meaning:
     if "service control policy" in message:
         return _FORBIDDEN
-    if code == "InvalidParameterValue" and re.search(r"instance ?type", message, re.IGNORECASE):
+    if code in ("InvalidParameterValue", "InvalidParameterCombination") and "free tier" in message.lower():
+        return _UNPAID
+    if code in ("InvalidParameterValue", "InvalidParameterCombination") and _TYPE.search(message):
         return _NOT_HERE
     if "User data is limited to" in message:
         return _WRONG
@@ -178,7 +181,10 @@ def _hint(request: Request, fault: Fault, code: str, text: str, encoded: str) ->
     if fault is Fault.quota:
         return _quota_hint(request, code)
     if fault is Fault.billing:
-        return _BILLING.get(code, "see the account's billing page, https://console.aws.amazon.com/billing/")
+        return _BILLING.get(
+            "Free Tier" if code.startswith("Invalid") else code,
+            "see the account's billing page, https://console.aws.amazon.com/billing/",
+        )
     if fault is Fault.config:
         return _config_hint(code, text)
     return _OTHER.get(fault, "")
@@ -195,6 +201,7 @@ _OTHER = {
 _BILLING = {
     "OptInRequired": "the account is not signed up for this service or region: complete it in the AWS console",
     "PendingVerification": "AWS is still verifying the account: wait some minutes, four hours at most, and try again",
+    "Free Tier": "the account is on the free plan, which rents small types only: upgrade it in the billing console",
     "Blocked": "AWS has blocked the account: contact AWS Support",
 }
 

@@ -39,6 +39,13 @@ TABLE = [
     ("PendingVerification", "", Fault.billing, Scope.cloud),
     ("InvalidParameterValue", "", Fault.config, Scope.cloud),
     ("InvalidParameterCombination", "", Fault.config, Scope.cloud),
+    ("InvalidParameterCombination", "it is not possible with instance type m1.x", Fault.not_offered, Scope.offer),
+    (
+        "InvalidParameterCombination",
+        "The specified instance type is not eligible for Free Tier.",
+        Fault.billing,
+        Scope.cloud,
+    ),
     ("InvalidAMIID.NotFound", "", Fault.config, Scope.cloud),
     ("InvalidSubnetID.NotFound", "", Fault.config, Scope.cloud),
     ("IdempotentParameterMismatch", "", Fault.config, Scope.cloud),
@@ -61,6 +68,11 @@ def test_each_code_has_its_meaning_and_a_next_step(code: str, message: str, faul
     assert code in error.message
     assert "us-east-1" in error.message
     assert "RunInstances" in error.message
+
+
+def test_an_account_on_the_free_plan_is_told_so() -> None:
+    said = refused(RUN, "InvalidParameterCombination", "The specified instance type is not eligible for Free Tier.")
+    assert "free plan" in said.hint
 
 
 def test_an_answer_without_a_known_code_goes_by_its_status() -> None:
