@@ -41,7 +41,7 @@ SETTLE = 30.0
 #: Seconds for which a delete is tried anew while the instance is in the middle of something else.
 _BUSY = 60.0
 _PAUSE_MAX = 2.0
-_REGION = re.compile(r"[a-z]{2}-[a-z]{2,8}")
+_REGION = re.compile(r"[a-z]{2}-[a-z]{2,8}\d{0,2}")
 _KEY = re.compile(r"[0-9a-z][0-9a-z_-]{0,62}")
 
 
