@@ -228,6 +228,8 @@ class Intent(Record):
     max_cost: float = 0.0
     #: Whether it is gone, and costs nothing, once it has powered itself off.
     poweroff_deletes: bool = False
+    #: Bytes of disk that were asked for; 0 for what the configuration says.
+    disk: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,6 +132,7 @@ class Attempt:
             job=order.job,
             keep_warm=order.keep_warm,
             spot=offer.spot,
+            disk=spec.disk,
             disk_usd_per_hour=self._extras.disk,
             address_usd_per_hour=self._extras.address,
             max_cost=order.max_cost,

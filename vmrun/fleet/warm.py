@@ -61,6 +61,7 @@ def fits(fold: VmFold, order: Order, now: float) -> bool:
         and fold.ready is not None
         and _can_run(fold.ready, order)
         and _big_enough(order.need, intent.vcpus, intent.memory)
+        and order.need.disk <= intent.disk
         and order.need.arch in ("", intent.arch)
         and order.need.instance_type in ("", intent.instance_type)
         and order.need.region in ("", intent.region)

@@ -27,7 +27,7 @@ ORDER = Order(job=OTHER_JOB, on="fake", need=Need(), python="3.11")
 
 
 def fold(*, python: str = "3.11", uv: bool = False, host: str = "10.0.0.1", **changes: Any) -> VmFold:
-    known = {key: changes.pop(key) for key in tuple(changes) if key in ("hard_deadline", "on")}
+    known = {key: changes.pop(key) for key in tuple(changes) if key in ("hard_deadline", "on", "disk")}
     wanted = dataclasses.replace(intent(VM), **{"on": "fake", "hard_deadline": NOW + 3600, **known})
     let_in = dataclasses.replace(ready(VM), python=python, uv=uv, host=host)
     return dataclasses.replace(VmFold(intent=wanted, ready=let_in, jobs=[JOB], keep_warm=60.0), **changes)
@@ -44,6 +44,8 @@ CASES: list[tuple[str, VmFold, dict[str, Any], bool]] = [
     ("at its end", fold(hard_deadline=NOW + MARGIN), {}, False),
     ("too small", fold(), {"need": Need(cpus=129)}, False),
     ("too little memory", fold(), {"need": Need(memory=10**13)}, False),
+    ("too little disk", fold(), {"need": Need(disk=10**9)}, False),
+    ("enough disk", fold(disk=10**9), {"need": Need(disk=10**9)}, True),
     ("another arch", fold(), {"need": Need(arch="arm64")}, False),
     ("another type", fold(), {"need": Need(instance_type="small")}, False),
     ("another region", fold(), {"need": Need(region="there")}, False),
