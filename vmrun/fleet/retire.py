@@ -123,7 +123,7 @@ def _gone(deck: Deck, case: Case, why: str, watch: float) -> bool:
     while True:
         state: InstanceState | None
         try:
-            state = provisioner.get(case.id).state
+            state: InstanceState | None = provisioner.get(case.id).state
         except InstanceNotFound:
             state = None if clock.now() < unseen_until else InstanceState.gone
         if state is InstanceState.gone:
