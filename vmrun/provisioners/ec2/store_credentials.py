@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 from vmrun.core.clouds import CloudError, Fault, Scope
 from vmrun.core.errors import ConfigError
+from vmrun.core.units import format_duration
 from vmrun.provisioners.context import ProvisionerContext
 
 from .api import Aws
@@ -28,19 +30,28 @@ def store_credentials(context: ProvisionerContext, url: str, lifetime: float) ->
     rights, and are never more than the caller's. Raises CloudError; ConfigError for a URL that is not s3://.
     """
     config = Ec2Config.from_table(context.settings)
-    return {} if config.instance_profile else lend(Aws(config, context.clock, context.rng), config, url, lifetime)
+    if config.instance_profile:
+        return {}
+    return lend(Aws(config, context.clock, context.rng), config, url, lifetime, tell=context.progress)
 
 
-def lend(aws: Aws, config: Ec2Config, url: str, lifetime: float) -> dict[str, str]:
-    """As `store_credentials`, through a given connection."""
+def lend(
+    aws: Aws, config: Ec2Config, url: str, lifetime: float, *, tell: Callable[[str], None] = lambda _: None
+) -> dict[str, str]:
+    """As `store_credentials`, through a given connection. `tell` hears it when they do not last for the lifetime."""
     if not url.startswith("s3://") or url == "s3://":
         raise ConfigError(f"the store {url} is not one that AWS can lend credentials for", hint="s3://bucket/prefix")
     region = config.regions[0]
     policy = session_policy(region, url)
     if config.store_role:
-        found = _of_role(aws, region, config.store_role, policy, lifetime)
+        found, seconds = _of_role(aws, region, config.store_role, policy, lifetime)
     else:
-        found = _of_user(aws, region, policy, lifetime)
+        found, seconds = _of_user(aws, region, policy, lifetime)
+    if seconds < lifetime:
+        tell(
+            f"machines on ec2 reach the store for {format_duration(seconds)} and may live {format_duration(lifetime)}: "
+            "for longer jobs set ec2.instance_profile"
+        )
     return {
         "access_key_id": found["AccessKeyId"],
         "secret_access_key": found["SecretAccessKey"],
@@ -54,7 +65,7 @@ def session_policy(region: str, url: str) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": statements}, separators=(",", ":"))
 
 
-def _of_role(aws: Aws, region: str, role: str, policy: str, lifetime: float) -> dict[str, str]:
+def _of_role(aws: Aws, region: str, role: str, policy: str, lifetime: float) -> tuple[dict[str, str], int]:
     def take(seconds: int) -> dict[str, str]:
         answer = aws.call(
             region,
@@ -68,15 +79,15 @@ def _of_role(aws: Aws, region: str, role: str, policy: str, lifetime: float) -> 
 
     seconds = bounded(lifetime, _LONGEST_OF_ROLE)
     try:
-        return take(seconds)
+        return take(seconds), seconds
     except CloudError as error:
         # The role says for how long it may be taken, and whoever has taken one already may take it for an hour.
         if error.cloud_code != "ValidationError" or seconds <= _ROLE_WITHOUT_SAY:
             raise
-        return take(_ROLE_WITHOUT_SAY)
+        return take(_ROLE_WITHOUT_SAY), _ROLE_WITHOUT_SAY
 
 
-def _of_user(aws: Aws, region: str, policy: str, lifetime: float) -> dict[str, str]:
+def _of_user(aws: Aws, region: str, policy: str, lifetime: float) -> tuple[dict[str, str], int]:
     seconds = bounded(lifetime, _LONGEST_OF_USER)
     try:
         answer = aws.call(region, "sts:GetFederationToken", Name=_NAME, Policy=policy, DurationSeconds=seconds)
@@ -90,7 +101,7 @@ def _of_user(aws: Aws, region: str, policy: str, lifetime: float) -> dict[str, s
             cloud_code=error.cloud_code,
             hint=f"{_HINT}; {error.hint}",
         ) from error
-    return dict(answer["Credentials"])
+    return dict(answer["Credentials"]), seconds
 
 
 def bounded(lifetime: float, longest: int) -> int:

@@ -468,9 +468,15 @@ def test_a_role_that_may_be_taken_for_an_hour_is_taken_for_an_hour(account: Acco
     _, aws = estate(account)
     aws.errors["AssumeRole"] = [("ValidationError", "exceeds the MaxSessionDuration set for this role")]
 
-    lend(aws, Ec2Config(store_role="arn:aws:iam::123456789012:role/store"), "s3://bucket", 7200.0)
+    role, told = Ec2Config(store_role="arn:aws:iam::123456789012:role/store"), list[str]()
+
+    lend(aws, role, "s3://bucket", 7200.0, tell=told.append)
 
     assert [asked["DurationSeconds"] for asked in aws.sent("AssumeRole")] == [7200, 3600]
+    # A job that takes longer would lose its way to the store unwarned
+    assert "ec2.instance_profile" in told[0]
+    lend(aws, role, "s3://bucket", 7200.0, tell=told.append)
+    assert len(told) == 1
 
 
 def test_credentials_that_cannot_be_lent_name_the_ways_out(account: Account) -> None:
