@@ -15,10 +15,9 @@ from vmrun.core.clouds import (
     Instance,
     InstanceSpec,
     Offer,
-    Provisioner,
     instance_name,
 )
-from vmrun.core.errors import KeyExists, Unreachable, UsageError
+from vmrun.core.errors import KeyExists, Unreachable
 from vmrun.core.ids import new_id
 from vmrun.core.ledger import VmLedger
 from vmrun.core.records import Intent
@@ -33,6 +32,7 @@ from .process import ProcessBringUp
 from .removal import case_of, remove
 from .retire import retire
 from .sending import Sending
+from .sight import mounts
 
 if TYPE_CHECKING:
     from .ssh import SshBringUp
@@ -90,7 +90,7 @@ class Attempt:
             user_data=machine.user_data(hard_deadline, self._provisioner.capabilities),
             hard_deadline=hard_deadline,
             tags=self._tags(owner, str(int(hard_deadline))),
-            mounts=_mounts(self._provisioner, self._deck.store_access(self._offer.on).url),
+            mounts=mounts(self._provisioner, self._deck.store_access(self._offer.on).url),
             disk=self._order.need.disk,
             host_key=machine.host_key,
         )
@@ -194,14 +194,3 @@ def _way_in(transport: str) -> type[ProcessBringUp | SshBringUp]:
 def _where(offer: Offer) -> str:
     place = offer.zone or offer.region
     return f" in {place}" if place and offer.usd_per_hour != 0 else ""
-
-
-def _mounts(provisioner: Provisioner, url: str) -> tuple[str, ...]:
-    if not url.startswith("file://") or provisioner.capabilities.transport == "process":
-        return ()
-    if not provisioner.capabilities.mounts:
-        raise UsageError(
-            f"a machine on {provisioner.name} cannot see the store {url}, a directory of this machine",
-            hint="choose an object store: --store is `store.url` in vmrun.toml, for instance s3://bucket/prefix",
-        )
-    return (url.removeprefix("file://"),)

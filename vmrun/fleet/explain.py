@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from vmrun.catalog import CLOUDS
+from vmrun.catalog.nearest import Where, nearest
 from vmrun.core.clouds import Fault, Need
 from vmrun.core.errors import CapacityError, Denied, UsageError, VmrunError
 from vmrun.core.units import format_size
@@ -37,11 +39,24 @@ def nothing_fits(on: str, need: Need) -> CapacityError:
     wanted += [f"{format_size(need.memory)} of memory"] if need.memory else []
     wanted += [f"tasks of {format_size(need.task_memory)}"] if need.task_memory else []
     wanted += [f"{format_size(need.disk)} of disk"] if need.disk else []
-    wanted += [text for text in (need.instance_type, need.arch, need.region, need.zone) if text]
+    wanted += [text for text in (need.instance_type, need.arch) if text]
+    place = need.zone or need.region
     return CapacityError(
-        f"nothing on {on} fits {', '.join(wanted) or 'this job'}",
-        hint="ask for less, or choose another cloud with --on",
+        f"nothing on {on} fits {', '.join(wanted) or 'this job'}{f' in {place}' if place else ''}",
+        hint=_way_out(on, need),
     )
+
+
+def _way_out(on: str, need: Need) -> str:
+    """What to do when nothing fits, as far as it can be told without asking a cloud."""
+    if on not in (*CLOUDS, "auto"):
+        return "ask for less, or choose another cloud with --on"
+    clouds = (on,) if on in CLOUDS else CLOUDS
+    close = nearest(Where(clouds), need)
+    if not (need.region or need.zone):
+        return f"{close}; `vmrun offers` lists what there is"
+    tables = ", ".join(f"[{name}]" for name in clouds)
+    return f"machines are rented only in `regions` of {tables} in vmrun.toml: add the one that you want; {close}"
 
 
 def explain(on: str, need: Need, tried: Sequence[Tried], ended: str) -> VmrunError:

@@ -9,6 +9,7 @@ from vmrun.core.crew import fits, refusal
 from vmrun.core.ledger import Desk
 from vmrun.fleet.explain import explain
 from vmrun.fleet.offering import Sellers, find_offers
+from vmrun.fleet.sight import check_sight
 from vmrun.settings import Settings
 
 from .money import check_money, price_line
@@ -31,6 +32,7 @@ def check_machine(
     offers, failures = find_offers(sellers, options.on, need)
     if not offers:
         raise explain(options.on, need, failures, "")
+    check_sight(sellers, offers, settings.store.url)
     check_money(options, offers, priced(need), settings, desk)
     most = max(offer.memory for offer in offers)
     if not fits(most, need.task_memory):

@@ -15,6 +15,7 @@ from vmrun.fleet.memory import Memory
 from vmrun.fleet.offering import Sellers, find_offers, ranked
 from vmrun.fleet.order import Timings
 from vmrun.fleet.search import RuledOut, Tried, in_turn, known_of
+from vmrun.fleet.sight import check_sight
 from vmrun.settings import Settings
 from vmrun.watch.observe import cost_at_most
 
@@ -42,12 +43,14 @@ NOTHING_KNOWN = Circumstances()
 def plan_of(submission: Submission, sellers: Sellers, settings: Settings, timings: Callable[[str], Timings]) -> Plan:
     """The plan of a submission, by what the clouds offer now and what is remembered of them.
 
-    Raises what explains why there is no offer at all.
+    Raises what explains why there is no offer at all, and UsageError for a store that machines cannot see.
     """
     options = submission.options
     offers, failures = find_offers(sellers, options.on, options.need)
     if failures and not offers:
         raise explain(options.on, options.need, failures, "")
+    if submission.spec.total:
+        check_sight(sellers, offers, settings.store.url)
     now = sellers.clock.now()
     known = Memory(settings.cache_dir).recall(now)
     # Each cloud's machines have bounds of their own: those of the first offer hold.
@@ -58,12 +61,17 @@ def plan_of(submission: Submission, sellers: Sellers, settings: Settings, timing
 def make_plan(
     submission: Submission, offers: Sequence[Offer], timings: Timings, around: Circumstances = NOTHING_KNOWN
 ) -> Plan:
-    """The plan of a submission that could have `offers`, in any order. Raises UsageError when no task fits on any."""
+    """The plan of a submission that could have `offers`, in any order.
+
+    Raises UsageError when no task fits on any of them, CapacityError when there is none; a job without tasks
+    needs none.
+    """
     options, need = submission.options, submission.options.need
     tries = in_turn(ranked(offers, need), around.known)
-    if offers and not tries:
-        most = max(offer.memory for offer in offers)
-        raise refusal(most, need.task_memory) if not fits(most, need.task_memory) else nothing_fits(options.on, need)
+    if submission.spec.total and not tries:
+        most = max((offer.memory for offer in offers), default=0)
+        too_small = offers and not fits(most, need.task_memory)
+        raise refusal(most, need.task_memory) if too_small else nothing_fits(options.on, need)
     first = tries[0] if tries else None
     asked = Asked(options.workers, options.threads_per_task, need.task_memory)
     crew = crew_of(first.vcpus, first.memory, asked) if first else Crew(options.workers, options.threads_per_task, "")

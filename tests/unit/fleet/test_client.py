@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,10 +12,15 @@ import pytest
 from tests.unit.core.world import DEPLOYMENT, JOB, OTHER_JOB, job_spec
 from tests.unit.fleet.world import Fleet
 from vmrun.client import REVIVE_AFTER, Client
+from vmrun.core.clock import SystemClock
 from vmrun.core.clouds import Fault
+from vmrun.core.errors import UsageError
 from vmrun.core.ledger import JobLedger
 from vmrun.core.records import Final, Submit
 from vmrun.fleet.order import Timings
+from vmrun.provisioners.fake import FakeCloud
+from vmrun.settings import load_settings
+from vmrun.submit.request import SubmitRequest
 
 
 class OwnClient(Client):
@@ -135,3 +141,18 @@ def test_an_executor_ends_although_its_machine_says_nothing(fleet: Fleet, client
 def test_an_executor_that_never_got_a_machine_cancels_its_job(client: OwnClient, job: JobLedger) -> None:
     client.finish(JOB)
     assert job.refresh().cancelled_by == "executor"
+
+
+def test_a_job_is_not_written_for_machines_that_cannot_see_its_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job.py").write_text("print(1)\n")
+    settings = load_settings({"store.url": f"file://{tmp_path}/store"})
+    cloud = FakeCloud(SystemClock(), random.Random(1), name="ec2")
+    client = Client(settings)
+    monkeypatch.setattr(client._wiring, "_provisioner", {"ec2": cloud}.__getitem__)
+    with pytest.raises(UsageError, match="a machine on ec2 cannot see the store file://"):
+        client.submit(SubmitRequest(target="job.py", on="ec2"))
+    assert not (tmp_path / "store").exists()
+    assert [call for call in cloud.calls if call.verb == "create"] == []

@@ -119,7 +119,7 @@ def test_what_is_known_to_be_unavailable_comes_last_and_says_why() -> None:
 
 
 def test_a_plan_over_all_clouds_is_bounded_by_the_first_offers_cloud_and_names_those_left_out(tmp_path: Path) -> None:
-    settings = replace(load_settings(), cache_dir=tmp_path)
+    settings = replace(load_settings({"store.url": "s3://bucket/prefix"}), cache_dir=tmp_path)
     dear, cheap, closed = (
         FakeCloud(ManualClock(), random.Random(1), name=on, offers=[replace(SMALL, on=on, usd_per_hour=price)])
         for on, price in (("dear", 2.0), ("cheap", 1.0), ("closed", 0.5))
@@ -138,3 +138,45 @@ def test_a_plan_over_all_clouds_is_bounded_by_the_first_offers_cloud_and_names_t
 def test_a_market_that_no_offer_is_of_is_said() -> None:
     with pytest.raises(CapacityError, match="nothing on local fits"):
         make_plan(submission(market="spot"), [SMALL], Timings())
+
+
+def test_a_plan_without_any_offer_is_an_error_unless_there_is_nothing_to_run(tmp_path: Path) -> None:
+    with pytest.raises(CapacityError, match="nothing on local fits this job"):
+        make_plan(submission(), [], Timings())
+    empty = submission()
+    nothing = replace(empty, spec=replace(empty.spec, tasks=0))
+    assert make_plan(nothing, [], Timings()).offers == []
+
+
+@pytest.mark.parametrize(
+    ("said", "message", "hint"),
+    [
+        ({"memory": 90 * 10**12}, "nothing on ec2 fits 90 TB of memory", "the nearest is u7in-32tb.224xlarge on ec2"),
+        (
+            {"region": "eu-west-1"},
+            "nothing on ec2 fits this job in eu-west-1",
+            "only in `regions` of [ec2] in vmrun.toml",
+        ),
+        ({"instance_type": "r6a.32xlarg"}, "nothing on ec2 fits r6a.32xlarg", "did you mean r6a.32xlarge?"),
+    ],
+)
+def test_what_no_cloud_has_is_told_with_a_way_out(said: dict[str, object], message: str, hint: str) -> None:
+    with pytest.raises(CapacityError) as caught:
+        make_plan(submission(on="ec2", **said), [], Timings())
+    assert caught.value.message == message
+    assert hint in caught.value.hint
+
+
+def test_a_store_that_machines_cannot_see_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    far = FakeCloud(ManualClock(), random.Random(1), name="far", offers=[replace(SMALL, on="far")])
+    mounting = replace(far.capabilities, mounts=True)
+    near = FakeCloud(
+        ManualClock(), random.Random(1), name="near", capabilities=mounting, offers=[replace(SMALL, on="near")]
+    )
+    here = replace(load_settings({"store.url": f"file://{tmp_path}"}), cache_dir=tmp_path)
+    there = replace(load_settings({"store.url": "s3://bucket/prefix"}), cache_dir=tmp_path)
+    with pytest.raises(UsageError, match="a machine on far cannot see the store file://") as caught:
+        plan_of(submission(on="far"), sellers(far), here, lambda on: Timings())
+    assert "store.url" in caught.value.hint
+    assert plan_of(submission(on="far"), sellers(far), there, lambda on: Timings()).offers
+    assert plan_of(submission(on="near"), sellers(near), here, lambda on: Timings()).offers
