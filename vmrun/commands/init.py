@@ -9,21 +9,22 @@ from typing import Annotated
 
 import typer
 
-from vmrun.core.clouds import CloudError, Fault
-from vmrun.core.errors import ConfigError, Denied, UsageError, VmrunError
+from vmrun.core.clouds import CloudError
+from vmrun.core.errors import ConfigError, UsageError
 from vmrun.registry import CLOUDS
 from vmrun.rendering import documents
 from vmrun.rendering.text import visible
 from vmrun.settings import config_dir
 
 from .options import Json
+from .refusal import as_told
 from .session import Session, session_of
 
 EXAMPLES = (
     ("vmrun init", "write vmrun.toml here, every key commented out"),
     ("vmrun init --user", "write it into the configuration directory, for all projects"),
     ("vmrun init docker", "build the image that `--on docker` boots"),
-    ("vmrun init ec2", "make the network, group and roles that machines on EC2 use; again: nothing is made twice"),
+    ("vmrun init ec2", "let machines on EC2 be reached, from here only; again: nothing is made twice"),
     ("vmrun init ec2 --dismantle", "remove them"),
 )
 FILE_NAME = "vmrun.toml"
@@ -45,8 +46,9 @@ def command(
 
     No configuration is needed for running jobs on this machine. A file that is there is never overwritten.
 
-    At a cloud it makes one network, group and role of each kind, which all jobs of this deployment use and which cost
-    nothing while no machine runs; what the configuration names of your own is used and not made.
+    At a cloud it makes what lets SSH in, from your own address only, and a network where there is none. All jobs of
+    this deployment use it, and it costs nothing while no machine runs; what the configuration names of your own is used
+    and not made.
     """
     del json
     session = session_of(ctx)
@@ -65,7 +67,11 @@ def command(
 def _cloud(session: Session, on: str, *, dismantle: bool, yes: bool) -> int:
     account, screen = session.client.account, session.screen
     doing = f"remove from your {on} account what `vmrun init {on}` made there"
-    doing = doing if dismantle else f"make in your {on} account the network, group and roles that vmrun uses"
+    doing = (
+        doing
+        if dismantle
+        else f"make in your {on} account the network and the rule for SSH that vmrun uses, where they are missing"
+    )
     if not yes and not _confirmed(session, doing):
         screen.note("nothing was changed")
         return 0
@@ -76,7 +82,7 @@ def _cloud(session: Session, on: str, *, dismantle: bool, yes: bool) -> int:
             steps.append(step)
             progress.stage(step)
     except CloudError as error:
-        raise _told(error) from error
+        raise as_told(error) from error
     finally:
         progress.close()
     if session.as_json:
@@ -86,13 +92,6 @@ def _cloud(session: Session, on: str, *, dismantle: bool, yes: bool) -> int:
         last = f"{on} holds nothing of this deployment any more" if dismantle else ready
         screen.lines([*(visible(step) for step in steps), last])
     return 0
-
-
-def _told(error: CloudError) -> VmrunError:
-    """A refusal by its kind, so that the exit code says what to see to."""
-    if error.fault in (Fault.permission, Fault.billing):
-        return Denied(error.message, hint=error.hint)
-    return ConfigError(error.message, hint=error.hint) if error.fault is Fault.config else error
 
 
 def _confirmed(session: Session, doing: str) -> bool:

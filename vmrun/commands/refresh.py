@@ -12,13 +12,14 @@ from vmrun.settings import load_settings
 from vmrun.settings.configured import configured_clouds
 from vmrun.wiring import Wiring
 
+from .refusal import as_told
 from .session import Session
 
 
 def refresh_catalogues(session: Session, clouds: Sequence[str]) -> None:
     """Read anew what `clouds` rent (none, or `auto`: those that are configured), and say what came of it.
 
-    Goes on with the next when one fails, unless it is the only one. Raises ConfigError, CloudError.
+    Goes on with the next when one fails, unless it is the only one. Raises ConfigError, Denied, CloudError.
     """
     settings = load_settings()
     chosen = configured_clouds(settings, os.environ) if not clouds or AUTO in clouds else clouds
@@ -36,6 +37,6 @@ def refresh_catalogues(session: Session, clouds: Sequence[str]) -> None:
             progress.close()
         session.screen.note(f"{on}: {len(told.rows):,} types and prices in {', '.join(told.regions)}")
     if len(failures) == len(chosen):
-        raise failures[0]
+        raise as_told(failures[0])
     for failed in failures:
         session.screen.note(f"warning: {failed.message}{f' ({failed.hint})' if failed.hint else ''}")

@@ -13,7 +13,7 @@ import pytest
 
 from vmrun import catalog, registry
 from vmrun.catalog.refreshed import path_of
-from vmrun.core.clouds import CloudError, Need
+from vmrun.core.clouds import CloudError, Fault, Need
 from vmrun.core.estates import PriceRow
 from vmrun.provisioners.context import ProvisionerContext
 
@@ -236,3 +236,14 @@ def test_refresh_that_nobody_answers_is_an_error_and_changes_nothing(vmrun, acco
     assert (done.code, done.out) == (4, "")
     assert "gce said no" in done.err
     assert not cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"), [(Fault.permission, 9), (Fault.billing, 9), (Fault.config, 2), (Fault.unavailable, 4)]
+)
+def test_refresh_exits_by_the_kind_of_refusal(vmrun, accounts, fault: Fault, code: int) -> None:
+    accounts["ibm"] = Account("ibm", error=CloudError("ibm said no", fault=fault, hint="ask again"))
+    done = vmrun("offers", "--refresh", "--on", "ibm")
+    assert (done.code, done.out) == (code, "")
+    assert "ibm said no" in done.err
+    assert "ask again" in done.err
