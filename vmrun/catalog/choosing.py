@@ -15,6 +15,9 @@ from .ranking import rank
 from .refreshed import table
 from .table import GIB
 
+#: Bytes of usable memory below which a machine has no room for system, agent and job: such types must be named.
+LEAST_MEMORY = 3 * 2**29
+
 
 def offers(
     on: str, need: Need, regions: Iterable[str], *, exclude: Iterable[str] = (), cache_dir: Path | None = None
@@ -22,8 +25,8 @@ def offers(
     """What of a cloud's catalogue fits `need` in `regions`, in the order of `rank`; `zone` of each is "".
 
     Prices are those of the newest catalogue: the packaged one or, when `cache_dir` is given, a refreshed one that it
-    holds. `exclude` are patterns of types, such as `t4g.*`. Types that are throttled (`-flex`) are there only when
-    `need` names them. A need that nothing meets gives an empty list.
+    holds. `exclude` are patterns of types, such as `t4g.*`. Types that are throttled (`-flex`), or have hardly any
+    memory, are there only when `need` names them. A need that nothing meets gives an empty list.
     """
     wanted, barred = frozenset(regions), tuple(exclude)
     found: list[Offer] = []
@@ -55,7 +58,7 @@ def row_fits(on: str, row: PriceRow, need: Need) -> bool:
         and need.zone.startswith(row.region if need.zone else "")
         and (
             need.instance_type == row.instance_type
-            or (not need.instance_type and not is_throttled(on, row.instance_type))
+            or (not need.instance_type and memory >= LEAST_MEMORY and not is_throttled(on, row.instance_type))
         )
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 
 from vmrun import catalog
 from vmrun.catalog.packaged import packaged
+from vmrun.catalog.refresh import keep
 from vmrun.core.clouds import Market, Need, Offer
 from vmrun.core.crew import fits
+from vmrun.core.estates import PriceRow
 
 TB = 10**12
 ONE = Offer("ec2", "m6i.large", "us-east-1", "", "x86_64", 2, 1, 8 << 30, 0.1)
@@ -173,3 +176,15 @@ def test_other_names_have_no_catalogue() -> None:
     assert catalog.regions("docker") == ()
     assert catalog.offers("docker", Need(), ["us-east-1"]) == []
     assert catalog.offers("ec2", Need(), []) == []
+
+
+def test_a_type_with_hardly_any_memory_must_be_named(tmp_path: Path) -> None:
+    rows = [
+        PriceRow(f"t3.{name}", 2, 1, gib, "x86_64", 0, "r", 0.1 * gib, None, "")
+        for name, gib in (("nano", 0.5), ("micro", 1), ("small", 2))
+    ]
+    keep(catalog.table_of("ec2", "2026-11-26", rows), tmp_path)
+    found = catalog.offers("ec2", Need(), ["r"], cache_dir=tmp_path)
+    assert [offer.instance_type for offer in found] == ["t3.small"]
+    named = catalog.offers("ec2", Need(instance_type="t3.nano"), ["r"], cache_dir=tmp_path)
+    assert [offer.instance_type for offer in named] == ["t3.nano"]
