@@ -15,7 +15,7 @@ ECHO = "https://checkip.amazonaws.com"
 _TIMEOUT = 5.0
 #: Longer than any address.
 _LONGEST = 64
-_HINT = "name the networks that may reach SSH yourself, as ssh_from in vmrun.toml"
+_HINT = "name the networks that may reach SSH yourself, as `ssh_from` in the table of the cloud in vmrun.toml"
 
 #: Fetches what an address of the web says; injected in tests.
 Opener = Callable[[str], bytes]

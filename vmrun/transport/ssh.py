@@ -194,7 +194,8 @@ def _name(argv: Sequence[str]) -> str:
 def _gave_up(trouble: Unreachable, timeout: float) -> Unreachable:
     return Unreachable(
         f"no SSH after {timeout:.0f} s: {trouble.message}",
-        hint="see that port 22 is open to this machine's address; the VM ends by itself when its lease runs out",
+        hint="see that port 22 of the VM is open to this computer (`vmrun doctor` looks at the rule for it); "
+        "`ssh_timeout` in vmrun.toml is how long it is tried",
     )
 
 

@@ -164,7 +164,8 @@ def unreachable(doing: str, why: str) -> CloudError:
         f"{doing}: no answer from Compute Engine: {why}",
         fault=Fault.unavailable,
         scope=Scope.region,
-        hint="see whether this computer reaches compute.googleapis.com, then run the command again",
+        hint="see whether this computer reaches compute.googleapis.com "
+        "(or `gce.endpoint`, where it is set), then run the command again",
     )
 
 

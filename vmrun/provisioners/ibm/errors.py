@@ -76,7 +76,8 @@ def no_answer(reason: str, doing: str) -> IbmError:
         f"no answer from IBM Cloud to {doing}: {reason}",
         fault=Fault.unavailable,
         scope=Scope.region,
-        hint="see whether this computer reaches the internet, and cloud.ibm.com/status",
+        hint="see whether this computer reaches the internet (or `ibm.endpoint`, where it is set), and "
+        "cloud.ibm.com/status",
     )
 
 
