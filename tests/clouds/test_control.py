@@ -104,6 +104,7 @@ def test_a_person_starts_a_double_and_ends_it() -> None:
         said = "".join(iter(process.stdout.readline, "Ctrl-C ends it and removes its machines.\n"))
         table, _, exports = said.partition("export")
         endpoint = tomllib.loads(table)["ec2"]["endpoint"]
+        assert tomllib.loads(table)["ec2"]["ssh_from"], "vmrun init would ask the internet for this computer's address"
         assert "AWS_ACCESS_KEY_ID=" in exports
         with urllib.request.urlopen(f"{endpoint}/_double/inventory", timeout=10) as answer:
             assert json.load(answer)["instances"] == {}
