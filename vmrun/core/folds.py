@@ -219,7 +219,6 @@ class VmFold:
     delete: Delete | None = None
     gone: Gone | None = None
     #: Seconds since the epoch, by whoever wrote the entry; 0 for what did not happen.
-    created_at: float = 0.0
     drained_at: float = 0.0
     gone_at: float = 0.0
     #: When each of `jobs` was given to it; the first with the intent.

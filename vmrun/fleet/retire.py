@@ -121,7 +121,6 @@ def _gone(deck: Deck, case: Case, why: str, watch: float) -> bool:
     deadline, pause = clock.monotonic() + watch, PAUSE
     unseen_until = _unseen_until(deck, case)
     while True:
-        state: InstanceState | None
         try:
             state: InstanceState | None = provisioner.get(case.id).state
         except InstanceNotFound:
