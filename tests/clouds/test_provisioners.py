@@ -14,7 +14,7 @@ from tests.clouds.opening import open_double
 from tests.suites.provisioner import BEHAVIOURS, Harness, name, poll_until
 from vmrun.core.clock import SystemClock
 from vmrun.core.clouds import TAG_DEADLINE, TAG_OWNER, TAG_VM, Instance, InstanceSpec, Need, instance_name
-from vmrun.core.ids import new_id
+from vmrun.core.ids import new_deployment_id, new_id
 from vmrun.provisioners.context import ProvisionerContext
 from vmrun.registry import load_estate, load_provisioner
 
@@ -32,7 +32,7 @@ class CloudHarness:
     def __init__(self, cloud: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.cloud = cloud
         self.rng = random.SystemRandom()
-        self.owner, self.other_owner = new_id(CLOCK, self.rng), new_id(CLOCK, self.rng)
+        self.owner, self.other_owner = new_deployment_id(CLOCK, self.rng), new_deployment_id(CLOCK, self.rng)
         self.double = open_double(cloud, PaperMachines())
         for key, value in self.double.environment().items():
             monkeypatch.setenv(key, value)

@@ -15,6 +15,8 @@ from .errors import UsageError
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _ID = re.compile(r"[0-9a-hjkmnp-tv-z]{26}")
 _TIME_BITS, _RANDOM_BITS = 50, 80
+#: Characters of a deployment's id, which is shorter because it is part of the name of all that a cloud holds.
+DEPLOYMENT_CHARACTERS = 8
 
 
 def new_id(clock: Clock, rng: Rng) -> str:
@@ -25,6 +27,12 @@ def new_id(clock: Clock, rng: Rng) -> str:
     value = (int(clock.now() * 1000) << _RANDOM_BITS) | rng.getrandbits(_RANDOM_BITS)
     value &= (1 << (_TIME_BITS + _RANDOM_BITS)) - 1
     return "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5))
+
+
+def new_deployment_id(clock: Clock, rng: Rng) -> str:
+    """A fresh id of a deployment: random, of `DEPLOYMENT_CHARACTERS` characters."""
+    # The last characters of an id are random bits.
+    return new_id(clock, rng)[-DEPLOYMENT_CHARACTERS:]
 
 
 def born(id: str) -> float:

@@ -8,13 +8,12 @@ from vmrun.core import keys
 from vmrun.core.clock import Clock, Rng
 from vmrun.core.codec import canonical, from_data, parse, to_data
 from vmrun.core.errors import ConfigError, Corrupt, KeyExists, KeyNotFound, SchemaError, StoreUnavailable
-from vmrun.core.ids import new_id
+from vmrun.core.ids import DEPLOYMENT_CHARACTERS, new_deployment_id
 from vmrun.core.storage import BlobStore
 
 from .probe import probe
 
 SCHEMA = 1
-_ID_CHARACTERS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +77,7 @@ def ensure_deployment(store: BlobStore, public_key: bytes, clock: Clock, rng: Rn
 
 def _create(store: BlobStore, public_key: bytes, clock: Clock, rng: Rng) -> Deployment:
     now = clock.now()
-    # The last characters of an id are random bits.
-    mine = Deployment(new_id(clock, rng)[-_ID_CHARACTERS:], SCHEMA, now, now, public_key.hex())
+    mine = Deployment(new_deployment_id(clock, rng), SCHEMA, now, now, public_key.hex())
     try:
         store.create(keys.DEPLOYMENT, canonical(to_data(mine)))
     except KeyExists:
@@ -96,4 +94,4 @@ def _create(store: BlobStore, public_key: bytes, clock: Clock, rng: Rng) -> Depl
 
 
 def _is_deployment_id(text: str) -> bool:
-    return len(text) == _ID_CHARACTERS and text.isascii() and text.isalnum() and text == text.lower()
+    return len(text) == DEPLOYMENT_CHARACTERS and text.isascii() and text.isalnum() and text == text.lower()

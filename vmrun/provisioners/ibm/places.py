@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from vmrun.core.clouds import NAME_PREFIX, CloudError, Fault, Scope
+from vmrun.core.ids import DEPLOYMENT_CHARACTERS
 
 from . import views
 from .api import Api
 from .config import IbmConfig
 
 _UBUNTU = re.compile(r"ibm-ubuntu-24-04(-\d+)?-minimal-amd64-\d+")
-_ESTABLISHED = re.compile(rf"{NAME_PREFIX}-[0-9a-z]{{26}}")
+_ESTABLISHED = re.compile(rf"{NAME_PREFIX}-[0-9a-z]{{{DEPLOYMENT_CHARACTERS}}}")
 _INIT = "make one with `vmrun init ibm`, or name one in [ibm]"
 
 

@@ -17,12 +17,13 @@ from vmrun.core.clouds import (
     InstanceState,
     Leftover,
 )
+from vmrun.core.ids import DEPLOYMENT_CHARACTERS
 
 from . import request
 from .config import ON
 from .errors import of_reasons
 
-_NAME = re.compile(rf"{NAME_PREFIX}-([0-9a-z]{{26}})-([0-9a-z]{{26}})")
+_NAME = re.compile(rf"{NAME_PREFIX}-([0-9a-z]{{{DEPLOYMENT_CHARACTERS}}})-([0-9a-z]{{26}})")
 _STATES = {
     "pending": InstanceState.pending,
     "starting": InstanceState.pending,

@@ -30,7 +30,7 @@ from vmrun.core.clouds import (
     instance_name,
 )
 from vmrun.core.estates import Grade
-from vmrun.core.ids import new_id
+from vmrun.core.ids import new_deployment_id, new_id
 from vmrun.provisioners.context import ProvisionerContext
 from vmrun.provisioners.ec2.driver import Ec2Provisioner, open_driver
 from vmrun.provisioners.ec2.estate import Ec2Estate, open_estate
@@ -44,7 +44,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.rng = random.SystemRandom()
-        self.owner = new_id(CLOCK, self.rng)
+        self.owner = new_deployment_id(CLOCK, self.rng)
         self.double = Ec2Double(PaperMachines())
         self.context = ProvisionerContext(folder, folder, CLOCK, self.rng, self.double.settings())
         self.estate: Ec2Estate = open_estate(self.context)

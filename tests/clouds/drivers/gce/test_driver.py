@@ -27,7 +27,7 @@ from vmrun.core.clouds import (
     Offer,
     instance_name,
 )
-from vmrun.core.ids import new_id
+from vmrun.core.ids import new_deployment_id, new_id
 from vmrun.provisioners.context import ProvisionerContext
 from vmrun.provisioners.gce.driver import GceProvisioner, open_driver
 
@@ -44,7 +44,7 @@ class DoubleHarness:
         self.provisioner: GceProvisioner = open_driver(
             ProvisionerContext(tmp_path / "state", tmp_path / "cache", self.clock, self.rng, self.double.settings())
         )
-        self.owner, self.other_owner = new_id(self.clock, self.rng), new_id(self.clock, self.rng)
+        self.owner, self.other_owner = new_deployment_id(self.clock, self.rng), new_deployment_id(self.clock, self.rng)
 
     def spec(self, owner: str = "", **changes: object) -> InstanceSpec:
         vm, owner = new_id(self.clock, self.rng), owner or self.owner

@@ -9,7 +9,7 @@ import pytest
 
 from tests.clouds.trouble import Rule, Trouble
 from tests.suites.provisioner import poll_until
-from tests.unit.provisioners.ibm.bodies import OWNER, offer
+from tests.unit.provisioners.ibm.bodies import OTHER, OWNER, offer
 from tests.unit.provisioners.manual_clock import ManualClock
 from vmrun.core.clouds import CloudError, Fault, Need
 from vmrun.core.estates import Finding, Grade
@@ -141,15 +141,14 @@ def test_a_new_address_of_the_caller_is_let_in_too(world: World) -> None:
 def test_dismantling_leaves_nothing_and_may_be_repeated(world: World) -> None:
     before = world.double.inventory()
     list(world.estate(**BARE).establish(OWNER))
-    other = "0" * 25 + "z"
-    list(world.estate(**BARE).establish(other))
+    list(world.estate(**BARE).establish(OTHER))
 
     told = list(world.estate(**BARE).dismantle(OWNER))
 
     assert len(told) == 5
     assert list(world.estate(**BARE).dismantle(OWNER)) == []
     assert len(world.double.inventory().networks) == 1
-    assert len(list(world.estate(**BARE).dismantle(other))) == 5
+    assert len(list(world.estate(**BARE).dismantle(OTHER))) == 5
     assert world.double.inventory() == before
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from vmrun.core.clouds import Offer
 
 REGION = "us-east-1"
-OWNER, OTHER = "0" * 25 + "a", "0" * 25 + "b"
+OWNER, OTHER = "6a4yzy8c", "9173cd0h"
 
 
 def an_offer(

@@ -14,7 +14,7 @@ import httplib2
 
 from tests.unit.provisioners.manual_clock import ManualClock
 from vmrun.core.clouds import TAG_DEADLINE, TAG_OWNER, TAG_VM, InstanceSpec, Offer, instance_name
-from vmrun.core.ids import new_id
+from vmrun.core.ids import new_deployment_id, new_id
 from vmrun.provisioners.context import ProvisionerContext
 from vmrun.provisioners.gce.api import GoogleApi
 from vmrun.provisioners.gce.config import GceConfig
@@ -77,7 +77,7 @@ class World:
         self.api = GoogleApi(self.config, self.clock, self.rng, connect=lambda: self.google)  # type: ignore[arg-type]
         offers = ZonedOffers(self.api, self.config, self.context.cache_dir)
         self.driver = GceProvisioner(self.api, offers, self.config, self.context)
-        self.owner = new_id(self.clock, self.rng)
+        self.owner = new_deployment_id(self.clock, self.rng)
 
     def answer(self, *answers: Any) -> None:
         self.google.answers += answers

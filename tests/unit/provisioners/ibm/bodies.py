@@ -8,7 +8,7 @@ from ibm_vpc import vpc_v1
 
 from vmrun.core.clouds import InstanceSpec, Offer, instance_name
 
-OWNER, OTHER, VM = "0" * 25 + "a", "0" * 25 + "b", "0" * 25 + "v"
+OWNER, OTHER, VM = "6a4yzy8c", "9173cd0h", "0" * 25 + "v"
 GIB = 1 << 30
 
 
