@@ -57,6 +57,10 @@ class DockerMachines:
         """Build the image now, if it is not there: minutes at worst, and the first boot need not wait for it."""
         self._image.ensure()
 
+    def image(self) -> str:
+        """The image that machines boot, as `docker` takes it."""
+        return self._image.ensure()
+
     def container(self, name: str) -> str:
         """The container that is this machine: as `docker` takes it."""
         plain = re.sub(r"[^a-zA-Z0-9_.-]", "-", name)[-60:]
@@ -69,7 +73,7 @@ class DockerMachines:
         if self.power(name) is Power.absent:
             offer = self._offer(vcpus, memory)
             create = ["create", "--name", container, "--label", f"{LABEL}={self.run}"]
-            create += [*containers.machine_arguments(name, offer), self._image.ensure()]
+            create += [*containers.machine_arguments(name, offer), self.image()]
             seed = ["cp", "-", f"{container}:{containers.SEED}"]
             steps = [(create, b""), (seed, containers.seed_tar(name, name, user_data))]
             if trust := _trust_tar():

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.s3 import BUCKET, S3Server, s3_server
+from tests.support.canaries import Canaries
+from tests.support.s3 import s3_server
 from tests.support.shell import Shell, processes, until
 from tests.unit.environment.wheels import make_wheel
-from vmrun.crypto import load_private_key
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -97,37 +97,6 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
 # --- searching ---
 
 
-@dataclass
-class Canaries:
-    """What must not be found, as bytes, by what it is."""
-
-    texts: dict[str, bytes]
-
-    def add_key(self, name: str, path: Path) -> None:
-        """A private key in each form in which it could get about."""
-        raw = load_private_key(path)
-        body = "".join(line for line in path.read_text().splitlines() if "-----" not in line)
-        self.texts |= {f"{name} (raw)": raw, f"{name} (hex)": raw.hex().encode(), f"{name} (PEM)": body.encode()}
-
-    def within(self, data: bytes) -> list[str]:
-        return [name for name, text in self.texts.items() if text in data]
-
-    def check(self, what: str, data: bytes | str) -> None:
-        found = self.within(data.encode() if isinstance(data, str) else data)
-        assert not found, f"{what} holds {found}"
-
-    def files(self, folder: Path) -> dict[str, list[str]]:
-        """Files below `folder` that hold any, with what they hold."""
-        found = {}
-        for path in folder.rglob("*"):
-            try:
-                if path.is_file() and not path.is_symlink() and (names := self.within(path.read_bytes())):
-                    found[str(path.relative_to(folder))] = names
-            except FileNotFoundError:
-                continue
-        return found
-
-
 @contextmanager
 def watched_processes(canaries: Canaries) -> Iterator[Callable[[], int]]:
     """Look at the command lines of all processes that start meanwhile; gives how many were seen so far."""
@@ -155,22 +124,6 @@ def watched_processes(canaries: Canaries) -> Iterator[Callable[[], int]]:
         thread.join()
         for name, line in seen.items():
             canaries.check(f"the command line of process {name}", line)
-
-
-def objects(server: S3Server) -> dict[str, bytes]:
-    """All that is in the bucket."""
-    import boto3
-
-    client = boto3.client(
-        "s3",
-        endpoint_url=server.endpoint,
-        region_name="us-east-1",
-        aws_access_key_id="testing",
-        aws_secret_access_key="testing",
-    )
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
-    found = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
-    return {key: client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in found}
 
 
 def mode_of(path: Path) -> int:
@@ -229,7 +182,7 @@ def test_secrets_are_nowhere_else_than_they_must_be(isolated: Path, index: Index
             waited = shell.run("wait", job)
             result, logs = shell.run("result", job, "--json"), shell.run("logs", job)
             assert seen() > 5
-        stored = objects(server)
+        stored = server.objects()
     # And nowhere else: not in what is said, not in the store, not in the tasks' environment, not in what stays
     assert logs.stdout.count("the package is 1.0") == 3
     for what in (submitted, waited, result, logs):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.modules import loaded_by
 from tests.support.source import ROOT
 
 HEAVY = {
@@ -16,14 +16,6 @@ HEAVY = {
     *("matplotlib", "numpy"),
     *("vmrun.client", "vmrun.settings", "vmrun.commands.submit", "vmrun.handle"),
 }
-
-
-def loaded_by(program: str, tmp_path: Path) -> set[str]:
-    code = f"import sys\n{program}\nprint('LOADED', *sorted(sys.modules))"
-    command = [sys.executable, "-c", code]
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True, cwd=tmp_path, env=environ)
-    return set(done.stdout.rpartition("LOADED")[2].split())
 
 
 @pytest.mark.parametrize(
