@@ -223,7 +223,7 @@ def _permission_hint(request: Request, code: str, text: str, encoded: str) -> st
     elif "explicit deny" in text:
         hint = f"a policy denies {action} explicitly: that statement has to be changed or taken away"
     else:
-        hint = f"add to the caller's policy: {statement(action)}; `vmrun doctor` prints all that is needed"
+        hint = f"add to the caller's policy: {statement(action)}; all of it: `vmrun doctor --on ec2 --policy`"
     if encoded:
         hint += f"; the whole reason: aws sts decode-authorization-message --encoded-message {encoded}"
     return hint

@@ -182,3 +182,9 @@ def test_nothing_is_said_of_a_machine_that_has_no_reason() -> None:
 
 def test_errors_are_of_vmruns_tree() -> None:
     assert isinstance(refused(RUN, "Any", ""), CloudError)
+
+
+def test_a_missing_permission_names_the_command_that_prints_the_whole_policy() -> None:
+    text = "User: arn:aws:iam::1:user/me is not authorized to perform: ec2:RunInstances"
+    error = refused(Request("ec2:RunInstances", "us-east-1"), "UnauthorizedOperation", text)
+    assert "`vmrun doctor --on ec2 --policy`" in error.hint
