@@ -40,6 +40,7 @@ from .submit.prepare import Preparer, Submission, package_variables
 from .submit.publish import publish, put_payload, put_payload_file, put_payload_pieces
 from .submit.request import SubmitRequest
 from .watch.costs import By, Costs
+from .watch.life import Life, find_vm, life_of
 from .watch.observe import JobObserver, find_job, job_ids, submission_of, view_vm, vm_ids
 from .watch.spending import read_costs
 from .wiring import Wiring
@@ -316,12 +317,23 @@ class Client:
         timings = self._wiring.timings("local")
         return timings.poll_min, min(timings.poll_max, 0.5)
 
-    def reap(self, *, dry_run: bool = False, all_: bool = False, on_stage: OnStage | None = None) -> list[Verdict]:
-        """One pass over this deployment's machines."""
+    def reap(
+        self,
+        *,
+        dry_run: bool = False,
+        all_: bool = False,
+        on_stage: OnStage | None = None,
+        stopping: Callable[[], bool] | None = None,
+    ) -> list[Verdict]:
+        """One pass over this deployment's machines.
+
+        A service, which passes again soon, is asked by `stopping` between steps whether to break off.
+        """
         from .reaper.sweep import Reaper
 
         # The same one in every pass: it believes only what it saw itself.
         self._reaper = self._reaper or Reaper(self._wiring.deck, self._wiring.timings("local").dead_after)
+        self._reaper.stopping = stopping
         stage = on_stage or _silent
         names = self._clouds_to_reap(self._reaper, stage)
         return self._reaper.sweep(names, dry_run=dry_run, everything=all_, on_stage=stage)
@@ -395,6 +407,10 @@ class Client:
     def costs(self, by: By, seconds: float) -> Costs:
         """What was spent in the last `seconds`, by the journals of all VMs, ended ones too."""
         return read_costs(self.desk, by, self.desk.clock.now() - seconds)
+
+    def life(self, vm: str) -> Life:
+        """All that the store tells of one VM, also of one that is gone. Raises UsageError for one that never was."""
+        return life_of(self.desk, find_vm(self.desk, vm))
 
     def handle(self, job: str) -> JobHandle:
         """A job by id, by a unique part of it, or by a unique name. Raises UsageError."""

@@ -27,6 +27,7 @@ VERBS = {
     "ssh": Verb("ssh", "Log in to a VM, or run a command there.", takes_program=True),
     "offers": Verb("offers", "What the clouds rent that fits, by price."),
     "cost": Verb("cost", "What was spent, by job, by day or by cloud."),
+    "why": Verb("why", "The life of a VM: what happened to it, and what will end it."),
     "reap": Verb("reap", "Give back VMs that are idle, expired or orphaned."),
     "init": Verb("init", "Write a configuration file, or prepare docker or a cloud for jobs."),
     "doctor": Verb("doctor", "Check all that jobs depend on, and say what to mend."),

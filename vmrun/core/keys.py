@@ -14,6 +14,7 @@ DEPLOYMENT = "deployment.json"
 PAYLOADS = "payloads/"
 JOBS_INDEX = "index/jobs/"
 VMS_INDEX = "index/vms/"
+VMS = "vms/"
 HOSTS_INDEX = "index/hosts/"
 VMS = "vms/"
 

@@ -5,7 +5,7 @@ Every move says whether it holds. None rests on a lease or a clock: the journal'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from . import keys
 from .desk import Desk
@@ -265,10 +265,16 @@ class VmLedger:
 
     def refresh(self) -> VmFold:
         """Read what is new."""
-        for entry in self._journal.read():
-            self._take(entry)
+        for _ in self.read():
+            pass
         self._check_intent()
         return self.fold
+
+    def read(self) -> Iterator[Entry]:
+        """What is new, entry by entry, each folded when it is given."""
+        for entry in self._journal.read():
+            self._take(entry)
+            yield entry
 
     def _check_intent(self) -> None:
         if self.fold.intent is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from vmrun.core import keys
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: Deletions in one pass: at most this many, or this share of what is there, whichever is more.
 CAP, CAP_SHARE = 3, 0.25
+#: Seconds that a pass of a service watches machines disappear: the next pass looks again.
+BRIEF_WATCH = 10.0
 #: VMs whose end is looked up and noted in one pass.
 CLOSINGS = 200
 
@@ -35,6 +37,8 @@ class Reaper:
     """Judges by what it saw itself: a reaper that just started suspects nobody yet."""
 
     def __init__(self, deck: Deck, dead_after: float) -> None:
+        #: Asked between steps whether to break off; set by a service, which passes again soon.
+        self.stopping: Callable[[], bool] | None = None
         self._deck = deck
         self._observer = Observer(deck, dead_after)
         self._leftovers = LeftoverSweep(deck)
@@ -59,7 +63,7 @@ class Reaper:
                 "the store is not this deployment's own any more, so no machine is judged",
                 hint="`vmrun doctor` tells whose it is; see to store.url",
             )
-        self._watch, self._closings = WATCH, CLOSINGS
+        self._watch, self._closings = (WATCH if self.stopping is None else BRIEF_WATCH), CLOSINGS
         shown, listed = self._list(names, on_stage)
         looked = self._observer.look([Shown(vm, tuple(shown[vm])) for vm in sorted(shown)])
         # Where only a copy was found, the VM itself may be at a cloud that was not listed.
@@ -113,6 +117,8 @@ class Reaper:
         if unsure:
             on_stage("most VMs look dead: rather this computer or the store is not well, so none is taken for dead")
         for each in facts:
+            if self.stopping is not None and self.stopping():
+                break
             verdict = self._verdict(replace(each, contested=False) if unsure else each, everything=everything)
             if verdict.delete and left <= 0:
                 reason = f"{verdict.reason}; left for the next pass, because this one deleted its share"

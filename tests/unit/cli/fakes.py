@@ -31,6 +31,7 @@ from vmrun.core.views import (
 )
 from vmrun.submit.request import SubmitRequest
 from vmrun.watch.costs import By, Costs
+from vmrun.watch.life import Life
 from vmrun.watch.stats import spread
 from vmrun.watch.timeline import Timeline
 
@@ -347,6 +348,9 @@ class FakeClient:
     #: Raised by whatever is called first.
     trouble: BaseException | None = None
     calls: list[tuple[Any, ...]] = field(default_factory=list)
+    #: Called in each pass of a service; may stop it by a signal, or raise.
+    passed: Callable[[], None] = lambda: None
+    told: Life = field(default_factory=lambda: Life(vm_view(), ()))
     _account: FakeAccount | None = None
 
     def _called(self, *call: Any) -> None:
@@ -395,9 +399,22 @@ class FakeClient:
     def revive(self, job: str) -> None:
         self._called("revive", job)
 
-    def reap(self, *, dry_run: bool = False, all_: bool = False) -> list[Verdict]:
+    def reap(
+        self,
+        *,
+        dry_run: bool = False,
+        all_: bool = False,
+        on_stage: Callable[[str], None] | None = None,
+        stopping: Callable[[], bool] | None = None,
+    ) -> list[Verdict]:
         self._called("reap", dry_run, all_)
+        if stopping is not None:
+            self.passed()
         return list(self.verdicts)
+
+    def life(self, vm: str) -> Life:
+        self._called("life", vm)
+        return self.told
 
     def ssh_argv(self, vm: str) -> list[str]:
         self._called("ssh_argv", vm)

@@ -211,6 +211,7 @@ ARGUMENTS = {
     "cancel": [JOB],
     "cost": [],
     "ssh": [VM],
+    "why": [VM],
     "reap": [],
     "init": ["docker"],
     "doctor": [],

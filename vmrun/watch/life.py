@@ -1,0 +1,119 @@
+"""The life of one VM as its journal tells it: every entry, the last heartbeat, and what will end it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vmrun.core import keys
+from vmrun.core.clouds import NAME_PREFIX
+from vmrun.core.desk import Desk
+from vmrun.core.errors import Corrupt, SchemaError, UsageError
+from vmrun.core.folds import VmFold
+from vmrun.core.heartbeats import read_heartbeat_entry
+from vmrun.core.ids import is_id
+from vmrun.core.ledger import VmLedger
+from vmrun.core.records import Entry, Heartbeat
+from vmrun.core.views import VmView
+
+from .observe import view_vm
+
+#: Characters of an id that must be given at least.
+SHORTEST = 6
+#: Ids that an ambiguous text is answered with.
+NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """Something that ends a VM."""
+
+    what: str
+    #: Seconds since the epoch.
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """What there is to tell of one VM."""
+
+    view: VmView
+    entries: tuple[Entry, ...]
+    #: Bounds that still apply, the earliest first; none for one that has ended.
+    deadlines: tuple[Deadline, ...] = ()
+    beat: Heartbeat | None = None
+    #: Seconds since the epoch, on the VM's clock.
+    beat_at: float = 0.0
+    #: The cloud's identifier and name; "" while not known.
+    cloud_id: str = ""
+    name: str = ""
+    #: Why what follows the last entry cannot be told; "" if nothing does.
+    broken: str = ""
+
+
+def find_vm(desk: Desk, text: str) -> str:
+    """The id that `text` means: an id, the unique beginning of one, or an instance's name; gone ones too.
+
+    Raises UsageError.
+    """
+    wanted = text.rpartition("-")[2] if text.startswith(f"{NAME_PREFIX}-") else text
+    # Ids are letters and digits: anything else must not get near a key.
+    found = _beginning_with(desk, wanted) if wanted.isascii() and wanted.isalnum() and len(wanted) >= SHORTEST else []
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(f"{text[:80]!r} is the beginning of several VMs", hint=f"say which: {', '.join(found)}")
+    raise UsageError(
+        f"the store knows no VM {text[:80]!r}", hint="`vmrun status JOB --json` names the VMs of a job, gone ones too"
+    )
+
+
+def _beginning_with(desk: Desk, text: str) -> list[str]:
+    """Up to NAMED ids of VMs that have a journal; each further one costs a request, however long the journals are."""
+    root = keys.VMS
+    found: list[str] = []
+    after = ""
+    while len(found) < NAMED:
+        listed = next(iter(desk.store.list(f"{root}{text}", after)), None)
+        if listed is None:
+            break
+        vm = listed.key[len(root) :].partition("/")[0]
+        # A slash sorts before every digit, so that this is after all of the VM's entries.
+        after = f"{root}{vm}0"
+        if is_id(vm):
+            found.append(vm)
+    return found
+
+
+def life_of(desk: Desk, vm: str) -> Life:
+    """What the store has of the VM. An entry that cannot be trusted ends the story, and is said."""
+    ledger = VmLedger(desk, vm)
+    entries: list[Entry] = []
+    broken = ""
+    try:
+        entries.extend(ledger.read())
+    except (Corrupt, SchemaError) as error:
+        broken = error.message
+    fold = ledger.fold
+    beat = read_heartbeat_entry(desk.store, vm, desk.keyring) if fold.ready is not None else None
+    view, _ = view_vm(desk, ledger)
+    return Life(
+        view,
+        tuple(entries),
+        tuple(sorted(_deadlines(fold, view), key=lambda each: each.at)),
+        beat.body if beat is not None and isinstance(beat.body, Heartbeat) else None,
+        beat.at if beat is not None else 0.0,
+        fold.cloud_id,
+        fold.intent.name if fold.intent is not None else "",
+        broken,
+    )
+
+
+def _deadlines(fold: VmFold, view: VmView) -> list[Deadline]:
+    if fold.intent is None or fold.ended:
+        return []
+    found = {"maximum lifetime": fold.intent.hard_deadline}
+    if fold.ready is None:
+        found["boot grace"] = fold.intended_at + fold.intent.boot_grace
+    elif view.ends_at and view.ends_because:
+        found[view.ends_because] = view.ends_at
+    return [Deadline(what, at) for what, at in found.items()]
