@@ -166,3 +166,35 @@ def test_one_place_tells_a_cloud_to_delete() -> None:
                 if "store" not in whose and "ledger" not in whose.lower():
                     found.append((module.where, whose))
     assert found == [("vmrun/fleet/removal.py", "deck.provisioner(case.on)")]
+
+
+@pytest.fixture
+def unnamed(known: Case) -> Case:
+    """A machine of ours, condemned, whose creation was never answered: its journal does not say which instance it is."""
+    assert known.fold is not None
+    assert known.instance is not None
+    fold = dataclasses.replace(known.fold, cloud_id="")
+    assert objection(dataclasses.replace(known, fold=fold, proven=True)) == ""
+    return dataclasses.replace(known, fold=fold, proven=True)
+
+
+def test_an_instance_of_another_cloud_is_not_the_vm_that_its_journal_is_about(unnamed: Case) -> None:
+    seen = dataclasses.replace(unnamed.instance, on="docker")  # type: ignore[type-var]
+    assert "was made on" in objection(dataclasses.replace(unnamed, on="docker", instance=seen))
+
+
+def test_nor_is_one_of_another_zone(unnamed: Case) -> None:
+    seen = dataclasses.replace(unnamed.instance, zone="north-9")  # type: ignore[type-var]
+    assert "was to be made in" in objection(dataclasses.replace(unnamed, instance=seen))
+
+
+def test_nor_is_a_copy_however_well_it_is_made(known: Case) -> None:
+    seen = dataclasses.replace(known.instance, id="east/i-other")  # type: ignore[type-var]
+    assert "it is a copy" in objection(dataclasses.replace(known, id=seen.id, instance=seen, proven=True))
+
+
+def test_without_a_journal_only_what_is_past_its_deadline_goes(unnamed: Case) -> None:
+    alone = dataclasses.replace(unnamed, fold=None, recorded=None)
+    deadline = tagged_deadline(alone.instance)  # type: ignore[arg-type]
+    assert objection(dataclasses.replace(alone, now=deadline + 1)) == ""
+    assert "nothing but its deadline" in objection(dataclasses.replace(alone, now=deadline - 1))
