@@ -170,7 +170,7 @@ def test_one_place_tells_a_cloud_to_delete() -> None:
 
 @pytest.fixture
 def unnamed(known: Case) -> Case:
-    """A machine of ours, condemned, whose creation was never answered: its journal does not say which instance it is."""
+    """A machine of ours, condemned, whose creation was never answered: its journal does not name the instance."""
     assert known.fold is not None
     assert known.instance is not None
     fold = dataclasses.replace(known.fold, cloud_id="")
