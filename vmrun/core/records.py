@@ -207,7 +207,6 @@ class Intent(Record):
     vcpus: int
     memory: int
     arch: str
-    #: Of the machine alone; None for a price that is not known.
     usd_per_hour: float | None
     #: SHA-256 of the user data: a repeated create call must send the same bytes.
     user_data: str
@@ -221,7 +220,7 @@ class Intent(Record):
     keep_warm: float = 0.0
     #: Whether the cloud may take it back at any time.
     spot: bool = False
-    #: Dollars an hour for its disk, and for its public address; None where the price is not known.
+    #: For its disk and its public address, which `usd_per_hour` does not hold; None where the price is not known.
     disk_usd_per_hour: float | None = None
     address_usd_per_hour: float | None = None
     #: Dollars that its first job may cost; 0: no limit.
