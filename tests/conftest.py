@@ -5,6 +5,8 @@ Environment variables:
 - `VMRUN_MUST_RUN=docker,store`: in these suites a skip is a failure, and so is having no test at all. A suite is a
   marker, a folder under `tests/`, or a test file without its `test_`.
 - `VMRUN_TEST_SEED=7`: another seed than the default one.
+- `VMRUN_REAL=ec2,gce`: clouds on which tests that are marked `real` may rent machines, with the environment, and so
+  the configuration and the credentials, of whoever runs them. Needs `-m real`, and one process.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ PERSONAL = (
     "XDG_STATE_HOME",
 )
 #: What the tests themselves are told.
-KEPT = ("VMRUN_MUST_RUN", "VMRUN_TEST_SEED", "VMRUN_TEST_RUN")
+KEPT = ("VMRUN_MUST_RUN", "VMRUN_REAL", "VMRUN_TEST_SEED", "VMRUN_TEST_RUN")
 DEFAULT_SEED = "20130101"
 
 hypothesis.settings.register_profile("vmrun", deadline=None, derandomize=True, database=None, print_blob=True)
@@ -57,6 +59,7 @@ hypothesis.settings.load_profile("vmrun")
 def pytest_configure(config: pytest.Config) -> None:
     """Cut the whole run off from the person's home and settings; what tests start inherits that."""
     home = Path.home()
+    config.stash[given] = dict(os.environ) if real_clouds() else {}
     #: Wheels are the same for everyone, and fetching them again for each test would take minutes.
     os.environ.setdefault("UV_CACHE_DIR", os.environ.get("XDG_CACHE_HOME", str(home / ".cache")) + "/uv")
     for name in personal_variables():
@@ -74,6 +77,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 homes = pytest.StashKey[Path]()
+given = pytest.StashKey[dict[str, str]]()
 containers = pytest.StashKey[frozenset[str]]()
 counter = itertools.count(1)
 
@@ -81,6 +85,16 @@ counter = itertools.count(1)
 def personal_variables() -> list[str]:
     """Names of the variables to be taken away."""
     return [name for name in os.environ if name in PERSONAL or (name.startswith("VMRUN_") and name not in KEPT)]
+
+
+def real_clouds() -> set[str]:
+    """Clouds on which tests may cost money."""
+    return {name.strip() for name in os.environ.get("VMRUN_REAL", "").split(",")} - {""}
+
+
+def given_environment(config: pytest.Config) -> dict[str, str]:
+    """The environment of whoever runs the tests: for tests of real clouds alone, and empty unless they are to run."""
+    return {name: value for name, value in config.stash[given].items() if name not in KEPT}
 
 
 def use_home(home: Path) -> None:

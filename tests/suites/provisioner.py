@@ -65,13 +65,13 @@ class Harness(Protocol):
         ...
 
 
-def poll_until(condition: Callable[[], bool], seconds: float) -> bool:
-    """`wait_until` for harnesses of things that live in real time."""
-    deadline, pause = time.monotonic() + seconds, Event()
+def poll_until(condition: Callable[[], bool], seconds: float, pause: float = 0.01) -> bool:
+    """`wait_until` for harnesses of things that live in real time; `pause` in seconds between looks."""
+    deadline, never = time.monotonic() + seconds, Event()
     while not condition():
         if time.monotonic() >= deadline:
             return False
-        pause.wait(0.01)
+        never.wait(pause)
     return True
 
 

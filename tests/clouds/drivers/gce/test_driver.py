@@ -1,17 +1,16 @@
-"""The driver does what every provisioner does, against a double whose machines are paper."""
+"""The driver against a double whose machines are paper: what is Compute Engine's own, and every trouble."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
 
 import pytest
 
 from tests.clouds.gce import GceDouble, open_double
 from tests.clouds.machines import PaperMachines
 from tests.clouds.trouble import Rule, Script, Trouble
-from tests.suites.provisioner import BEHAVIOURS, Harness, name, poll_until
+from tests.suites.provisioner import poll_until
 from vmrun.core.clock import SystemClock, system_rng
 from vmrun.core.clouds import (
     TAG_DEADLINE,
@@ -79,11 +78,6 @@ def harness(tmp_path: Path) -> Iterator[DoubleHarness]:
     made = DoubleHarness(tmp_path)
     yield made
     made.double.close()
-
-
-@pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=name)
-def test_compute_engine(behaviour: Callable[[Harness], None], harness: DoubleHarness) -> None:
-    behaviour(cast(Harness, harness))
 
 
 def refused(harness: DoubleHarness, spec: InstanceSpec | None = None) -> CloudError:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.clouds.trouble import Rule, Trouble
-from tests.suites.provisioner import BEHAVIOURS, Harness, name, poll_until
+from tests.suites.provisioner import poll_until
 from tests.unit.provisioners.ibm.bodies import OTHER, OWNER, offer
 from tests.unit.provisioners.manual_clock import ManualClock
 from vmrun.core.clouds import (
@@ -29,12 +28,6 @@ from vmrun.core.secret import Secret
 from vmrun.provisioners.ibm.driver import open_driver
 
 from .world import SMALL, World
-
-
-@pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=name)
-def test_it_behaves_as_a_provisioner(behaviour: Callable[[Harness], None], world: World) -> None:
-    behaviour(world)
-
 
 # --- creating ---
 
