@@ -47,8 +47,8 @@ from vmrun.core.records import (
     Results,
     Submit,
     Tasks,
-    seal,
 )
+from vmrun.core.sealing import seal
 from vmrun.crypto import Ed25519Signer, new_private_key, public_hex
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]

@@ -12,21 +12,8 @@ from tests.sim.world import Process
 from vmrun.core import keys
 from vmrun.core.blocks import ResultBlock, lengths_of
 from vmrun.core.outcomes import pack
-from vmrun.core.records import (
-    Alive,
-    Assign,
-    Cancel,
-    Claim,
-    Delete,
-    Drain,
-    Entry,
-    Final,
-    Gone,
-    Ready,
-    Record,
-    Results,
-    seal,
-)
+from vmrun.core.records import Alive, Assign, Cancel, Claim, Delete, Drain, Entry, Final, Gone, Ready, Record, Results
+from vmrun.core.sealing import seal
 
 
 class Intruder:

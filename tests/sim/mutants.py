@@ -13,8 +13,8 @@ from tests.sim.keys import FakeScheme
 from tests.sim.knobs import Knobs, draw, with_intruder
 from tests.sim.scenario import play
 from vmrun.core import journal as journals
-from vmrun.core import keys, records
-from vmrun.core.errors import KeyExists, StoreUnavailable
+from vmrun.core import keys, sealing
+from vmrun.core.errors import Corrupt, KeyExists, StoreUnavailable
 from vmrun.core.folds import Extent, ShardFold, VmFold
 from vmrun.core.journal import Journal
 from vmrun.core.ledger import JobLedger, OwnCheck, ShardLedger, VmLedger, WriterCheck
@@ -137,14 +137,14 @@ def stop_before_what_is_damaged_and_go_on(self: Journal) -> Iterator[Entry]:
             return
         except journals.StoreUnavailable:
             raise
-        except records.Corrupt:
+        except Corrupt:
             self.next += 1
 
 
 def unseal_anywhere(journal: str, n: int | None, data: bytes, verifier: Any) -> Entry:
     """Take entries that were made for another place."""
     head = json.loads(data[: data.index(b"\n")])
-    entry = records.unseal(head["journal"], head["n"], data, verifier)
+    entry = sealing.unseal(head["journal"], head["n"], data, verifier)
     return replace(entry, n=head["n"] if n is None else n)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from . import keys
 from .errors import Corrupt, KeyNotFound, SchemaError
-from .records import Entry, Heartbeat, seal, unseal
+from .records import Entry, Heartbeat
+from .sealing import seal, unseal
 from .signing import Signer, Verifier
 from .storage import Store
 

@@ -12,7 +12,8 @@ from . import keys
 from .clock import Clock, Rng, backoff
 from .errors import KeyExists, KeyNotFound, StoreDenied, StoreUnavailable
 from .record import Record
-from .records import Entry, authentic, seal, unseal
+from .records import Entry
+from .sealing import authentic, seal, unseal
 from .signing import Signer, Verifier
 from .storage import Store
 

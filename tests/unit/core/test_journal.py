@@ -195,7 +195,7 @@ def test_damage_to_ones_own_entry_is_not_taken_for_success(store: ScriptedStore)
 
     def damaged_on_its_way() -> None:
         entry = Entry(0, "client", f"{random.Random(0).getrandbits(96):024x}", ManualClock().now(), Cancel("one"))
-        from vmrun.core.records import seal
+        from vmrun.core.sealing import seal
 
         good = seal(PREFIX, entry, FakeSigner("client"))
         store.objects[key] = good.replace(b'"one"', b'"eno"')

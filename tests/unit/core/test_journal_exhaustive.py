@@ -19,7 +19,8 @@ from tests.unit.core.world import ManualClock
 from vmrun.core import keys
 from vmrun.core.errors import KeyExists, KeyNotFound, StoreUnavailable
 from vmrun.core.journal import Journal
-from vmrun.core.records import Cancel, unseal
+from vmrun.core.records import Cancel
+from vmrun.core.sealing import unseal
 from vmrun.core.storage import Listed
 
 PREFIX = "jobs/x/journal/"

@@ -15,7 +15,8 @@ from vmrun.core.desk import Desk
 from vmrun.core.errors import Corrupt, StoreUnavailable
 from vmrun.core.host_records import Borrow
 from vmrun.core.leases import HostFold, HostLedger, leased_hosts
-from vmrun.core.records import Entry, seal
+from vmrun.core.records import Entry
+from vmrun.core.sealing import seal
 from vmrun.core.storage import Store
 from vmrun.store.memory import MemoryStore
 

@@ -27,21 +27,8 @@ from vmrun.core.errors import Corrupt, StoreDenied, StoreError, StoreUnavailable
 from vmrun.core.ledger import JobLedger, ShardLedger, VmLedger, WriterCheck
 from vmrun.core.model import ShardPlan
 from vmrun.core.outcomes import OutcomeReader, in_order
-from vmrun.core.records import (
-    Alive,
-    Assign,
-    Cancel,
-    Claim,
-    Delete,
-    Drain,
-    Entry,
-    Final,
-    Ready,
-    Record,
-    Results,
-    Submit,
-    seal,
-)
+from vmrun.core.records import Alive, Assign, Cancel, Claim, Delete, Drain, Entry, Final, Ready, Record, Results, Submit
+from vmrun.core.sealing import seal
 
 PLAN = ShardPlan(0, 0, 4)
 AGENT, OTHER_AGENT = f"vm:{VM}", f"vm:{OTHER_VM}"

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from tests.sim.keys import FakeSigner, fake_keyring
 from tests.unit.core.world import OTHER_VM, VM
-from vmrun.core import codec, records
+from vmrun.core import codec, records, sealing
 from vmrun.core.errors import Corrupt, SchemaError, StoreError
 from vmrun.core.heartbeats import read_heartbeat, write_heartbeat
-from vmrun.core.records import Claim, Entry, Heartbeat, Record, Release, seal, unseal
+from vmrun.core.records import Claim, Entry, Heartbeat, Record, Release
+from vmrun.core.sealing import seal, unseal
 from vmrun.core.signing import Signer
 
 from .world import ScriptedStore
@@ -171,7 +172,7 @@ def test_a_head_that_is_no_object_is_corrupt(line: bytes) -> None:
 
 
 def test_what_no_reader_would_take_is_not_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "_HEAD_MAX", 1000)
+    monkeypatch.setattr(sealing, "_HEAD_MAX", 1000)
     longest = next(size for size in range(1000, 0, -1) if _sealable(an_entry(body=Release(VM, "x" * size))))
 
     sealed = seal(PREFIX, an_entry(body=Release(VM, "x" * longest)), CLIENT)
@@ -193,7 +194,7 @@ def test_all_types_have_a_word_of_their_own() -> None:
     words = {kind.TYPE: kind for kind in defined if kind is not Record}
 
     assert len(words) == len(defined) - 1
-    assert words == records._TYPES
+    assert words == records.TYPES
     assert all(word == word.upper() for word in words)
 
 
