@@ -64,10 +64,9 @@ class Final(Record):
     outcome: str
     done: int
     failed: int
-    #: Why the job failed as a whole (its environment could not be installed); "" when tasks tell.
+    #: Why the job failed as a whole, "" when tasks tell; `code` is `budget` when its money was spent, else "".
     error: str = ""
     hint: str = ""
-    #: What kind of error it is, in one word: `budget`; "" for any other.
     code: str = ""
 
 
@@ -213,11 +212,10 @@ class Intent(Record):
     #: For its disk and its public address, which `usd_per_hour` does not hold; None where the price is not known.
     disk_usd_per_hour: float | None = None
     address_usd_per_hour: float | None = None
-    #: Dollars that its first job may cost; 0: no limit.
+    #: Dollars that its first job may cost (0: no limit); whether it is gone once it has powered itself off; bytes of
+    #: disk that were asked for (0: what the configuration says).
     max_cost: float = 0.0
-    #: Whether it is gone, and costs nothing, once it has powered itself off.
     poweroff_deletes: bool = False
-    #: Bytes of disk that were asked for; 0 for what the configuration says.
     disk: int = 0
 
 
