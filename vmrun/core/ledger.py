@@ -280,15 +280,6 @@ class VmLedger:
         if self.fold.intent is not None:
             self._desk.check_deployment(self.fold.intent.deployment, f"VM {self.vm}")
 
-    def read_intent(self) -> Intent | None:
-        """What was intended, None if nothing was; of what follows it nothing is read."""
-        if not self.seen:
-            for entry in self._journal.read():
-                self._take(entry)
-                break
-        self._check_intent()
-        return self.fold.intent
-
     def has(self, job: str) -> bool:
         """Whether the VM was made ready and given `job` at any time. Reads no further than it must.
 

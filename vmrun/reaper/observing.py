@@ -73,11 +73,17 @@ class Observer:
         return set(_each(self._driver, self.indexed())) - {""}
 
     def _driver(self, vm: str) -> str:
+        if self._unanswered >= UNANSWERED:
+            return ""
+        ledger = self._ledger(vm)
         try:
-            intent = None if self._unanswered >= UNANSWERED else self._ledger(vm).read_intent()
+            if not ledger.seen:
+                # The intent comes first; the rest is read when the clouds have been listed.
+                next(ledger.read(), None)
         except StoreError as error:
             self._count(error)
             return ""
+        intent = ledger.fold.intent
         return intent.on if intent is not None else ""
 
     def look(self, shown: Sequence[Shown]) -> list[Observed]:
