@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
+from tests.unit.provisioners.manual_clock import ManualClock
 from vmrun.core.clouds import Address, Fault, InstanceState, instance_name
-from vmrun.provisioners.ibm import views
+from vmrun.provisioners.ibm import places, views
+from vmrun.store.deployment import ensure_deployment
+from vmrun.store.memory import MemoryStore
 
 from .bodies import OWNER, VM, floating_ip, instance
 
@@ -56,6 +61,17 @@ def test_ownership_needs_the_name_and_the_mark() -> None:
     assert not views.is_ours(instance(name="somebody-elses"))
     assert views.owner_and_vm(f"vmrun-{OWNER}") is None
     assert views.owner_and_vm(f"vmrun-{OWNER}-{VM}-2") is None
+
+
+def test_the_ids_of_deployments_as_they_really_are_name_machines_and_networks() -> None:
+    store, clock = MemoryStore(), ManualClock()
+    owner = ensure_deployment(store, b"k" * 32, clock, random.Random(1)).id
+    name = instance_name(owner, VM)
+
+    assert views.owner_and_vm(name) == (owner, VM)
+    assert views.is_ours(instance(name=name))
+    vpcs = [{"id": "id", "name": f"vmrun-{owner}"}]
+    assert places.choose_vpc(vpcs, "", owner, "us-south") == vpcs[0]
 
 
 def test_the_public_address_is_the_one_bound_to_the_interface() -> None:
