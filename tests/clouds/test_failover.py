@@ -18,6 +18,7 @@ from tests.unit.fleet.world import Fleet
 from vmrun.core.clock import SystemClock
 from vmrun.core.clouds import Instance, Market, Need
 from vmrun.core.errors import CapacityError, Denied, Unreachable, UsageError, VmrunError
+from vmrun.core.ids import new_deployment_id
 from vmrun.fleet import attempt as module
 from vmrun.fleet.bring_up import bring_up
 from vmrun.fleet.order import Order, StoreAccess
@@ -46,8 +47,11 @@ class World(Fleet):
         settings = {**self.double.settings(), "regions": paper.regions}
         context = ProvisionerContext(folder / "state", folder / "cache", self.clock, self.rng, settings)
         provisioner = load_provisioner(paper.name, context)
+        # As long as such ids really are: some clouds know their machines by it.
+        self.recorded = new_deployment_id(self.clock, self.rng)
         self.deck = dataclasses.replace(
             self.deck,
+            deployment=self.recorded,
             provisioner=lambda name: provisioner,
             store_access=lambda name: StoreAccess("s3://results/here"),
         )

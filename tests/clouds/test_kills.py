@@ -55,7 +55,7 @@ class Cloud:
         """What `vmrun init` makes for them all."""
         if self.paper.name == "ec2":
             context = ProvisionerContext(self.folder, self.folder, self.clock, system_rng(), self.table)
-            list(load_estate("ec2", context).establish(new_deployment_id(system_rng())))
+            list(load_estate("ec2", context).establish(new_deployment_id(self.clock, system_rng())))
             (self.table["security_group"],) = self.double.inventory().groups
         self.empty = self.double.inventory()
 

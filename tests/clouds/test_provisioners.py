@@ -53,7 +53,7 @@ class CloudHarness:
     def __init__(self, cloud: str, folder: Path, table: Mapping[str, object]) -> None:
         self.cloud = cloud
         self.rng = random.SystemRandom()
-        self.owner, self.other_owner = new_deployment_id(self.rng), new_deployment_id(self.rng)
+        self.owner, self.other_owner = new_deployment_id(CLOCK, self.rng), new_deployment_id(CLOCK, self.rng)
         context = ProvisionerContext(folder, folder, CLOCK, self.rng, table)
         self.provisioner: Provisioner = load_provisioner(cloud, context)
         self.estate: Estate = load_estate(cloud, context)
