@@ -556,9 +556,9 @@ def test_a_spot_stockout_says_nothing_of_on_demand(world: World) -> None:
 
 
 def test_the_hint_names_the_quota_and_where_to_raise_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vmrun.provisioners import fake
+    from vmrun.provisioners.fake import cloud
 
-    monkeypatch.setattr(fake, "_HINT", "")
+    monkeypatch.setattr(cloud, "_HINT", "")
     world.one.fail("create", Fault.quota, times=100, bucket="L-1216C47A", scope=Scope.region)
     error = world.fails(CapacityError)
     assert "ask one for more of the quota L-1216C47A in east" in error.hint
