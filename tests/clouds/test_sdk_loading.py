@@ -38,6 +38,12 @@ def doubles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[st
         yield made
 
 
+@pytest.fixture
+def far_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that machines in a cloud can see; a dry run does not look at it."""
+    monkeypatch.setenv("VMRUN_STORE", "s3://results/here")
+
+
 def packages(arguments: list[str], cwd: Path) -> set[str]:
     """Packages of the clouds that `vmrun ARGUMENTS` loads; it must end well."""
     loaded = loaded_by(f"from vmrun.cli import run\nassert run({arguments!r}) == 0", cwd)
@@ -65,6 +71,7 @@ def test_what_asks_no_cloud_loads_no_sdk(arguments: list[str], doubles: dict[str
     assert [double.script.calls for double in doubles.values()] == [[], [], []]
 
 
+@pytest.mark.usefixtures("far_store")
 @pytest.mark.parametrize("cloud", NAMES)
 def test_a_cloud_that_is_used_loads_its_own_sdk_alone(cloud: str, doubles: dict[str, Double], tmp_path: Path) -> None:
     found = packages(["submit", "--dry-run", "--on", cloud, "job.py"], tmp_path)
@@ -72,6 +79,7 @@ def test_a_cloud_that_is_used_loads_its_own_sdk_alone(cloud: str, doubles: dict[
     assert [name for name, double in doubles.items() if double.script.calls] == [cloud]
 
 
+@pytest.mark.usefixtures("far_store")
 def test_auto_loads_the_sdks_of_all_that_are_configured(doubles: dict[str, Double], tmp_path: Path) -> None:
     assert packages(["submit", "--dry-run", "--on", "auto", "job.py"], tmp_path) == set.union(*SDKS.values())
     assert all(double.script.calls for double in doubles.values())

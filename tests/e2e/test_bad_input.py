@@ -144,8 +144,8 @@ MISTAKES = {
         "docker",
         says=("no Docker Engine answers",),
         hint="--on local",
-        exit_code=4,
-        code="capacity",
+        exit_code=2,
+        code="usage",
         environment={"DOCKER_HOST": "unix:///nonexistent/docker.sock"},
     ),
     "a home that cannot be written to": Bad(

@@ -15,6 +15,8 @@ from typing import Any
 
 from tests.support.shell import Shell, until
 
+ROOT = Path(__file__).resolve().parents[2]
+
 _REQUEST = re.compile(r'"([A-Z]+) (/\S*) HTTP')
 BUCKET = "vmrun-test"
 
@@ -59,9 +61,9 @@ def s3_server(host: str, log: Path) -> Iterator[S3Server]:
     with socket.socket() as probe:
         probe.bind((host, 0))
         port = probe.getsockname()[1]
-    program = str(Path(sys.executable).with_name("moto_server"))
+    command = [sys.executable, "-m", "tests.support.s3_app", host, str(port)]
     with log.open("wb") as out:
-        server = subprocess.Popen([program, "-H", host, "-p", str(port)], stdout=out, stderr=out)
+        server = subprocess.Popen(command, stdout=out, stderr=out, cwd=ROOT)
     endpoint = f"http://{host}:{port}"
     try:
         until(lambda: _answers(host, port), 60, "the server answers")

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from vmrun.core import codec
 from vmrun.core.errors import Corrupt
 from vmrun.core.model import JobSpec, Need
-from vmrun.core.records import _TYPES
+from vmrun.core.records import TYPES
 
-KINDS = sorted(_TYPES.values(), key=lambda kind: kind.TYPE)
+KINDS = sorted(TYPES.values(), key=lambda kind: kind.TYPE)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 st.register_type_strategy(float, FINITE)
 

@@ -323,7 +323,9 @@ def _as_cloud_error() -> Iterator[None]:
     except OSError as error:
         raise CloudError(
             f"this computer could not do it: {error}",
-            fault=Fault.unavailable,
+            # Its answer is definite, and asking again in a minute gets the same one.
+            fault=Fault.not_offered,
+            scope=Scope.cloud,
             hint="see whether its disk is full, or its limit of processes or files is reached",
         ) from error
 
