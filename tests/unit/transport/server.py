@@ -187,7 +187,7 @@ def _from(stream, send) -> None:
         while data := os.read(stream.fileno(), 1 << 16):
             try:
                 send(data)
-            except OSError:
+            except (OSError, EOFError):  # paramiko says the second when the connection is gone
                 return
 
 
