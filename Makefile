@@ -5,7 +5,6 @@ SHELL := /bin/sh
 BIN := .venv/bin
 #: Processes that run tests.
 JOBS ?= 2
-AGAIN := $(BIN)/python -m pytest --last-failed --last-failed-no-failures none tests
 PYTEST := $(BIN)/python -m pytest -n $(JOBS)
 
 .PHONY: help demo test check fmt lint type layers unit sim docker bench docs clean setup setup-base engine
@@ -17,9 +16,7 @@ demo: setup-base ## Run the flights example on this machine and print its table
 	@$(BIN)/vmrun submit examples/flights.py
 
 test: setup lint type layers docs engine ## Everything: checks, then every test, those on Docker machines included
-	VMRUN_MUST_RUN=docker,store,e2e $(PYTEST) tests || { \
-	    echo "==> again, alone, what failed: on a machine that others load, a test of time may"; \
-	    $(AGAIN) || $(AGAIN); }
+	VMRUN_MUST_RUN=docker,store,e2e $(PYTEST) tests
 
 check: setup lint type layers ## What to run before a commit: linters, types, layers, unit tests, simulation
 	$(PYTEST) tests/unit tests/sim

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import select
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,8 +21,6 @@ _BLOCK = 256 * 1024
 _INLINE = 32 * 1024
 #: Seconds between looks at the clock while waiting for output.
 _LOOK = 1.0
-#: Seconds in which a connection that broke is known to be broken.
-_GOING = 0.2
 
 
 class CommandTimeout(Unreachable):
@@ -73,16 +70,9 @@ class Exchange:
         if not self._channel.status_event.wait(max(left, 0.001)):
             raise self._late()
         code = self._channel.exit_status
-        if code == -1 and self._is_broken():
+        if code == -1 and _is_broken(self._channel.get_transport()):
             raise Unreachable(f"the connection broke while {self._name} ran")
         return Completed(code, stdout, stderr)
-
-    def _is_broken(self) -> bool:
-        """Whether the channel closed because its connection did."""
-        transport = self._channel.get_transport()
-        # The library closes channels a moment before it says that the connection is gone.
-        transport.join(_GOING)
-        return not transport.is_active()
 
     def _feed(self, data: bytes) -> None:
         # For as long as it takes: what ends the wait is the end of the command, or `finish` giving up on it.
@@ -107,6 +97,11 @@ class Exchange:
     def _collect(self, give_up: float, most: int) -> tuple[bytes, bytes]:
         channel = self._channel
         stdout, stderr = bytearray(), bytearray()
+        # Not `select` on the channel: the pipe that the library makes for it is closed while its other thread may
+        # still write to it, and that byte then goes to whatever else has the descriptor by then.
+        arrived = threading.Event()
+        channel.in_buffer.set_event(arrived)
+        channel.in_stderr_buffer.set_event(arrived)
         while True:
             # In this order: what came before the end is taken after the end was seen.
             ended = channel.eof_received or channel.closed
@@ -123,7 +118,7 @@ class Exchange:
             if left <= 0:
                 raise self._late()
             if not any(ready):
-                select.select([channel], [], [], min(left, _LOOK))
+                arrived.wait(min(left, _LOOK))
 
     def _late(self) -> CommandTimeout:
         return CommandTimeout(f"{self._name} did not end in its time on the machine")
@@ -137,12 +132,30 @@ def exchange(transport: paramiko.Transport, command: str, name: str, clock: Cloc
         channel.settimeout(transport.channel_timeout)
         channel.exec_command(command)
     except _broken() as error:
+        if isinstance(error, OSError | EOFError):
+            # The library may not know yet that the connection is gone; the next command needs a new one.
+            transport.close()
         raise Unreachable(f"cannot start {name} on the machine: {error or type(error).__name__}") from error
     try:
         yield Exchange(channel, name, clock)
     finally:
         with suppress(*_broken()):
             channel.close()
+
+
+def _is_broken(transport: paramiko.Transport) -> bool:
+    """Whether a channel closed because its connection did, rather than its command; asked of the machine."""
+    import paramiko
+
+    # The library closes channels before it says that the connection is gone: its word is worth nothing right now.
+    try:
+        transport.open_session(timeout=transport.channel_timeout).close()
+    except paramiko.ChannelException:
+        return False
+    except _broken():
+        transport.close()
+        return True
+    return False
 
 
 def _broken() -> tuple[type[Exception], ...]:

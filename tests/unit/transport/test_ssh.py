@@ -32,6 +32,7 @@ from vmrun.transport.ssh import (
     TooMuchOutput,
     open_shell_argv,
 )
+from vmrun.transport.ssh_channel import exchange
 
 CLIENT = new_key_pair()
 #: Short enough for a test, long enough for a busy computer.
@@ -148,6 +149,49 @@ def test_a_command_has_a_limit_in_time(world: World, script: str) -> None:
     assert 0.4 < time.monotonic() - start < 10
     assert caught.value.retryable
     assert host.run(["echo", "still here"]).stdout == b"still here\n"
+
+
+def test_waiting_for_output_takes_no_descriptor(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library's pipe for `select` is written to after it was closed: into whatever has its number by then."""
+
+    def make_pipe():
+        raise AssertionError("a pipe was made for a channel")
+
+    monkeypatch.setattr(paramiko.pipe, "make_pipe", make_pipe)
+    host = world.host(limits=SshLimits(output_bytes=10**9))
+    assert host.run(["sh", "-c", "sleep 0.2; echo out; sleep 0.2; echo err >&2; exit 3"]).exit_code == 3
+    with pytest.raises(CommandTimeout):
+        host.run(["yes"], timeout=0.2)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "closed"),
+    [
+        (EOFError(), True),
+        (OSError(9, "Bad file descriptor"), True),
+        (paramiko.ChannelException(1, "no more sessions"), False),
+        (paramiko.SSHException("Timeout opening channel."), False),
+    ],
+)
+def test_a_connection_that_is_gone_is_let_go_at_once(trouble: Exception, closed: bool) -> None:
+    """The library may take a while to know it: the next command must not meet the same connection again."""
+
+    class Gone:
+        channel_timeout, ended = 1.0, False
+
+        def open_session(self, timeout: float):
+            raise trouble
+
+        def close(self) -> None:
+            self.ended = True
+
+    transport = Gone()
+    with (
+        pytest.raises(Unreachable, match="cannot start date"),
+        exchange(transport, "date", "date", SystemClock()),  # type: ignore[arg-type]
+    ):
+        raise AssertionError("a command was started")
+    assert transport.ended == closed
 
 
 def test_several_threads_may_use_one_host(world: World) -> None:
