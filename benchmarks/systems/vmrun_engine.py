@@ -78,7 +78,7 @@ def pieces(arguments: list[Any]) -> Iterator[list[Any]]:
     at = 0
     while at < len(arguments):
         yield arguments[at : at + size]
-        at, size = at + size, size if large else min(2 * size, BLOCK_TASKS)
+        at, size = at + size, size if large else min(4 * size, BLOCK_TASKS)
 
 
 class VmrunEngine(System):

@@ -229,6 +229,27 @@ def test_results_of_every_kind_come_back_as_they_were(alone: Bench) -> None:
     assert str(outcomes[VALUES.index(-0.0) * 15]) == str(expected[VALUES.index(-0.0) * 15])
 
 
+@pytest.mark.parametrize("often", [0, None])
+def test_results_of_another_kind_than_the_last_ones_come_back_as_they_were(alone: Bench, often: int | None) -> None:
+    rare = {41: True, 97: 2**70, 131: -(2**63), 137: "text", 139: 0.5, 149: 2**63 - 1, 151: b"", 157: None, 163: 7}
+
+    def work(number: int) -> Any:
+        if number > 2000 and number % 53 == 5:
+            raise KeyError(number)
+        return rare.get(number % 167, often)
+
+    outcomes = alone.run(work, range(MANY))
+    failed = {number for number in range(2001, MANY) if number % 53 == 5}
+    assert {number for number, status in alone.statuses.items() if status is Status.raised} == failed
+    expected = {number: rare.get(number % 167, often) for number in range(MANY) if number not in failed}
+    found = {number: value for number, value in outcomes.items() if number not in failed}
+    assert found == expected
+    assert {number: type(value) for number, value in found.items()} == {
+        number: type(value) for number, value in expected.items()
+    }
+    assert sprinted(alone) > MANY // 4
+
+
 def test_large_results_between_quick_tasks(alone: Bench) -> None:
     def work(number: int) -> Any:
         return b"x" * (3 << 20 if number % 2000 == AT % 2000 else 300 if number % 5 == 0 else 0)

@@ -14,7 +14,7 @@ import json
 import pickle
 import sys
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from itertools import repeat
@@ -53,6 +53,7 @@ class Form(IntEnum):
     boolean = 3
 
 
+_FORMS = bytes(Form)
 #: By code: a lookup is much faster than a call of the class, and there is one for each task.
 _STATUSES = tuple(Status)
 
@@ -252,7 +253,7 @@ class ResultBlock:
         started = array("d", map(self.epoch.__add__, began))
         return replace(self, started=started, seconds=seconds, ended=array("d"))
 
-    def plain(self) -> Iterator[Any] | None:
+    def plain(self) -> Iterable[Any] | None:
         """The results in order, if all tasks ended `ok` and no result is a pickle; else None.
 
         So the many small results of a long job are had without a look at each.
@@ -265,9 +266,9 @@ class ResultBlock:
         if self.forms.count(form) != self.count:
             return None
         if form == Form.integer:
-            return iter(self.values)
+            return self.values.tolist()
         if form == Form.real:
-            return iter(memoryview(self.values).cast("B").cast("d"))
+            return memoryview(self.values).cast("B").cast("d").tolist()
         return map(bool, self.values) if form == Form.boolean else repeat(None, self.count)
 
     def slice(self, first: int, count: int) -> ResultBlock:
@@ -323,7 +324,7 @@ def _columns(head: dict[str, Any], view: memoryview) -> tuple[dict[str, Any], me
     forms = found.get("forms", b"")
     if forms:
         values = found.setdefault("values", zeros("q", len(forms)))
-        if len(forms) != count or max(forms) > Form.boolean or len(values) != count:
+        if len(forms) != count or forms.translate(None, _FORMS) or len(values) != count:
             raise BlockError("a block's forms are damaged")
     elif "values" in found:
         raise BlockError("a block has values without forms")

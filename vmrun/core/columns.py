@@ -20,13 +20,17 @@ _HEADER = struct.Struct("<4sI")
 _HEADER_MAX = 64 * 1024
 
 
+#: Made once: `json.dumps` makes an encoder for each call that asks for other separators.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
 class BlockError(ValueError):
     """The bytes are not a block."""
 
 
 def pack(magic: bytes, head: dict[str, Any]) -> bytes:
     """Magic and header as bytes. Raises BlockError for a header that no reader would take."""
-    text = json.dumps(head, separators=(",", ":")).encode()
+    text = _encode(head).encode()
     if len(text) > _HEADER_MAX:
         raise BlockError(f"a block's header of {len(text)} bytes is too long")
     return _HEADER.pack(magic, len(text)) + text

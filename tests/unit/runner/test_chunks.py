@@ -192,3 +192,17 @@ def test_every_task_is_taken_exactly_once(counts: list[int], rng: random.Random)
         queue.add_first(Work("f", work.block.slice(work.block.first + kept, work.block.count - kept)))
     assert seen == {number: b"%d" % number for number in range(first)}
     assert queue.bytes == 0
+
+
+def test_the_last_little_work_is_divided_by_what_each_has_already() -> None:
+    sizer = Sizer()
+    sizer.learn(1000, 1000 * 0.25e-6)
+    assert sizer.little(8000, 2)
+    # One has 2000 already: of 10,000 in all, the other gets its half first, then the one the rest of its own.
+    other = sizer.size(8000, 2, given=2000, own=0)
+    assert other == 5000
+    assert sizer.size(8000 - other, 2, given=2000 + other, own=2000) >= 3000
+    # Too little to be divided: whoever asks first gets it.
+    assert sizer.size(100, 2, given=9000, own=9000) == 100
+    # Who has more than its share already gets the least.
+    assert sizer.size(4000, 2, given=9000, own=9000) == 1

@@ -55,16 +55,25 @@ class Sizer:
             self.seconds += (mean - self.seconds) * seconds / (seconds + TELLING)
         self._largest = max(self._largest, count)
 
-    def size(self, waiting: int, workers: int) -> int:
-        """Tasks for the next chunk, when `waiting` are queued for `workers` workers."""
+    def size(self, waiting: int, workers: int, *, given: int = 0, own: int = 0) -> int:
+        """Tasks for the next chunk, when `waiting` are queued for `workers` workers.
+
+        Matters where there is `little` left: they have `given` tasks that may not be done yet, of which the one that
+        the chunk is for has `own`.
+        """
         if self.seconds < 0:
             return 1
         # Half of what each would get; where little is left, one part for each, or fewer that are worth it.
         fair = -(-waiting // (2 * max(1, workers)))
-        parts = min(workers, int(waiting * self.seconds / LEAST))
-        if parts < workers or waiting * self.seconds < LITTLE * workers:
-            fair = -(-waiting // max(1, parts))
+        if self.little(waiting, workers):
+            parts = min(workers, int(waiting * self.seconds / LEAST))
+            fair = -(-(waiting + given) // max(1, parts)) - own
         return max(1, min(int(TARGET / self.seconds), self._largest * GROWTH, fair, CAPACITY))
+
+    def little(self, waiting: int, workers: int) -> bool:
+        """Whether `waiting` tasks are so little work that it is handed out at once."""
+        work = max(0.0, waiting * self.seconds)
+        return work < LITTLE * workers or int(work / LEAST) < workers
 
     def below(self, limit: float) -> bool:
         """Whether tasks are known to take less than `limit` seconds."""

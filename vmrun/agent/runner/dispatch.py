@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from vmrun.core.blocks import Status
 
@@ -38,7 +38,7 @@ class Dispatch:
         """Remember a function for the workers that will need it."""
         self._definitions[frame.head["function"]] = frame
 
-    def fill(self, slots: Iterable[Slot]) -> None:
+    def fill(self, slots: Collection[Slot]) -> None:
         """Give tasks to all workers that should have some: idle ones, then new ones, then ahead to busy ones."""
         if not self._queue.tasks:
             return
@@ -47,17 +47,17 @@ class Dispatch:
             if not self._queue.tasks:
                 return
             if not slot.chunks:
-                self._give(slot)
+                self._give(slot, slots)
         while self._queue.tasks:
             hired = self._hire()
             if hired is None:
                 break
-            self._give(hired)
+            self._give(hired, slots)
         for slot in free:
             if not self._queue.tasks:
                 return
             if len(slot.chunks) == 1 and self._short(slot):
-                self._give(slot)
+                self._give(slot, slots)
 
     def _short(self, slot: Slot) -> bool:
         """Whether neither what the worker has nor what comes next takes long, for how much is waiting."""
@@ -68,14 +68,18 @@ class Dispatch:
         sizers = self._outcomes.sizers
         return sizers[slot.chunks[0].work.function].below(limit) and sizers[self._queue.function()].below(limit)
 
-    def _give(self, slot: Slot) -> None:
+    def _give(self, slot: Slot, slots: Collection[Slot]) -> None:
         function = self._queue.function()
         if function not in slot.known:
             definition = self._definitions[function]
             slot.writer.push(Kind.define, definition.head, definition.body)
             slot.known.add(function)
-        size = self._outcomes.sizers[function].size(self._queue.tasks, self._config.workers)
-        slot.send(self._queue.take(1 if self._config.fresh else size))
+        if self._config.fresh:
+            slot.send(self._queue.take(1))
+            return
+        sizer, waiting, workers = self._outcomes.sizers[function], self._queue.tasks, self._config.workers
+        given = sum(other.at_hand for other in slots) if sizer.little(waiting, workers) else 0
+        slot.send(self._queue.take(sizer.size(waiting, workers, given=given, own=slot.at_hand)))
 
     def watch(self, slots: list[Slot], *, room: bool, follow: bool) -> None:
         """Look at all workers once.
@@ -111,9 +115,8 @@ class Dispatch:
             if now >= slot.doom.kill_at and not slot.killed:
                 slot.signal(signal.SIGKILL)
             return
-        left = sum(chunk.end - chunk.next for chunk in slot.chunks)
         if not slot.running(chunk):
-            if starving and not slot.stopping and left > 1 and now - slot.given > TICK:
+            if starving and not slot.stopping and slot.at_hand > 1 and now - slot.given > TICK:
                 slot.stop()
             return
         self._outcomes.harvest(slot)

@@ -39,6 +39,9 @@ _PAGES = 1024 * 1024
 #: Buffers that one `sendmsg` takes (IOV_MAX is 1024 on Linux).
 _VECTOR = 256
 
+#: Made once: `json.dumps` makes an encoder for each call that asks for other separators.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
 
 class Kind(IntEnum):
     """What a frame is about; the sender is in the comment."""
@@ -76,7 +79,7 @@ class Frame:
 
 
 def _start(kind: Kind, head: dict[str, Any], parts: Sequence[Buffer]) -> bytes:
-    text = json.dumps(head, separators=(",", ":")).encode()
+    text = _encode(head).encode()
     size = sum(len(part) for part in parts)
     if parts and len(parts[-1]) >= _BULK:
         # Spaces, so that what is large is as well placed in the buffer that it is read into as in a file.

@@ -174,9 +174,14 @@ class Slot:
         return (*self.shared.running(), self.shared.words[CHUNK]) == self.seen
 
     @property
+    def at_hand(self) -> int:
+        """Tasks that it was given and whose outcomes it has not sent."""
+        return sum(chunk.end - chunk.next for chunk in self.chunks)
+
+    @property
     def alone(self) -> bool:
         """Whether nothing waits behind the task that it is in."""
-        return len(self.chunks) == 1 and self.chunks[0].end - self.chunks[0].next <= 1
+        return len(self.chunks) == 1 and self.at_hand <= 1
 
     @property
     def free(self) -> bool:

@@ -39,9 +39,8 @@ SPRINT_TASKS, SPRINT_TIME = 1024, 0.001
 #: sprint; until sprints take longer so many times in a row. That much is allowed for being interrupted by others.
 _TRIED, _QUICK, _STRIKES = 16, 20_000, 3
 _SECOND = 1_000_000_000
-#: Integers between these fit in 64 bits, and are quick to compare; others go the longer way. And what they are in the
-#: column of forms.
-_SMALL, _AS_INTEGER = (-(1 << 59), 1 << 59), int(Form.integer)
+#: What a sprint of them has in the column of forms.
+_INTEGERS = bytes([Form.integer]) * SPRINT_TASKS
 
 
 def cold(chunk: int, first: int) -> dict[str, int]:
@@ -81,6 +80,8 @@ class Worker:
         self._sprinters: dict[str, bool] = {}
         #: Sprints in a row that took too long.
         self._strikes = 0
+        #: Whether the last outcome of a sprint was an integer; else it is expected to be None.
+        self._integers = False
         self._forked = False
         #: Whether this process can go on after the tasks that it has run.
         self._fit = not place.fresh
@@ -253,47 +254,75 @@ class Worker:
     # --- many at once ---
 
     def _sprint(self, running: Running, call: Call | Callable[[Any], Any], items: Iterator[Any]) -> bool:
-        """Call up to SPRINT_TASKS tasks with one look at the process after them; whether to go on like that."""
-        shared, guard, clock = self._shared, self._guard, time.monotonic
-        ends, forms, values, unrest = shared.ended, shared.forms, shared.values, guard.unrest
-        keep, failed = self._keeper.keep, self._keeper.failed
-        if shared.words[STOP] >= running.number:
+        """Call up to SPRINT_TASKS tasks with one look at the process after them; whether to go on like that.
+
+        What is likely is prepared for all of them, what is looked up is looked up once: for a task that does nothing,
+        each look costs a few percent.
+        """
+        guard, clock, ends, values = self._guard, time.monotonic, self._shared.ended, self._shared.values
+        if self._shared.words[STOP] >= running.number:
             return False
         begun = ended = self._start_sprint(running)
-        limit, status, row = begun + SPRINT_TIME, 0, shared.words[DONE]
-        # Looked up once: each look costs a few percent of a task that does nothing.
-        (least, most), integer, silent = _SMALL, _AS_INTEGER, SILENT
-        for row, item in enumerate(islice(items, SPRINT_TASKS), row):  # noqa: B020  from where it is on
+        limit, silent, status = begun + SPRINT_TIME, SILENT, 0
+        first, end = self._expect(running)
+        row, integers = first, self._integers
+        for row, item in enumerate(islice(items, end - first), first):
             try:
                 value = call(item)
             except BaseException as error:  # noqa: BLE001  whatever the user's code raises is its outcome
-                shared.status[row] = failed(row, error)
-                ends[row] = ended = clock()
+                ended = self._fail(row, error)
                 break
             # In a child that the task forked, the first of these that is met fails.
-            if value is None:
-                ends[row] = ended = clock()
-            elif type(value) is int and least <= value <= most:
-                values[row] = value
-                forms[row] = integer
+            if integers and type(value) is int:
+                try:
+                    values[row] = value
+                    ends[row] = ended = clock()
+                except ValueError:  # it has more than 64 bits
+                    status, ended = self._keep(running, row, value, begun)
+            elif value is None and not integers:
                 ends[row] = ended = clock()
             else:
-                values[row] = 0
-                status = keep(row, value)
-                value, ended = None, clock()
-                if status == LARGE:
-                    shared.started[row], shared.seconds[row] = running.epoch + begun, ended - begun
-                    break
-                shared.status[row], ends[row] = status, ended
-                if unrest[0]:
-                    break
+                status, ended = self._keep(running, row, value, begun)
+                value = None
             if ended - begun > silent:
-                if ended > limit or guard.stirred(self._ends):
+                if ended > limit or status == LARGE or guard.stirred(self._ends):
                     break
                 ended = clock()
             begun = ended
-        shared.words[DONE] = row + (ends[row] != 0)
+        self._shared.words[DONE] = done = row + (ends[row] != 0)
+        self._shared.forms[done:end] = bytes(end - done)
         return self._end_sprint(running, ended - limit + SPRINT_TIME, large=status == LARGE)
+
+    def _expect(self, running: Running) -> tuple[int, int]:
+        """Rows for the tasks of a sprint, with the form that the last outcome had: the next are likely to have it."""
+        first, left = self._shared.words[DONE], running.block.first + running.block.count - running.next
+        end = first + min(SPRINT_TASKS, left)
+        if self._integers:
+            self._shared.forms[first:end] = _INTEGERS[: end - first]
+        return first, end
+
+    def _keep(self, running: Running, row: int, value: Any, begun: float) -> tuple[int, float]:
+        """Keep an outcome of another form than was expected; its status, and when that was done."""
+        shared = self._shared
+        shared.values[row] = shared.forms[row] = 0
+        status = self._keeper.keep(row, value)
+        self._integers = shared.forms[row] == Form.integer
+        ended = time.monotonic()
+        if status == LARGE or self._guard.unrest[0]:
+            # The sprint is to end with it: it counts as one that is looked at.
+            ended = max(ended, begun + 2 * SILENT)
+        if status == LARGE:
+            shared.started[row], shared.seconds[row] = running.epoch + begun, ended - begun
+        else:
+            shared.status[row], shared.ended[row] = status, ended
+        return status, ended
+
+    def _fail(self, row: int, error: BaseException) -> float:
+        """Keep a task's exception as its outcome; when that was done."""
+        shared, status = self._shared, self._keeper.failed(row, error)
+        shared.forms[row], shared.status[row] = 0, status
+        shared.ended[row] = ended = time.monotonic()
+        return ended
 
     def _start_sprint(self, running: Running) -> float:
         """Prepare the shared memory; monotonic seconds."""
