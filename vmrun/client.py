@@ -5,21 +5,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import subprocess
-import sys
 import tempfile
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .background import start_in_background
 from .core.clock import Clock, Rng
 from .core.clouds import CloudError
 from .core.errors import Corrupt, SchemaError, StoreError, UsageError, VmrunError
 from .core.ids import new_id
 from .core.ledger import Desk, JobLedger, VmLedger
-from .core.model import JobState, Payload
+from .core.model import JobSpec, JobState, Payload
 from .core.records import Final
 from .core.storage import BlobStore
 from .core.views import JobView, Plan, Verdict, VmView
@@ -27,7 +25,8 @@ from .environment.uv import index_variables, private_index_variables
 from .fleet.bring_up import bring_up
 from .fleet.deck import Session
 from .fleet.order import Order
-from .fleet.retire import close_if_gone, retire
+from .fleet.retire import close_if_gone, give_back
+from .fleets import Fleets, is_shared
 from .handle import JobHandle
 from .registry import AUTO, provisioner_names
 from .settings import Settings, load_settings
@@ -58,8 +57,6 @@ OnStage = Callable[[str], None]
 REVIVE_AFTER = 5.0
 #: Seconds that the end of an executor waits for its VM to say that all is done.
 FINISH_PATIENCE = 60.0
-#: Files kept of what background processes said.
-BACKGROUND_LOGS_MAX = 50
 #: Options of an executor beside those of `@vmrun.job`.
 _OPEN_OPTIONS = ("python", "with_packages", "requirements", "shared_file")
 #: Clouds that are looked at without being told: those that cost no request elsewhere.
@@ -77,7 +74,8 @@ class Client:
         self.settings = settings or load_settings()
         self._wiring = Wiring(self.settings, clock, rng)
         #: VMs that this client brought up, by job.
-        self._brought: dict[str, str] = {}
+        self._brought: dict[str, list[str]] = {}
+        self._fleets = Fleets(self._wiring, self.continue_in_background)
         self._reaper: Reaper | None = None
 
     @property
@@ -122,6 +120,7 @@ class Client:
                 handle.expect(self.bring_up(job, stage))
         except KeyboardInterrupt:
             # The person leaves, the job does not: another process gets it its machine.
+            self._fleets.stop(job)
             self.continue_in_background(job)
             raise KeyboardInterrupt(job) from None
         except VmrunError as error:
@@ -205,20 +204,30 @@ class Client:
     # --- machines ---
 
     def bring_up(self, job: str, on_stage: OnStage | None = None) -> str:
-        """Get the job a machine, warm or new; the VM's id."""
+        """Get the job a machine, warm or new; the VM's id. Of several, the first that is ready: the others follow."""
         fold = JobLedger(self.desk, job).refresh()
         if fold.submit is None:
             raise UsageError(f"there is no job {job} in this store", hint="`vmrun status` lists the jobs")
+        stage = self._wiring.on_stage = on_stage or _silent
         spec = fold.spec
+        left = left_to_spend(self.desk, job, spec.max_cost)
+        if is_shared(spec):
+            return self._fleets.bring_up(self._order(job, spec), spec, stage)
+        vm = bring_up(self._wiring.deck, replace(self._order(job, spec), max_cost=left), stage)
+        self._brought[job] = [vm]
+        return vm
+
+    def _order(self, job: str, spec: JobSpec) -> Order:
+        """A machine for the job, of all its money."""
         variables = package_variables(self.settings, os.environ)
-        order = Order(
+        return Order(
             job=job,
             on=spec.on,
             need=spec.need,
             python="" if spec.kind == "command" else spec.python,
             keep_warm=spec.keep_warm,
             max_lifetime=spec.max_lifetime,
-            max_cost=left_to_spend(self.desk, job, spec.max_cost),
+            max_cost=spec.max_cost,
             allow_unknown_price=spec.allow_unknown_price,
             timings=self._wiring.timings(spec.on),
             needs_packages=spec.environment is not None,
@@ -226,28 +235,10 @@ class Client:
             private_index=private_index_variables(variables),
             ca_file=self.settings.environment.ca_file or os.environ.get("SSL_CERT_FILE", ""),
         )
-        self._wiring.on_stage = on_stage or _silent
-        vm = bring_up(self._wiring.deck, order, on_stage or _silent)
-        self._brought[job] = vm
-        return vm
 
     def continue_in_background(self, job: str) -> None:
         """Have a process of its own get the job a machine; it outlives this one."""
-        folder = self.settings.cache_dir / "background"
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in sorted(folder.glob("*.log"))[:-BACKGROUND_LOGS_MAX]:  # ids are in order of time
-            old.unlink(missing_ok=True)
-        with (folder / f"{job}.log").open("ab") as out:
-            process = subprocess.Popen(
-                # -P: a file beside the job may be called like a module of the standard library.
-                [sys.executable, "-P", "-m", "vmrun", "_bring-up", job],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
-        # Should this process live longer, no zombie stays.
-        threading.Thread(target=process.wait, name="vmrun-background", daemon=True).start()
+        start_in_background(self.settings, job)
 
     def revive(self, job: str, observer: JobObserver | None = None) -> None:
         """Get a job a machine if it has none any more and none on its way: its client died, or its VM was lost.
@@ -258,10 +249,14 @@ class Client:
         view = observer.look()
         if view.state.ended:
             return
-        alive = [vm for vm in view.vms if vm.state not in ("gone", "failed") and not self._lost(vm.id)]
+        fold = observer.ledger.fold
+        if is_shared(fold.spec) and not fold.cancelled_by:
+            alive = self._tend(job)
+        else:
+            alive = bool([vm for vm in view.vms if vm.state not in ("gone", "failed") and not self._lost(vm.id)])
         if alive or view.created + REVIVE_AFTER > self.desk.clock.now():
             return
-        if observer.ledger.fold.cancelled_by:
+        if fold.cancelled_by:
             # Nobody is left to say so; no machine is rented for that.
             observer.ledger.finish(Final("cancelled", view.tasks.done, view.tasks.failed))
             return
@@ -269,9 +264,22 @@ class Client:
 
     def replace_lost(self, job: str) -> None:
         """Get the job another machine if the one that this client brought up for it is no more."""
-        vm = self._brought.get(job, "")
-        if vm and self._lost(vm):
+        brought = self._brought.get(job, [])
+        lost = not self._tend(job) if self._fleets.has(job) else bool(brought) and all(map(self._lost, brought))
+        if lost:
             self.bring_up(job)
+
+    def _tend(self, job: str) -> bool:
+        """Look after the machines of a job that has several; whether any serves it."""
+        return self._fleets.tend(job, self._lost, lambda spec: self._order(job, spec))
+
+    def wants_attendance(self, job: str) -> bool:
+        """Whether machines of a job that has several are on their way, or are to be replaced when they are lost."""
+        return self._fleets.wants_attendance(job)
+
+    def fleet_news(self, job: str) -> list[str]:
+        """What a person should know of the job's machines and was not told yet."""
+        return self._fleets.news(job)
 
     def _lost(self, vm: str) -> bool:
         try:
@@ -283,17 +291,14 @@ class Client:
 
     def settle(self, job: str) -> None:
         """Give back what this client brought up for a job that ended, unless it is to stay warm or has another job."""
-        vm = self._brought.pop(job, "")
-        if not vm:
-            return
-        fold = VmLedger(self.desk, vm).refresh()
-        if fold.jobs[-1:] == [job] and not (fold.keep_warm > 0 and fold.assignable):
-            retire(self._wiring.deck, vm, f"job {job} ended", _silent, jobs=len(fold.jobs))
+        for vm in self._brought.pop(job, []):
+            give_back(self._wiring.deck, vm, job)
+        self._fleets.settle(job)
 
     def finish(self, job: str) -> None:
         """End an executor's job, which takes no more calls: wait until it is final, then give back its machine."""
         ledger = JobLedger(self.desk, job)
-        if job not in self._brought:
+        if job not in self._brought and not self._fleets.has(job):
             ledger.cancel("executor")
             return
         clock, (pause, longest) = self.desk.clock, self.polls()
@@ -302,7 +307,7 @@ class Client:
             clock.sleep(pause)
             pause = min(longest, pause * 1.5)
         if ledger.fold.final is None:
-            log.warning("event=not-final job=%s vm=%s", job, self._brought[job])
+            log.warning("event=not-final job=%s vms=%s", job, self._brought.get(job, "several"))
         self.settle(job)
 
     def settle_cancelled(self, job: str) -> None:
@@ -415,12 +420,3 @@ class Client:
     def handle(self, job: str) -> JobHandle:
         """A job by id, by a unique part of it, or by a unique name. Raises UsageError."""
         return JobHandle(self, find_job(self.desk, job))
-
-
-def bring_up_job(settings: Settings, job: str) -> None:
-    """The work of the background process that `--detach` leaves."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s level=%(levelname)s module=%(name)s %(message)s")
-    client = Client(settings)
-    view = client.handle(job).status()
-    if view.state is JobState.pending:
-        client.bring_up(view.id, lambda text: log.info("event=stage text=%s", text))

@@ -22,6 +22,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 NAME_MAX = 200
 #: More attempts than this at one task are a loop, not a policy.
 RETRIES_MAX = 100
+#: Machines of one job, and further ones in the place of lost ones.
+VMS_MAX, REPLACED_MAX = 256, 1000
 ARCHITECTURES = ("x86_64", "arm64")
 #: At which prices machines may be rented.
 MARKETS = ("on-demand", "spot", "spot-with-fallback")
@@ -51,6 +53,9 @@ class JobOptions(TypedDict, total=False):
     zone: str
     #: `on-demand`, `spot` (cheaper, and may be taken back), or `spot-with-fallback`; for rented machines only.
     market: str
+    #: Machines that share the job, each with all of the above; and how many of those that are lost are replaced.
+    vms: int
+    replace_lost: int
     #: Worker processes; default: one per core, fewer if `threads_per_task` or `task_memory` says so.
     workers: int
     #: Cores for each task: workers = cores // N, and OMP_NUM_THREADS and its kin are N.
@@ -333,6 +338,8 @@ CHECKS: dict[str, Callable[[object, str], Any]] = {
     "region": _text,
     "zone": _text,
     "market": _market,
+    "vms": functools.partial(_whole, least=1, most=VMS_MAX),
+    "replace_lost": functools.partial(_whole, least=0, most=REPLACED_MAX),
     "workers": functools.partial(_whole, least=1, most=100_000),
     "threads_per_task": functools.partial(_whole, least=1, most=100_000),
     "task_memory": _task_memory,

@@ -46,6 +46,12 @@ class Wiring:
         self._provisioner = cache(self._open_provisioner)
         self._loans: dict[str, tuple[float, dict[str, str] | None]] = {}
 
+    def sibling(self, clock: Clock) -> Wiring:
+        """The same deployment for another thread: the store is shared, drivers are not. Waits are on `clock`."""
+        other = Wiring(self.settings, clock, self.rng)
+        other.blobs, other.deployment = self.blobs, self.deployment
+        return other
+
     @cached_property
     def _options(self) -> StoreOptions:
         store = self.settings.store

@@ -28,9 +28,10 @@ from .config import AgentConfig
 from .metadata import close_metadata
 from .pulse import Pulse
 from .sharing import SharedFiles
+from .spent import end_if_last
 from .sweep import end_predecessors
 from .work import JobRun
-from .workshop import Owners, Workshop
+from .workshop import OVERSPENT, Owners, Workshop
 
 log = logging.getLogger(__name__)
 
@@ -167,12 +168,14 @@ def _serve(shop: Workshop) -> None:
         # So that nobody gives it another job; whoever it had one from gets another VM.
         with contextlib.suppress(StoreError):
             shop.pulse.drain(shop.pulse.given_up(), served + 1)
+            if shop.pulse.given_up().startswith(OVERSPENT):
+                end_if_last(shop, shop.pulse.jobs()[served], shop.pulse.given_up())
 
 
 def _no_longer_needed(shop: Workshop) -> str:
     """Why this VM, which has no work, is not to wait for any; "" if it is."""
     if why := shop.pulse.overspent():
-        return f"maximum cost: {why}"
+        return f"{OVERSPENT}: {why}"
     return "no work" if shop.pulse.idle() >= shop.pulse.keep_warm() else ""
 
 

@@ -6,7 +6,6 @@ import logging
 import os
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from vmrun.core.blocks import TaskBlock, lengths_of
 from vmrun.core.errors import BudgetError, Corrupt, StoreError, StoreUnavailable, UsageError, VmrunError
@@ -23,13 +22,12 @@ from .gather import gather_results
 from .inputs import ArgumentReader, clip, decode_tasks, without_arguments
 from .network import Network
 from .setup import Prepared, define_shard, prepare
+from .share import HeldShard, Share
 from .uploads import Uploads
-from .workshop import Workshop
+from .workshop import OVERSPENT, Workshop
 
 log = logging.getLogger(__name__)
 
-#: Shards that one VM holds at once at most, or this many for each worker: calls of an open job are a shard each.
-SHARDS_MAX, SHARDS_PER_WORKER = 64, 2
 #: A VM gives up when more than one of this many workers cannot be ended.
 STUCK_PART = 10
 #: Times that the runner may die before the job is given up.
@@ -42,18 +40,6 @@ UNCOMMITTED_MAX = 256 * 1024 * 1024
 STORE_PAUSE = 2.0
 #: Seconds of a download that is worth a record.
 DOWNLOAD_MIN = 0.0001
-
-
-@dataclass(slots=True)
-class HeldShard:
-    """A shard that this VM works on."""
-
-    plan: ShardPlan
-    batch: Batch
-    feed: Iterator[tuple[TaskBlock, str]]
-    fed: bool = False
-    #: Tasks that the engine has been given.
-    given: RangeSet = field(default_factory=RangeSet)
 
 
 class JobRun:
@@ -73,6 +59,9 @@ class JobRun:
         self._reduce_failed = 0
         self._held: dict[int, HeldShard] = {}
         self._prepared: Prepared | None = None
+        self._share: Share | None = None
+        #: Tasks that ended here.
+        self._gathered = 0
         self._arguments: ArgumentReader | None = None
         self._uploads = Uploads(shop.blobs, job, shop.desk.clock, alive=shop.pulse.sign)
         self._output = OutputWriter(shop.blobs, job, shop.stream, self._clock)
@@ -159,6 +148,10 @@ class JobRun:
             self._stop("cancelled")
             return
         self._overspent = self._overspent or self._shop.pulse.overspent(self._job)
+        if self._overspent and fold.spec.vms > 1:
+            # Others may have money left; if none has, the daemon ends the job after this VM has taken its leave.
+            self._shop.pulse.give_up(f"{OVERSPENT}: {self._overspent}")
+            return
         if self._overspent:
             self._stop("failed", f"its money is spent: {self._overspent}", BudgetError.code)
             return
@@ -173,23 +166,29 @@ class JobRun:
             self._poll = config.poll_min if progress else min(config.poll_max, self._poll * 1.3)
 
     def _claim(self) -> bool:
-        """Take shards that nobody has; whether any was taken."""
+        """Take shards that nobody has, as long as there is a want of them; whether any was taken."""
         taken = False
-        for plan in self._ledger.fold.shards(self._floor):
-            if len(self._held) >= self._held_max:
+        fold = self._ledger.fold
+        share = self._share = self._share or Share(self._shop.config.vm, fold.spec.vms, self._workers)
+        if not self._wants(share):
+            return False
+        known = self._held.keys() | self._settled
+        for plan in share.turn(
+            plan for plan in fold.shards(self._floor) if plan.shard not in known and not plan.reduce
+        ):
+            taken = self._claim_shard(plan) or taken
+            if not self._wants(share):
                 break
-            if plan.shard not in self._held and plan.shard not in self._settled and not plan.reduce:
-                taken = self._claim_shard(plan) or taken
         return taken
+
+    def _wants(self, share: Share) -> bool:
+        rate = self._gathered / max(1.0, self._clock.monotonic() - self._started)
+        return share.wants(len(self._held), sum(held.left for held in self._held.values()), rate)
 
     @property
     def _workers(self) -> int:
         assert self._prepared is not None
         return self._prepared.engine_spec.workers
-
-    @property
-    def _held_max(self) -> int:
-        return max(SHARDS_MAX, SHARDS_PER_WORKER * self._workers)
 
     def _claim_shard(self, plan: ShardPlan) -> bool:
         if self._is_settled(plan):
@@ -298,8 +297,10 @@ class JobRun:
             log.warning("event=dropped task=%d reason=shard-taken-over", task)
         elif isinstance(event, Results):
             held.batch.add(event.block)
+            self._gathered += event.block.count
         elif isinstance(event, LargeResult):
             held.batch.add_large(task, event.path)
+            self._gathered += 1
         else:
             held.batch.add_files(task, event.attempt, event.path)
 
@@ -334,7 +335,9 @@ class JobRun:
         idle = self._engine.idle() and all(held.fed for held in self._held.values())
         if self._output.due(interval) or idle:
             self._output.flush()
-        urgent = any(held.batch.full or held.batch.whole for held in self._held.values())
+        # A job's last outcomes go at once; that one of many shards is complete is no hurry.
+        alone = self._ledger.fold.spec.vms <= 1
+        urgent = any(held.batch.full or (held.batch.whole and alone) for held in self._held.values())
         due = now - self._committed >= interval or idle or urgent
         if due and any(held.batch.tasks for held in self._held.values()):
             self._commit(patient=idle or urgent)

@@ -15,6 +15,8 @@ from .config import AgentConfig
 from .pulse import Pulse
 from .sharing import SharedFiles
 
+#: Begins the reason of a VM that ends because it has cost what it may.
+OVERSPENT = "maximum cost"
 #: Seconds for which what was read of another VM holds: many shards may be one VM's.
 LOOK_EVERY = 1.0
 

@@ -13,7 +13,7 @@ EXAMPLES = (("vmrun _bring-up JOB", "what `vmrun submit --detach` starts in the 
 def command(ctx: typer.Context, job: JobId, *, json: Json = False) -> int:
     """Get JOB its machine."""
     del json
-    from vmrun.client import bring_up_job
+    from vmrun.attending import bring_up_job
     from vmrun.settings import load_settings
 
     session_of(ctx)

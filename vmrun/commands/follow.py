@@ -8,6 +8,7 @@ from vmrun.core.views import JobView, OutputChunk, Snapshot
 from vmrun.render import ProgressView, Screen
 from vmrun.rendering.crew import crew_line
 from vmrun.rendering.output import LinePrefixer
+from vmrun.rendering.text import visible
 
 if TYPE_CHECKING:
     from vmrun.handle import JobHandle
@@ -46,6 +47,13 @@ class Relay:
             self._screen.raw("stderr", line)
 
 
+def tell(screen: Screen, snapshot: Snapshot) -> None:
+    """What happened to the job's machines."""
+    if snapshot.news:
+        with screen.above_progress():
+            screen.notes(visible(text) for text in snapshot.news)
+
+
 def follow(handle: JobHandle, screen: Screen, progress: ProgressView, *, task_output: bool) -> JobView:
     """The job as it ended."""
     relay = Relay(screen, task_output=task_output)
@@ -60,6 +68,7 @@ def follow(handle: JobHandle, screen: Screen, progress: ProgressView, *, task_ou
                 with screen.above_progress():
                     screen.note(line)
             relay.show(snapshot)
+            tell(screen, snapshot)
             progress.see(snapshot)
     finally:
         progress.close()

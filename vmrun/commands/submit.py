@@ -29,6 +29,7 @@ EXAMPLES = (
     ("vmrun submit --on docker job.py -- --seed 7", "the script's own arguments"),
     ("vmrun submit --memory 500GB -- ./simulate -x", "a program of yours; it comes along"),
     ("vmrun submit --on ec2 --spot job.py", "a rented machine that costs less, and may be taken back"),
+    ("vmrun submit --on ec2 --vms 4 job.py", "four machines that share the job's tasks"),
     ("vmrun submit --detach job.py", "return at once; prints the job's id"),
 )
 _WHERE = "local, docker, ssh, ec2, gce, ibm, or auto for the cheapest of the configured clouds. [default: local]"
@@ -59,6 +60,12 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
     spot: Spot = False,
     on_demand: OnDemand = False,
     spot_with_fallback: SpotWithFallback = False,
+    vms: Annotated[
+        int | None, typer.Option(metavar="N", help="Machines that share a job over inputs, each as asked for above.")
+    ] = None,
+    replace_lost: Annotated[
+        int | None, typer.Option(metavar="N", help="Get others for up to N machines that are lost. [default: 0]")
+    ] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Worker processes. [default: one per core]")] = None,
     threads_per_task: Annotated[
         int | None, typer.Option(metavar="N", help="Cores for each task: fewer workers, with N threads each.")
@@ -137,6 +144,8 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
         "region": region,
         "zone": zone,
         "market": market_of(spot=spot, on_demand=on_demand, spot_with_fallback=spot_with_fallback),
+        "vms": vms,
+        "replace_lost": replace_lost,
         "workers": workers,
         "threads_per_task": threads_per_task,
         "task_memory": task_memory,

@@ -11,6 +11,7 @@ from vmrun.core.units import parse_duration
 from vmrun.core.views import JobView
 
 from . import finish
+from .follow import tell
 from .options import JobId, Json
 from .session import Interrupted, Session, session_of
 
@@ -71,6 +72,7 @@ def _wait(session: Session, handle: JobHandle, seconds: float | None) -> JobView
     view: JobView | None = None
     try:
         for snapshot in handle.watch(output=False):
+            tell(session.screen, snapshot)
             progress.see(snapshot)
             view = snapshot.job
     finally:

@@ -23,6 +23,7 @@ from .records import (
     CrewFacts,
     Delete,
     Drain,
+    Enlist,
     Entry,
     Failed,
     FileRef,
@@ -31,6 +32,7 @@ from .records import (
     Intent,
     Ready,
     Release,
+    Replace,
     Results,
     Submit,
     Suspect,
@@ -53,6 +55,9 @@ class JobFold:
     added: list[ShardPlan] = field(default_factory=list)
     #: Tasks known so far.
     tasks: int = 0
+    #: VMs of a job that several share, in order; and those among them that were lost and are replaced.
+    vms: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
 
     def apply(self, entry: Entry) -> None:
         """Take in the next entry. Only the client may write what is not a FINAL."""
@@ -71,6 +76,9 @@ class JobFold:
             self.closed = True
         elif isinstance(body, Cancel) and not self.cancelled_by:
             self.cancelled_by = body.by or "somebody"
+        elif isinstance(body, Enlist | Replace):
+            known = self.vms if isinstance(body, Enlist) else self.replaced
+            known += [] if body.vm in known else [body.vm]
 
     def _add(self, entry: Entry, body: Tasks) -> None:
         # Numbers must follow on from what is there: a second client of the same open job loses its range.

@@ -27,6 +27,7 @@ from .records import (
     CrewFacts,
     Delete,
     Drain,
+    Enlist,
     Entry,
     Failed,
     FileRef,
@@ -35,6 +36,7 @@ from .records import (
     Intent,
     Ready,
     Release,
+    Replace,
     Results,
     Submit,
     Suspect,
@@ -136,6 +138,19 @@ class JobLedger:
     def cancel(self, by: str) -> bool:
         """Ask for the end; False if the job already ended or was cancelled."""
         return self._move(Cancel(by), lambda fold: fold.final is None and not fold.cancelled_by)
+
+    def enlist(self, vm: str) -> bool:
+        """Note a VM that is made for the job, or given to it; False if it is known, or the job ended."""
+        return self._move(Enlist(vm), lambda fold: fold.final is None and vm not in fold.vms)
+
+    def replace(self, vm: str) -> bool:
+        """Have the right to get another VM for one that was lost; False if it is had, or so many were replaced."""
+
+        def allowed(fold: JobFold) -> bool:
+            waits = fold.final is None and not fold.cancelled_by and vm not in fold.replaced
+            return waits and len(fold.replaced) < fold.spec.replace_lost
+
+        return self._move(Replace(vm), allowed)
 
     def finish(self, body: Final, *, tasks: int | None = None) -> bool:
         """Declare the end; False if it was declared before, or if there are more than `tasks` tasks by now."""

@@ -8,6 +8,8 @@ from enum import Enum
 
 from .clouds import Need
 
+#: Shards for each VM where several share a job, and shards of such a job at most, if that is one for each VM.
+SHARDS_PER_VM, SHARDS_MOST = 16, 1024
 #: Variables by which libraries are told how many threads to start in a task: those that the runner sets.
 THREAD_VARIABLES = frozenset(
     {
@@ -126,6 +128,9 @@ class JobSpec:
     max_cost: float = 0.0
     #: Whether a limit in dollars lets it have a machine whose price is not known, on which no such limit can hold.
     allow_unknown_price: bool = False
+    #: VMs that share it, if they are to be had, and how many that are lost are replaced.
+    vms: int = 1
+    replace_lost: int = 0
     #: For an open job: seconds without a call after which it is taken for abandoned and ends.
     idle_timeout: float = 1800.0
 
@@ -138,6 +143,14 @@ class JobSpec:
     def total(self) -> int:
         """Number of tasks, the reduce counted."""
         return self.tasks + (1 if self.reduce and self.tasks else 0)
+
+
+def shard_size(tasks: int, vms: int) -> int:
+    """Tasks of each shard: all for one VM; for several, few enough that none waits long for what another one holds."""
+    if vms <= 1 or not tasks:
+        return tasks
+    shards = max(vms, min(SHARDS_PER_VM * vms, SHARDS_MOST))
+    return -(-tasks // shards)
 
 
 @dataclass(frozen=True, slots=True)

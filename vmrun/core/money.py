@@ -56,6 +56,13 @@ def spent_on(fold: VmFold, job: str, until: float) -> float:
     return rate * max(0.0, end - begin) / 3600
 
 
+def reserved(fold: VmFold, job: str, now: float) -> float:
+    """Dollars of a job's money that a VM of it has spent or may still spend."""
+    spent = spent_on(fold, job, now)
+    over = fold.ended or fold.drain is not None or fold.jobs[-1:] != [job]
+    return spent if over else max(spent, fold.max_cost)
+
+
 def paid_until(fold: VmFold) -> float | None:
     """When, in seconds since the epoch, the VM has cost what its last job may cost; None if nothing limits that.
 

@@ -56,6 +56,22 @@ class Cancel(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Enlist(Record):
+    """A VM is there for the job, or on its way: how those of a fleet know of each other, and what it cost."""
+
+    TYPE: ClassVar[str] = "ENLIST"
+    vm: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replace(Record):
+    """The VM was lost, and whoever wrote this gets another one in its place; nobody else does."""
+
+    TYPE: ClassVar[str] = "REPLACE"
+    vm: str
+
+
+@dataclass(frozen=True, slots=True)
 class Final(Record):
     """How the job ended; the first one counts."""
 

@@ -71,6 +71,9 @@ class JobView:
     workers: int = 0
     cores: int = 0
     threads: int = 0
+    #: VMs that were asked for, and how many that were lost others were to take the place of.
+    vms_asked: int = 1
+    vms_replaced: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,8 @@ class Snapshot:
     waiting_for: str
     #: Output that appeared since the snapshot before.
     output: tuple[OutputChunk, ...] = ()
+    #: What happened to its VMs since, a sentence each.
+    news: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +152,8 @@ class Plan:
     creates: tuple[str, ...] = ()
     #: Clouds that could not be asked, as JSON values.
     left_out: list[dict[str, Any]] = field(default_factory=list)
+    #: Machines that share it; what they cost is told for all together.
+    vms: int = 1
     usd_per_hour: float | None = None
     #: Dollars at most: price times maximum lifetime, or the maximum cost if that is less.
     usd_at_most: float | None = None

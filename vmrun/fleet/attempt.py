@@ -72,11 +72,12 @@ class Attempt:
         try:
             instance = self._create(ledger, spec)
             self._note(ledger, instance)
+            self._deck.joined(self.vm)
             self._make_ready(machine, ledger, instance, hard_deadline)
         except BaseException:
             # Whatever ended this, a signal included: what was made is given back before it is passed on.
             if ledger.fold.failed is None and ledger.fold.delete is None:
-                retire(self._deck, self.vm, "could not be made ready", self._on_stage)
+                retire(self._deck.undisturbed(), self.vm, "could not be made ready", self._on_stage)
             raise
         return self.vm
 

@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 
 from vmrun.core.clouds import CloudError, Fault, Offer
+from vmrun.core.errors import CapacityError
 from vmrun.core.units import format_duration
 
 from .attempt import Attempt
@@ -15,7 +16,7 @@ from .explain import explain
 from .memory import Memory
 from .offering import Sellers, find_offers, ranked
 from .order import Order
-from .search import Search
+from .search import RuledOut, Search
 from .warm import take_warm
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,14 @@ def bring_up(deck: Deck, order: Order, on_stage: OnStage) -> str:
     if warm is not None:
         on_stage(f"taking the warm VM {warm}")
         return warm
+    return rent(deck, order, on_stage)
+
+
+def rent(deck: Deck, order: Order, on_stage: OnStage, out: list[RuledOut] | None = None) -> str:
+    """A new machine for the order's job; as `bring_up`, but no warm one.
+
+    `out` is what several searches at the same time learn from each other: the offers that one of them ruled out.
+    """
     sellers = Sellers(deck.desk.clock, deck.desk.rng, deck.provisioner, deck.clouds)
     found, failures = find_offers(sellers, order.on, order.need)
     offers = affordable(
@@ -44,7 +53,7 @@ def bring_up(deck: Deck, order: Order, on_stage: OnStage) -> str:
         allow_unknown=order.allow_unknown_price,
     )
     memory = Memory(deck.cache_dir)
-    search = Search(ranked(offers, order.need), memory.recall(deck.desk.clock.now()))
+    search = Search(ranked(offers, order.need), memory.recall(deck.desk.clock.now()), out)
     search.tried += failures
     for each in failures:
         on_stage(f"{each.on} is left out: {each.message}")
@@ -91,11 +100,16 @@ class _Hunt:
                 self._failed(offer, error)
                 if not attempt.clear:
                     search.stop("stopped, because it is not certain whether the last machine was created")
+        if not search.tried and search.warned:
+            raise CapacityError(
+                f"no further machine was to be had on {self._order.on}", hint="see why the machines before it were not"
+            )
         raise explain(self._order.on, self._order.need, search.tried, search.ended) from cause
 
     def _prepare(self, on: str) -> None:
         if on not in self._prepared:
-            self._deck.provisioner(on).prepare()
+            with self._deck.preparing:
+                self._deck.provisioner(on).prepare()
             self._prepared.add(on)
 
     def _order_on(self, on: str) -> Order:

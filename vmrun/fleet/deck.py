@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vmrun.catalog.extras import NO_EXTRAS, Extras
+from vmrun.core.clock import Clock
 from vmrun.core.clouds import Need, Offer, Provisioner
 from vmrun.core.errors import Unreachable
 from vmrun.core.ids import check_id
@@ -30,6 +32,10 @@ def _usual(_: str) -> Timings:
 
 def _nothing(_: Offer, __: Need) -> Extras:
     return NO_EXTRAS
+
+
+def _unnoticed(_: str) -> None:
+    return
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,16 @@ class Deck:
     timings: Callable[[str], Timings] = _usual
     #: What is paid for beside a machine: its disk and its address.
     extras: Callable[[Offer, Need], Extras] = _nothing
+    #: Told of each VM that its cloud accepted for the order's job, or that was given the job.
+    joined: Callable[[str], None] = _unnoticed
+    #: For giving back, where the desk's clock may end a wait because nobody wants a machine any more.
+    steady: Clock | None = None
+    #: Held while a cloud's account is prepared: several that find nothing there must not all make it.
+    preparing: AbstractContextManager[object] = field(default_factory=nullcontext)
+
+    def undisturbed(self) -> Deck:
+        """The same, with a clock on which nothing ends a wait."""
+        return replace(self, desk=replace(self.desk, clock=self.steady)) if self.steady is not None else self
 
 
 @dataclass(frozen=True, slots=True)

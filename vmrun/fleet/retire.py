@@ -64,6 +64,13 @@ def retire(  # noqa: PLR0913 -- the options say what must still hold, and for ho
     return True
 
 
+def give_back(deck: Deck, vm: str, job: str) -> None:
+    """Delete the VM of a job that ended, unless it is to stay warm or has another job."""
+    fold = VmLedger(deck.desk, vm).refresh()
+    if fold.jobs[-1:] == [job] and not (fold.keep_warm > 0 and fold.assignable):
+        retire(deck, vm, f"job {job} ended", lambda _: None, jobs=len(fold.jobs))
+
+
 def close_if_gone(deck: Deck, vm: str) -> bool:
     """Note in its journal that a VM is no more, if its cloud does not have it; whether it is gone.
 

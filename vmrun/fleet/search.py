@@ -153,10 +153,13 @@ def in_turn(offers: Iterable[Offer], remembered: Sequence[RuledOut]) -> list[Off
 class Search:
     """One order's way through the offers, which come in rank."""
 
-    def __init__(self, offers: Sequence[Offer], remembered: Iterable[RuledOut] = ()) -> None:
+    def __init__(
+        self, offers: Sequence[Offer], remembered: Iterable[RuledOut] = (), out: list[RuledOut] | None = None
+    ) -> None:
+        """`out` is for the searches of one fleet: each adds what it rules out, and tries nothing that is in it."""
         self._remembered = list(remembered)
         self._offers = in_turn(offers, self._remembered)
-        self._out: list[RuledOut] = []
+        self._out = out if out is not None else []
         self._anew: set[Offer] = set()
         #: What came of each offer so far.
         self.tried: list[Tried] = []
@@ -199,6 +202,11 @@ class Search:
     def stop(self, why: str) -> None:
         """Try nothing more."""
         self.ended = why
+
+    @property
+    def warned(self) -> bool:
+        """Whether offers were ruled out, by this search or by another one of its fleet."""
+        return bool(self._out)
 
     def skipped(self) -> list[tuple[Offer, RuledOut]]:
         """Offers not tried yet that another search found unavailable, and why."""

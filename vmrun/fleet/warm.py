@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Container
 from dataclasses import replace
 
 from vmrun.core import keys
@@ -24,13 +25,13 @@ log = logging.getLogger(__name__)
 MARGIN = 2.0
 
 
-def take_warm(deck: Deck, order: Order) -> str | None:
-    """The id of a warm VM that now has the order's job; None if there is none that fits."""
+def take_warm(deck: Deck, order: Order, without: Container[str] = ()) -> str | None:
+    """The id of a warm VM that now has the order's job; None if there is none that fits, but for those in `without`."""
     desk = deck.desk
     orders = [order if order.on == name else replace(order, on=name) for name in deck.clouds(order.on)]
     for listed in desk.store.list(keys.VMS_INDEX):
         vm = listed.key[len(keys.VMS_INDEX) :]
-        if not is_id(vm):
+        if not is_id(vm) or vm in without:
             continue
         ledger = VmLedger(desk, vm)
         try:

@@ -74,6 +74,8 @@ def job(view: JobView) -> dict[str, Any]:
             "running": view.tasks.running,
         },
         "vms": [vm(each) for each in view.vms],
+        "vms_asked": view.vms_asked,
+        "vms_replaced": view.vms_replaced,
         "usd": view.usd,
         "created": _known(view.created),
         "ended": _known(view.ended),
@@ -137,6 +139,7 @@ def plan(planned: Plan) -> dict[str, Any]:
     return {
         "on": planned.on,
         "tasks": planned.tasks,
+        "vms": planned.vms,
         "workers": planned.workers,
         "threads_per_task": planned.threads,
         "task_memory": planned.task_memory or None,

@@ -175,6 +175,7 @@ def job(view: JobView, now: float, style: Style) -> list[str]:
         ("name", visible(view.name)),
         ("state", style.paint(view.state.value, _STATE_COLORS.get(view.state.value, ""))),
         ("tasks", tasks_text(view.tasks) + (" (the reduce is one of them)" if view.reduce else "")),
+        ("vms", _serving(view)),
         ("created", ago(view.created, now)),
         ("ended", f"{ago(view.ended, now)}, after {short_duration(view.ended - view.created)}" if view.ended else ""),
         ("cost", money(view.usd)),
@@ -186,10 +187,20 @@ def job(view: JobView, now: float, style: Style) -> list[str]:
     return [*lines, "", *table_of_vms] if table_of_vms else lines
 
 
+def _serving(view: JobView) -> str:
+    """How many of several VMs there are; "" for a job of one, and for one that ended."""
+    if view.vms_asked <= 1 or view.ended:
+        return ""
+    there = sum(1 for vm in view.vms if vm.state not in (*_ENDED, *_ENDING))
+    replaced = f", {view.vms_replaced} lost and replaced" if view.vms_replaced else ""
+    return f"{there} of {view.vms_asked}{replaced}"
+
+
 def plan(planned: Plan, style: Style) -> list[str]:
     """What a submit would do, the offers ranked by price."""
     workers = f" with {_crew(planned)}" if planned.workers else ""
-    lines = [f"Would run {count(planned.tasks, 'task')} on {visible(planned.on)}{workers}."]
+    machines = f"{count(planned.vms, 'VM')} of " if planned.vms > 1 else ""
+    lines = [f"Would run {count(planned.tasks, 'task')} on {machines}{visible(planned.on)}{workers}."]
     if planned.usd_per_hour is not None:
         most = f", at most {money(planned.usd_at_most)}" if planned.usd_at_most is not None else ""
         price = f"cost {money(planned.usd_per_hour, digits=4)} an hour{most}" if planned.usd_per_hour else "be free"

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from vmrun.core.clouds import Market
 from vmrun.core.secret import Secret
+from vmrun.job import REPLACED_MAX, VMS_MAX
 
 from .clouds import Ec2Section, GceSection, IbmSection, SshSection
 from .fields import (
@@ -42,6 +43,10 @@ class Defaults(Section):
     memory: Size = Field(0, description="Memory that must be usable, such as 64GB; 0: any.")
     disk: Size = Field(0, description="Disk for the machine, such as 200GB; 0: the driver's default.")
     arch: Arch = Field("", description='Processor architecture, "x86_64" or "arm64"; "": any.')
+    vms: int = Field(1, ge=1, le=VMS_MAX, description="Machines that share a job over inputs.")
+    replace_lost: int = Field(
+        0, ge=0, le=REPLACED_MAX, description="How many machines that a job loses are replaced by others."
+    )
     workers: int = Field(0, ge=0, le=100_000, description="Worker processes per machine; 0: one per core.")
     threads_per_task: int = Field(
         0, ge=0, le=100_000, description="Cores for each task; 0: one, or more if there are fewer workers than cores."

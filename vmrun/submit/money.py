@@ -36,12 +36,14 @@ def check_money(
     priced: Callable[[Offer], float | None],
     settings: Settings,
     desk: Callable[[], Desk],
+    vms: int = 1,
 ) -> None:
     """Refuse, before anything is written, what is too dear by its own limit or by the deployment's.
 
+    The job's own limit must pay for all of its `vms` machines.
     `desk` is opened only if there is a budget and something to pay. Raises BudgetError.
     """
-    fitting = affordable(offers, options.max_cost, priced, allow_unknown=options.allow_unknown_price)
+    fitting = affordable(offers, options.max_cost / vms, priced, allow_unknown=options.allow_unknown_price)
     budget = settings.budget
     if not (budget.usd_per_day or budget.usd_per_month) or all(priced(offer) == 0 for offer in fitting):
         return
@@ -50,7 +52,7 @@ def check_money(
         check_period(period, spent_since(opened, period.since), options.max_cost)
 
 
-def price_line(options: Options, offers: Sequence[Offer], priced: Callable[[Offer], float | None]) -> str:
+def price_line(options: Options, offers: Sequence[Offer], priced: Callable[[Offer], float | None], vms: int = 1) -> str:
     """What the first choice among the offers costs, for people, before it is rented; "" for a free one."""
     first = next(iter(ranked(offers, options.need)), None)
     usd = priced(first) if first is not None else 0.0
@@ -59,9 +61,11 @@ def price_line(options: Options, offers: Sequence[Offer], priced: Callable[[Offe
     what = f"{'spot ' if first.spot else ''}{first.instance_type} on {first.on}"
     if usd is None:
         return f"{what}: its price is not known"
-    most = usd * options.max_lifetime / 3600
+    most, each = usd * options.max_lifetime * vms / 3600, ""
+    if vms > 1:
+        what, each = f"{vms} machines: {what}", " each"
     most = min(most, options.max_cost) if options.max_cost else most
-    return f"{what} costs ${usd:.4f} an hour, at most ${most:.2f} in all"
+    return f"{what} costs ${usd:.4f} an hour{each}, at most ${most:.2f} in all"
 
 
 def periods(now: float, usd_per_day: float, usd_per_month: float) -> list[Period]:

@@ -18,6 +18,9 @@ class Options:
 
     on: str
     need: Need
+    #: Machines, and how many that are lost are replaced.
+    vms: int
+    replace_lost: int
     workers: int
     #: 0: one, or the cores that are left over when there are few workers.
     threads_per_task: int
@@ -61,6 +64,8 @@ def decide(
     return Options(
         on=pick("on", "local"),
         need=need,
+        vms=pick("vms", 1),
+        replace_lost=pick("replace_lost", 0),
         workers=pick("workers", 0),
         threads_per_task=pick("threads_per_task", 0),
         fresh=pick("fresh", default=False),

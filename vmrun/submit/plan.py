@@ -85,8 +85,9 @@ def make_plan(
         offers=[_data(offer, around) for offer in tries],
         creates=creations(first, need, around.table) if first else (),
         left_out=[row(each) for each in around.failures],
-        usd_per_hour=first.usd_per_hour if first else None,
-        usd_at_most=_at_most(first, options) if first else None,
+        vms=submission.spec.vms,
+        usd_per_hour=first.usd_per_hour * submission.spec.vms if first and first.usd_per_hour is not None else None,
+        usd_at_most=_at_most(first, options, submission.spec.vms) if first else None,
         deadlines=tuple(deadlines),
         workers=crew.workers,
         # A program that is a task of its own has all cores, unless the user said otherwise.
@@ -95,9 +96,9 @@ def make_plan(
     )
 
 
-def _at_most(offer: Offer, options: Options) -> float | None:
-    """Dollars that the machine alone costs at most; None for an unknown price."""
-    most = cost_at_most(offer.usd_per_hour, options.max_lifetime)
+def _at_most(offer: Offer, options: Options, vms: int) -> float | None:
+    """Dollars that so many machines alone cost at most; None for an unknown price."""
+    most = cost_at_most(offer.usd_per_hour, options.max_lifetime * vms)
     return min(most, options.max_cost) if most is not None and options.max_cost else most
 
 

@@ -23,7 +23,7 @@ from vmrun.core import codec
 from vmrun.core.blocks import PYTHON
 from vmrun.core.clock import Clock
 from vmrun.core.errors import UsageError
-from vmrun.core.model import Arguments, FunctionSpec, JobSpec, Payload, SharedData
+from vmrun.core.model import Arguments, FunctionSpec, JobSpec, Payload, SharedData, shard_size
 from vmrun.environment.install import InstallOptions, ensure_environment
 from vmrun.environment.lock import Locker, lock_environment
 from vmrun.environment.requirements import EnvironmentSpec, RequirementsFile, environment_spec, parse_requirements
@@ -121,7 +121,7 @@ class Preparer:
             argv = (f"{{code}}/{program.path}", *argv[1:])
             submission.spec = replace(submission.spec, code=code)
         submission.spec = replace(submission.spec, function=FunctionSpec("command", argv=argv))
-        return _one_task(submission)
+        return _one_task(submission, request)
 
     def _script(self, request: SubmitRequest, text: str) -> Submission:
         target = parse_target(text)
@@ -153,7 +153,7 @@ class Preparer:
         if found.shared is not None and submission.spec.shared is None:
             submission.share(*found.shared)
         if found.arguments is None:
-            return _one_task(submission)
+            return _one_task(submission, request)
         return self._with_tasks(submission, found.arguments)
 
     def _callable(self, request: SubmitRequest, target: Callable[..., Any]) -> Submission:
@@ -205,6 +205,8 @@ class Preparer:
             retries=options.retries,
             task_timeout=options.task_timeout,
             need=options.need,
+            vms=options.vms if kind == "open" else 1,
+            replace_lost=options.replace_lost,
         )
         submission = Submission(spec, options)
         if wanted or python != PYTHON:
@@ -284,7 +286,10 @@ class Preparer:
     def _with_tasks(self, submission: Submission, packed: PackedArguments) -> Submission:
         tasks = packed.count
         arguments = submission.add_arguments(packed) if tasks else None
-        submission.spec = replace(submission.spec, tasks=tasks, shard_size=tasks, arguments=arguments)
+        vms = max(1, min(submission.options.vms, tasks))
+        submission.spec = replace(
+            submission.spec, tasks=tasks, shard_size=shard_size(tasks, vms), arguments=arguments, vms=vms
+        )
         return submission
 
 
@@ -301,7 +306,12 @@ def package_variables(settings: Settings, environ: Mapping[str, str]) -> dict[st
     return variables
 
 
-def _one_task(submission: Submission) -> Submission:
+def _one_task(submission: Submission, request: SubmitRequest) -> Submission:
+    if (request.vms or 1) > 1:
+        raise UsageError(
+            f"{request.vms} machines for one task: a script or a program is run by one machine as a whole",
+            hint="leave out --vms; a job over inputs (@vmrun.job(over=…)) is shared by several",
+        )
     submission.spec = replace(submission.spec, tasks=1, shard_size=1)
     return submission
 

@@ -34,6 +34,8 @@ class SubmitRequest:
     zone: str | None = None
     #: `on-demand`, `spot`, or `spot-with-fallback`.
     market: str | None = None
+    vms: int | None = None
+    replace_lost: int | None = None
     workers: int | None = None
     threads_per_task: int | None = None
     #: Bytes.

@@ -105,6 +105,8 @@ class JobObserver:
             cores=crew.cores,
             # The user's own word about threads goes before ours.
             threads=0 if THREAD_VARIABLES & fold.spec.env.keys() else crew.threads,
+            vms_asked=fold.spec.vms,
+            vms_replaced=len(fold.replaced),
         )
 
     def _crew(self) -> CrewFacts:
@@ -120,7 +122,7 @@ class JobObserver:
                 ledger.catch_up()
 
     def _look_at_vms(self, fold: JobFold) -> Iterator[tuple[VmView, Heartbeat | None]]:
-        wanted = set(self.expected)
+        wanted = {*self.expected, *fold.vms}
         for ledger in self.shards.values():
             wanted.update(ledger.fold.claimants)
         if not wanted and fold.final is None:

@@ -1,0 +1,33 @@
+"""The end of a job that several VMs shared and whose money is spent: the last of them to take its leave declares it."""
+
+from __future__ import annotations
+
+from vmrun.core.errors import BudgetError
+from vmrun.core.ledger import JobLedger, VmLedger
+from vmrun.core.records import Final
+
+from .workshop import Workshop
+
+
+def end_if_last(shop: Workshop, job: str, why: str) -> bool:
+    """Declare the job failed if none of its other VMs may still work on it; whether it was declared.
+
+    To be called when this VM has saved what it had and stands drained in its own journal: of two VMs that end at the
+    same time, at least the one that drained last sees the other one drained. Raises StoreError.
+    """
+    ledger = JobLedger(shop.desk, job)
+    fold = ledger.refresh()
+    others = [vm for vm in fold.vms if vm != shop.config.vm]
+    if fold.final is not None or any(_may_work(shop, vm) for vm in others):
+        return False
+    folds = [ledger.shard(plan).catch_up() for plan in fold.shards()]
+    failed = sum(len(shard.failed) for shard in folds)
+    done = sum(len(shard.done) for shard in folds) - failed
+    message = f"its money is spent, of which each of its {len(others) + 1} VMs had a part: {why.partition(': ')[2]}"
+    hint = f"`vmrun result {job}` has what had finished; a higher --max-cost lets it run on"
+    return ledger.finish(Final("failed", done, failed, message, hint, BudgetError.code))
+
+
+def _may_work(shop: Workshop, vm: str) -> bool:
+    fold = VmLedger(shop.desk, vm).refresh()
+    return not fold.ended and fold.drain is None

@@ -1,0 +1,54 @@
+"""The process in the background that gets a job its machines, and others for lost ones if the job asks for that."""
+
+from __future__ import annotations
+
+import logging
+
+from .client import Client
+from .core.errors import VmrunError
+from .core.model import JobState
+from .fleets import is_shared
+from .settings import Settings
+from .watch.observe import JobObserver
+
+log = logging.getLogger(__name__)
+
+#: Seconds between looks at the machines of a job.
+LOOK_EVERY = 5.0
+#: Looks in a row that may fail before the process gives up: whoever waits for the job goes on then.
+FAILURES_MAX = 120
+
+
+def bring_up_job(settings: Settings, job: str) -> None:
+    """What the process does."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s level=%(levelname)s module=%(name)s %(message)s")
+    client = Client(settings)
+    observer = JobObserver(client.desk, client.handle(job).id)
+    view = observer.look()
+    shared = is_shared(observer.ledger.fold.spec)
+    if view.state is JobState.pending or (shared and not view.state.ended):
+        client.bring_up(view.id, lambda text: log.info("event=stage text=%s", text))
+    if shared:
+        attend(client, observer)
+
+
+def attend(client: Client, observer: JobObserver) -> None:
+    """Stay until all machines are there and, if lost ones are to be replaced, until the job has ended.
+
+    Raises what a look raised when too many in a row did.
+    """
+    job, failures = observer.job, 0
+    while client.wants_attendance(job):
+        client.desk.clock.sleep(LOOK_EVERY)
+        try:
+            client.revive(job, observer)
+            failures = 0
+        except VmrunError as error:
+            failures += 1
+            log.warning("event=not-attended job=%s code=%s error=%s", job, error.code, error.message)
+            if failures >= FAILURES_MAX:
+                raise
+        for text in client.fleet_news(job):
+            log.info("event=news text=%s", text)
+    if observer.ledger.refresh().final is not None:
+        client.settle(job)

@@ -1,0 +1,258 @@
+"""The machines of jobs that have several, or get others for lost ones: got together, looked after, left to others.
+
+A job's own journal lists its machines (ENLIST) and says which lost one is being replaced (REPLACE), so that two clients
+that look after the same job do not both pay for it. Machines need none of this to finish: a client that dies leaves
+them to the job, and whoever waits for it next goes on here.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from .core.clock import Clock
+from .core.errors import BudgetError
+from .core.folds import VmFold
+from .core.ledger import JobLedger, VmLedger
+from .core.model import JobSpec
+from .core.money import reserved
+from .fleet.bring_up import rent
+from .fleet.deck import OnStage
+from .fleet.muster import Muster, Recruit
+from .fleet.order import Order
+from .fleet.retire import give_back
+from .fleet.search import RuledOut
+from .fleet.warm import take_warm
+from .wiring import Wiring
+
+log = logging.getLogger(__name__)
+
+#: Machines of a job that one look asks their cloud for: each is a request.
+LOOKS_MAX = 16
+#: Machines that are given back at the same time.
+GIVEN_BACK_AT_ONCE = 8
+#: How reasons begin for which a machine ended as it was meant to.
+_MEANT = ("all:", "expired:", "over_budget:", "maximum cost", "maximum lifetime")
+
+
+def is_shared(spec: JobSpec) -> bool:
+    """Whether the job's machines are looked after as a fleet."""
+    return spec.vms > 1 or spec.replace_lost > 0
+
+
+def is_loss(fold: VmFold, job: str) -> bool:
+    """Whether a machine that is no more was lost to the job: it had begun to work, and nobody meant it to end."""
+    ended = [fold.drain.reason] if fold.drain is not None else []
+    ended += [fold.delete.why] if fold.delete is not None else []
+    worked = fold.ready is not None and fold.jobs[-1:] == [job]
+    return worked and not any(why.startswith(_MEANT) for why in ended)
+
+
+class Fleets:
+    """What this client has of jobs' machines. Its methods are for one thread at a time."""
+
+    def __init__(self, wiring: Wiring, go_on: Callable[[str], None]) -> None:
+        """`go_on` has another process get a job what it lacks."""
+        self._wiring = wiring
+        self._go_on = go_on
+        self._ledgers: dict[str, JobLedger] = {}
+        #: Around the journals of jobs, which the threads of a muster write to.
+        self._lock = threading.Lock()
+        self._preparing = threading.Lock()
+        self._musters: dict[str, list[Muster]] = {}
+        self._taken: dict[str, list[str]] = {}
+        self._news: dict[str, list[str]] = {}
+        #: Machines that are known to be no more, and how far the last look came.
+        self._gone: set[str] = set()
+        self._looked = 0
+
+    # --- getting machines ---
+
+    def bring_up(self, order: Order, spec: JobSpec, on_stage: OnStage) -> str:
+        """Get the job the machines that it lacks; the id of the first that serves it, the others come by and by.
+
+        `order` has the money of all. Raises what explains why there is none at all.
+        """
+        job = order.job
+        serving = [vm for vm in self._refresh(job).fold.vms if self._serves(vm)]
+        lack = spec.vms - len(serving)
+        if lack <= 0:
+            return serving[0]
+        order = self._share(order, lack)
+        taken = self._take_warm(order, lack, on_stage)
+        if lack == len(taken):
+            return (serving + taken)[0]
+        muster = self._muster(order, lack - len(taken), on_stage)
+        if serving or taken:
+            return (serving + taken)[0]
+        try:
+            return muster.first()
+        except BaseException:
+            muster.stop()
+            self._musters[job].remove(muster)
+            raise
+
+    def _share(self, order: Order, machines: int) -> Order:
+        """The order for one of so many machines, which together keep to what is left of the job's money."""
+        if not order.max_cost:
+            return order
+        now = self._wiring.clock.now()
+        folds = [VmLedger(self._wiring.desk, vm).refresh() for vm in self._ledgers[order.job].fold.vms]
+        left = order.max_cost - sum(reserved(fold, order.job, now) for fold in folds)
+        if left <= 0:
+            raise BudgetError(
+                "the job's machines have, or have spent, all that it may cost", hint="a higher --max-cost pays for more"
+            )
+        return replace(order, max_cost=left / machines)
+
+    def _take_warm(self, order: Order, most: int, on_stage: OnStage) -> list[str]:
+        """Warm machines that now have the job, in this one thread: two must not take the same."""
+        taken: list[str] = []
+        known = self._ledgers[order.job].fold.vms
+        while len(taken) < most:
+            vm = take_warm(self._wiring.deck, order, without={*known, *taken})
+            if vm is None:
+                break
+            on_stage(f"taking the warm VM {vm}")
+            self._enlist(order.job, vm)
+            taken.append(vm)
+        self._taken.setdefault(order.job, []).extend(taken)
+        return taken
+
+    def _muster(self, order: Order, machines: int, on_stage: OnStage, *, quiet: bool = False) -> Muster:
+        if not any(self._musters.values()):
+            atexit.register(self._leave)
+        muster = Muster(self._recruit(order), machines, self._wiring.clock, on_stage, quiet=quiet)
+        self._musters.setdefault(order.job, []).append(muster)
+        return muster
+
+    def _recruit(self, order: Order) -> Recruit:
+        out: list[RuledOut] = []
+
+        def recruit(on_stage: OnStage, clock: Clock) -> str:
+            # Drivers are not made for several threads.
+            wiring = self._wiring.sibling(clock)
+            wiring.on_stage = on_stage
+            deck = replace(
+                wiring.deck,
+                joined=lambda vm: self._enlist(order.job, vm),
+                steady=self._wiring.clock,
+                preparing=self._preparing,
+            )
+            return rent(deck, order, on_stage, out)
+
+        return recruit
+
+    def _enlist(self, job: str, vm: str) -> None:
+        with self._lock:
+            self._ledgers[job].enlist(vm)
+
+    def _refresh(self, job: str) -> JobLedger:
+        ledger = self._ledgers.setdefault(job, JobLedger(self._wiring.desk, job))
+        with self._lock:
+            ledger.refresh()
+        return ledger
+
+    def _serves(self, vm: str) -> bool:
+        fold = VmLedger(self._wiring.desk, vm).refresh()
+        return not fold.ended and fold.drain is None
+
+    # --- looking after them ---
+
+    def tend(self, job: str, lost: Callable[[str], bool], order: Callable[[JobSpec], Order]) -> bool:
+        """Find out which machines are no more and get others for them, as far as the job asks for it.
+
+        `lost` asks the cloud; `order` is for one more machine, with the money of all. Returns whether any machine
+        serves the job or is on its way.
+        """
+        ledger = self._refresh(job)
+        with self._lock:
+            vms, spec = list(ledger.fold.vms), ledger.fold.spec
+        there = [vm for vm in vms if vm not in self._gone]
+        for vm in self._some(there):
+            if lost(vm):
+                self._gone.add(vm)
+        if not self.on_the_way(job) and spec.replace_lost > 0:
+            self._replace(job, [vm for vm in vms if vm in self._gone], order)
+        return self.on_the_way(job) or any(vm not in self._gone for vm in vms)
+
+    def _some(self, vms: list[str]) -> Iterable[str]:
+        if len(vms) <= LOOKS_MAX:
+            return vms
+        begin, self._looked = self._looked % len(vms), self._looked + LOOKS_MAX
+        return [*vms[begin:], *vms[:begin]][:LOOKS_MAX]
+
+    def _replace(self, job: str, gone: list[str], order: Callable[[JobSpec], Order]) -> None:
+        ledger, news = self._ledgers[job], self._news.setdefault(job, [])
+        losses = [vm for vm in gone if vm not in ledger.fold.replaced]
+        losses = [vm for vm in losses if is_loss(VmLedger(self._wiring.desk, vm).refresh(), job)]
+        if not losses or len(ledger.fold.replaced) >= ledger.fold.spec.replace_lost:
+            return
+        try:
+            one = self._share(order(ledger.fold.spec), len(losses))
+        except BudgetError as error:
+            log.info("event=not-replaced job=%s error=%s", job, error.message)
+            return
+        with self._lock:
+            mine = [vm for vm in losses if ledger.replace(vm)]
+        if mine:
+            news.append(f"lost {', '.join(mine)}; getting {len(mine)} in its place")
+            self._muster(one, len(mine), log.debug, quiet=True)
+
+    def on_the_way(self, job: str) -> bool:
+        """Whether this client is getting the job further machines."""
+        return any(muster.running for muster in self._musters.get(job, ()))
+
+    def news(self, job: str) -> list[str]:
+        """What a person should know of the job's machines and was not told yet."""
+        news = self._news.pop(job, [])
+        for muster in self._musters.get(job, ()):
+            news += muster.news()
+        return news
+
+    def has(self, job: str) -> bool:
+        """Whether this client got the job machines here."""
+        return bool(self._musters.get(job) or self._taken.get(job))
+
+    def wants_attendance(self, job: str) -> bool:
+        """Whether somebody should stay: for machines that are on their way, or to replace those that are lost."""
+        if self.on_the_way(job):
+            return True
+        fold = self._refresh(job).fold
+        return fold.final is None and fold.spec.replace_lost > 0
+
+    # --- the end ---
+
+    def settle(self, job: str) -> None:
+        """Give back what this client got a job that ended, but for what is to stay warm or has another job."""
+        vms = self.stop(job)
+        decks = [self._wiring.sibling(self._wiring.clock).deck for _ in vms]
+        if vms:
+            # Each waits until its machine is seen to be gone.
+            with ThreadPoolExecutor(GIVEN_BACK_AT_ONCE, thread_name_prefix="vmrun-give-back") as pool:
+                list(pool.map(give_back, decks, vms, itertools.repeat(job)))
+
+    def stop(self, job: str) -> list[str]:
+        """Get the job no more machines, and give back half-made ones; those that this client got it."""
+        musters = self._musters.pop(job, [])
+        for muster in musters:
+            muster.stop(0.0)
+        for muster in musters:
+            muster.stop()
+        if not any(self._musters.values()):
+            atexit.unregister(self._leave)
+        return [*self._taken.pop(job, []), *(vm for muster in musters for vm in muster.ready)]
+
+    def _leave(self) -> None:
+        """The program ends before the jobs do: what is on its way is given back, and another process goes on."""
+        hurried = {job for job in self._musters if self.on_the_way(job)}
+        for job in list(self._musters):
+            spec = self._ledgers[job].fold.spec
+            self.stop(job)
+            if spec.kind != "open" and (job in hurried or spec.replace_lost):
+                self._go_on(job)
