@@ -46,6 +46,8 @@ T = TypeVar("T")
 
 #: Calls, and bytes of their arguments, that one entry of the journal takes at most.
 BATCH_CALLS, BATCH_BYTES = 10_000, 8 * 1024 * 1024
+#: The same where several VMs share the calls: an entry is one VM's.
+BATCH_SHARED = 32
 #: Functions whose pickles are remembered.
 FUNCTIONS_MAX = 256
 #: Shards that are looked at in one round; the others have their turn in the next ones.
@@ -91,7 +93,7 @@ class _Known:
 
 
 class Executor(FuturesExecutor):
-    """Calls functions on all cores of one VM; the local machine by default.
+    """Calls functions on all cores of one VM, or of several with `vms=N`; the local machine by default.
 
     `options` are those of a submission: `on`, `cpus`, `memory`, `workers`, `with_packages`, … The VM is brought up
     in the background at once, and given back by `shutdown` (or at the end of the `with` block). `shared` is an object
@@ -277,15 +279,19 @@ class Executor(FuturesExecutor):
         return True
 
     def _gather(self) -> None:
-        size = 0
+        size, most = 0, BATCH_CALLS if self._vms() <= 1 else BATCH_SHARED
         with self._lock:
-            while self._queue and len(self._sending) < BATCH_CALLS and size < BATCH_BYTES:
+            while self._queue and len(self._sending) < most and size < BATCH_BYTES:
                 if self._sending and self._queue[0].function != self._sending[0].function:
                     break
                 call = self._queue.popleft()
                 if call.future.set_running_or_notify_cancel():
                     self._sending.append(call)
                     size += len(call.payload)
+
+    def _vms(self) -> int:
+        submit = self._ledger.read_submission()
+        return submit.spec.vms if submit is not None else 1
 
     def _why_ended(self) -> VmrunError:
         final = self._ledger.fold.final

@@ -7,6 +7,7 @@ from pathlib import Path
 from tests.support.shell import Shell
 from vmrun.client import Client
 from vmrun.core.ledger import JobLedger, ShardLedger
+from vmrun.core.records import Claim
 from vmrun.settings import load_settings
 
 
@@ -35,3 +36,15 @@ def committed_tasks(shell: Shell, job: str) -> list[int]:
         for extent in shard.fold.extents:
             found.extend(range(extent.first, extent.end))
     return sorted(found)
+
+
+def claims(shell: Shell, job: str) -> list[tuple[int, str]]:
+    """Shards by number with each VM that claimed them, in the order of their journals."""
+    client = client_of(shell)
+    ledger = JobLedger(client.desk, job)
+    return [
+        (plan.shard, entry.body.vm)
+        for plan in ledger.refresh().shards()
+        for entry, _ in ShardLedger(client.desk, job, plan).refresh()
+        if isinstance(entry.body, Claim)
+    ]

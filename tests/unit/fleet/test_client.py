@@ -18,6 +18,7 @@ from vmrun.core.errors import UsageError
 from vmrun.core.ledger import JobLedger
 from vmrun.core.records import Final, Submit
 from vmrun.fleet.order import Timings
+from vmrun.fleets import Fleets
 from vmrun.provisioners.fake import FakeCloud
 from vmrun.settings import load_settings
 from vmrun.submit.request import SubmitRequest
@@ -29,7 +30,8 @@ class OwnClient(Client):
     def __init__(self, fleet: Fleet) -> None:
         wiring: Any = SimpleNamespace(desk=fleet.deck.desk, deck=fleet.deck, timings=lambda on: Timings(poll_max=1.0))
         self._wiring = wiring
-        self._brought: dict[str, str] = {}
+        self._brought: dict[str, list[str]] = {}
+        self._fleets = Fleets(wiring, lambda _: None)
         self._reaper = None
         self.rented: list[str] = []
 
@@ -38,7 +40,7 @@ class OwnClient(Client):
         return ""
 
     def brought(self, job: str, vm: str) -> None:
-        self._brought[job] = vm
+        self._brought[job] = [vm]
 
 
 @pytest.fixture

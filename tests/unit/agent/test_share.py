@@ -1,0 +1,126 @@
+"""One job on several VMs: what each takes of it, what it takes over, and how the last one ends it without money."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tests.unit.agent.bench import Bench, FakeEngine
+from tests.unit.core.world import JOB, OTHER_VM, VM, intent, ready
+from vmrun.agent import daemon
+from vmrun.agent.share import LOOKS_MAX, SHARDS_MAX, Share
+from vmrun.agent.spent import end_if_last
+from vmrun.core.ledger import JobLedger, VmLedger
+from vmrun.core.model import ShardPlan
+
+Engine = type[FakeEngine]
+
+
+def fleet(bench: Bench, *, max_cost: float = 0.0) -> None:
+    """Two VMs at a cent a second that share the job."""
+    ledger = JobLedger(bench.desk(), JOB)
+    for vm in (VM, OTHER_VM):
+        made = VmLedger(bench.desk(), vm)
+        assert made.intend(dataclasses.replace(intent(vm, JOB), usd_per_hour=36.0, max_cost=max_cost))
+        assert made.created(f"i-{vm}")
+        assert ledger.enlist(vm)
+        assert made.ready(ready(vm))
+
+
+def owners(bench: Bench) -> list[str]:
+    return [shard.fold.owner for shard in bench.shards()]
+
+
+def test_a_vm_that_is_alone_takes_all_that_it_can_hold() -> None:
+    share = Share(VM, 1, 4)
+    assert share.wants(0, 0, 0.0)
+    assert share.wants(SHARDS_MAX - 1, 10**6, 0.0)
+    assert not share.wants(SHARDS_MAX, 10**6, 0.0)
+    plans = [ShardPlan(number, number, 1) for number in range(100)]
+    assert list(share.turn(plans)) == plans
+
+
+def test_a_vm_of_several_takes_what_keeps_it_at_work_until_it_looks_again() -> None:
+    share = Share(VM, 3, 4)
+    assert share.wants(1, 3, 0.0)
+    assert not share.wants(1, 4, 0.0)
+    # The faster tasks are, the more of them it has in hand
+    assert share.wants(1, 4 + 19, 10.0)
+    assert not share.wants(1, 4 + 20, 10.0)
+
+
+def test_vms_begin_at_different_shards_and_look_at_all_of_them_in_turn() -> None:
+    plans = [ShardPlan(number, number, 1) for number in range(100)]
+    begins = {next(iter(Share(f"vm{number}", 3, 4).turn(plans))).shard for number in range(20)}
+    assert len(begins) > 10
+    share = Share(VM, 3, 4)
+    seen = [plan.shard for _ in range(-(-len(plans) // LOOKS_MAX)) for plan in share.turn(plans)]
+    assert set(seen) == set(range(100))
+    assert list(share.turn([])) == []
+
+
+def test_two_vms_share_a_job_and_the_one_that_is_left_takes_over_what_the_other_held(
+    bench: Bench, engine: Engine
+) -> None:
+    bench.submit(40, 4, vms=2)
+    fleet(bench)
+    held: list[list[str]] = []
+
+    def other_runs(own: FakeEngine) -> None:
+        """The first VM stands still while the other one works to the end of the job."""
+        if own.polls == 1 and len(engine.made) == 1:
+            held.append(owners(bench))
+            bench.run(OTHER_VM)
+
+    engine.script = staticmethod(other_runs)
+    began = bench.clock.monotonic()
+    final = bench.run(VM).final
+    assert final is not None
+    assert (final.outcome, final.done) == ("done", 40)
+    # Of ten shards the first one took one, and left nine to whoever comes
+    assert sorted(held[0]) == ["", *[""] * 8, VM]
+    assert bench.values() == list(range(40))
+    # Its shard was taken over only when its heart had stood still for long enough
+    assert bench.clock.monotonic() - began > 120.0
+    assert VM not in owners(bench)
+
+
+def test_a_vm_whose_money_is_spent_leaves_the_job_to_those_that_have_some(bench: Bench, engine: Engine) -> None:
+    engine.stuck = {1}
+    bench.submit(8, 2, vms=2)
+    fleet(bench, max_cost=1.0)
+    shop = bench.shop(heartbeat=1.0)
+    daemon._serve(shop)
+    fold = bench.job()
+    assert fold.final is None
+    assert {shard.fold.owner for shard in bench.shards() if not shard.fold.complete} == {""}
+    mine = VmLedger(bench.desk(), VM).refresh()
+    assert mine.drain is not None
+    assert mine.drain.reason.startswith("maximum cost: it has cost $0.9")
+    # Then the other one, whose money is spent by now too, has it end
+    daemon._serve(bench.shop(OTHER_VM))
+    final = bench.job().final
+    assert final is not None
+    assert (final.outcome, final.code, final.failed) == ("failed", "budget", 0)
+    assert "of which each of its 2 VMs had a part" in final.error
+    settled = [value for value in bench.values() if value != "cancelled"]
+    assert final.done == len(settled) > 0
+
+
+def test_a_job_is_not_ended_while_another_of_its_vms_may_work(bench: Bench, engine: Engine) -> None:
+    bench.submit(8, 2, vms=2)
+    fleet(bench, max_cost=1.0)
+    shop = bench.shop()
+    assert not end_if_last(shop, JOB, "maximum cost: spent")
+    other = VmLedger(bench.desk(), OTHER_VM)
+    assert other.delete("lost", "client")
+    assert end_if_last(shop, JOB, "maximum cost: spent")
+    assert not end_if_last(shop, JOB, "maximum cost: spent")
+
+
+def test_of_shards_only_the_last_outcomes_are_committed_in_a_hurry(bench: Bench, engine: Engine) -> None:
+    bench.submit(40, 2, vms=2)
+    fleet(bench)
+    assert bench.run(VM).final is not None
+    entries = sum(1 for listed in bench.memory.list(f"jobs/{JOB}/shards/"))
+    # A claim and a commit for each of twenty shards, and no more
+    assert entries == 40

@@ -1,0 +1,220 @@
+"""What a client does for a job that has several machines: fills up, replaces, keeps to the money, gives back."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.unit.core.world import DEPLOYMENT, JOB, job_spec
+from tests.unit.fleet.test_failover import WayIn, World
+from vmrun.core.clouds import Fault, Need
+from vmrun.core.errors import BudgetError, CapacityError
+from vmrun.core.ledger import JobLedger
+from vmrun.core.model import JobSpec
+from vmrun.core.money import reserved
+from vmrun.core.records import Final, Submit
+from vmrun.fleet import attempt as module
+from vmrun.fleet import muster
+from vmrun.fleet.order import Order
+from vmrun.fleet.retire import close_if_gone
+from vmrun.fleets import Fleets, is_loss
+
+PATIENCE = 60.0
+
+
+class Site:
+    """A client's machines in a world of its own; several clients may have the same world."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        wiring: Any = SimpleNamespace(
+            desk=world.deck.desk, deck=world.deck, clock=world.clock, settings=None, on_stage=print
+        )
+        wiring.sibling = lambda clock: wiring
+        self.left_to: list[str] = []
+        self.fleets = Fleets(wiring, self.left_to.append)
+
+    def order(self, spec: JobSpec) -> Order:
+        return Order(job=JOB, on="one", need=Need(), python="3.11", keep_warm=spec.keep_warm, max_cost=spec.max_cost)
+
+    def up(self, spec: JobSpec) -> str:
+        first = self.fleets.bring_up(self.order(spec), spec, self.world.said.append)
+        self.join()
+        return first
+
+    def join(self) -> None:
+        for each in self.fleets._musters.get(JOB, ()):
+            assert each.join(PATIENCE)
+
+    def tend(self) -> bool:
+        there = self.fleets.tend(JOB, lambda vm: close_if_gone(self.world.deck, vm), self.order)
+        self.join()
+        return there
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    WayIn.troubles, WayIn.acts, WayIn.orders = [], [], []
+    monkeypatch.setattr(module, "_way_in", lambda transport: WayIn)
+    # What is in memory here is for one thread at a time
+    monkeypatch.setattr(muster, "AT_ONCE", 1)
+    return World(tmp_path)
+
+
+@pytest.fixture
+def site(world: World) -> Any:
+    made = Site(world)
+    yield made
+    made.fleets.stop(JOB)
+
+
+def submitted(world: World, **changes: Any) -> JobSpec:
+    spec = dataclasses.replace(job_spec(tasks=40), **changes)
+    assert JobLedger(world.desk(), JOB).submit(Submit(JOB, spec, DEPLOYMENT))
+    return spec
+
+
+def enlisted(world: World) -> list[str]:
+    return JobLedger(world.desk(), JOB).refresh().vms
+
+
+def lose(world: World, vm: str) -> None:
+    (machine,) = [machine for machine in world.alive if machine.tags["vmrun-vm"] == vm]
+    world.one.take_away(machine.id)
+    world.clock.sleep(3600)
+
+
+def test_all_machines_are_got_and_stand_in_the_jobs_journal(world: World, site: Site) -> None:
+    spec = submitted(world, vms=3)
+    first = site.up(spec)
+    assert sorted(enlisted(world)) == sorted(machine.tags["vmrun-vm"] for machine in world.alive)
+    assert len(world.alive) == 3
+    assert first in enlisted(world)
+    # Whoever comes later has nothing to add
+    other = Site(world)
+    assert other.up(spec) in enlisted(world)
+    assert len(world.alive) == 3
+    site.fleets.settle(JOB)
+    assert world.alive == []
+
+
+def test_a_partial_fleet_runs_and_is_told(world: World, site: Site) -> None:
+    spec = submitted(world, vms=3)
+    WayIn.acts.append(lambda _: world.one.fail("create", Fault.quota, times=100))
+    first = site.up(spec)
+    assert enlisted(world) == [first]
+    (news,) = site.fleets.news(JOB)
+    assert news.startswith("only 1 of 3 machines were to be had: no machine was to be had on one: quota")
+    assert site.fleets.news(JOB) == []
+    assert site.tend()
+
+
+def test_no_machine_at_all_is_an_error_and_leaves_nothing(world: World, site: Site) -> None:
+    spec = submitted(world, vms=3)
+    world.one.fail("create", Fault.quota, times=100)
+    with pytest.raises(CapacityError, match="quota"):
+        site.up(spec)
+    assert world.alive == []
+    assert enlisted(world) == []
+    assert not site.fleets.has(JOB)
+
+
+def test_warm_machines_come_first_and_each_is_taken_once(world: World, site: Site) -> None:
+    warm = {world.vm("", keep_warm=1000.0) for _ in range(2)}
+    spec = submitted(world, vms=3)
+    order = dataclasses.replace(site.order(spec), on="fake")
+    world.clouds["fake"] = world.cloud
+    assert site.fleets.bring_up(order, spec, world.said.append) in warm
+    site.join()
+    assert warm < set(enlisted(world))
+    assert len(enlisted(world)) == 3
+    assert sorted(site.fleets.stop(JOB)) == sorted(enlisted(world))
+
+
+def test_the_money_is_divided(world: World, site: Site) -> None:
+    spec = submitted(world, vms=4, max_cost=10.0)
+    site.up(spec)
+    folds = [world.ledger(vm).fold for vm in enlisted(world)]
+    assert [fold.max_cost for fold in folds] == [2.5] * 4
+    assert sum(reserved(fold, JOB, world.clock.now()) for fold in folds) == pytest.approx(10.0)
+
+
+def test_a_machine_in_the_place_of_a_lost_one_has_what_that_one_left(world: World, site: Site) -> None:
+    spec = submitted(world, vms=2, max_cost=10.0, replace_lost=5)
+    site.up(spec)
+    victim, other = enlisted(world)
+    world.clock.sleep(1800)
+    lose(world, victim)
+    assert site.tend()
+    spent = reserved(world.ledger(victim).fold, JOB, world.clock.now())
+    (third,) = set(enlisted(world)) - {victim, other}
+    reserved_now = world.ledger(third).fold.max_cost + world.ledger(other).fold.max_cost
+    assert spent > 0
+    assert spent + reserved_now <= 10.0 + 1e-6
+    assert world.ledger(third).fold.max_cost == pytest.approx(5.0 - spent)
+
+
+def test_where_no_money_is_left_nothing_is_replaced(world: World, site: Site) -> None:
+    spec = submitted(world, vms=2, max_cost=0.5, replace_lost=5)
+    site.up(spec)
+    victim = enlisted(world)[0]
+    lose(world, victim)
+    site.tend()
+    assert len(enlisted(world)) == 2
+    with pytest.raises(BudgetError):
+        site.fleets._share(site.order(dataclasses.replace(spec, max_cost=0.01)), 1)
+
+
+def test_a_loss_is_made_good_once_by_whoever_is_first(world: World, site: Site) -> None:
+    spec = submitted(world, vms=2, replace_lost=1)
+    site.up(spec)
+    victim, other = enlisted(world)
+    lose(world, victim)
+    second = Site(world)
+    assert site.tend()
+    assert second.tend()
+    assert len(enlisted(world)) == 3
+    assert site.fleets.news(JOB)[0].startswith(f"lost {victim}")
+    assert second.fleets.news(JOB) == []
+    # So many as were asked for, and no more
+    lose(world, other)
+    assert site.tend()
+    assert second.tend()
+    assert len(enlisted(world)) == 3
+    lose(world, enlisted(world)[2])
+    assert not site.tend()
+
+
+def test_without_being_asked_nothing_is_replaced(world: World, site: Site) -> None:
+    site.up(submitted(world, vms=2))
+    lose(world, enlisted(world)[0])
+    assert site.tend()
+    assert len(enlisted(world)) == 2
+
+
+def test_what_was_meant_to_end_is_no_loss(world: World, site: Site) -> None:
+    site.up(submitted(world, vms=2, replace_lost=9))
+    asked, spent = (world.ledger(vm) for vm in enlisted(world))
+    assert asked.delete("all: asked for", "reaper")
+    assert not is_loss(asked.refresh(), JOB)
+    assert spent.drain("maximum cost: it has cost $1", jobs=1)
+    assert not is_loss(spent.refresh(), JOB)
+    late = world.ledger(world.vm(JOB))
+    assert late.delete("dead: no sign of life for 3m", "reaper")
+    assert is_loss(late.refresh(), JOB)
+    never = world.ledger(world.vm(JOB, ready=False))
+    assert never.delete("could not be made ready", "client")
+    assert not is_loss(never.refresh(), JOB)
+
+
+def test_a_program_that_ends_early_leaves_its_jobs_to_another_process(world: World, site: Site) -> None:
+    site.up(submitted(world, vms=2, replace_lost=1))
+    site.fleets._leave()
+    assert site.left_to == [JOB]
+    assert len(world.alive) == 2
+    JobLedger(world.desk(), JOB).finish(Final("done", 40, 0))
+    assert not site.fleets.wants_attendance(JOB)
