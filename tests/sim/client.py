@@ -85,7 +85,9 @@ class Client:
     def submission(self) -> Submit:
         plan = self.plan
         spec = JobSpec(
-            name="job",
+            vms=plan.vms,
+            replace_lost=max(0, plan.replace_lost),
+            name="job" if plan.replace_lost < 0 else "fleet",
             kind="open" if plan.open else "map",
             function=FUNCTION,
             python="3.11",
@@ -218,6 +220,9 @@ class Fleet:
         self.desk = desk
         self.job = job
         self.keep_warm = keep_warm
+        #: How many VMs may be replaced by what the job's journal says; below 0 it says nothing of VMs.
+        self.replace_lost = scene.plan(job).replace_lost
+        self.journal = JobLedger(desk, job)
         self.ledgers: dict[str, VmLedger] = {}
 
     def provide(self, wanted: int) -> None:
@@ -241,9 +246,36 @@ class Fleet:
         for ledger in warm:
             if serving < wanted and self.trusting(lambda ledger=ledger: self.take(ledger)):
                 serving += 1
-        while serving < wanted:
+        for _ in range(wanted - serving if self.replace_lost < 0 else self.rights(serving, wanted)):
             self.rent()
-            serving += 1
+
+    def rights(self, serving: int, wanted: int) -> int:
+        """How many VMs may be rented: those that were never had, one for each loss that is this client's to make good.
+
+        A job that has none at all gets one in any case: somebody waits for it.
+        """
+        fold = self.journal.refresh()
+        lack = wanted - max(serving, len(fold.vms))
+        if lack > 0:
+            return lack
+        mine = 0
+        for vm in list(fold.vms):
+            lost = self.trusting(self.ledgers.setdefault(vm, VmLedger(self.desk, vm)).refresh)
+            if lost is None or not lost.ended or lost.ready is None or vm in fold.replaced:
+                continue
+            self.process.stall()
+            if self.journal.replace(vm):
+                self.scene.world.note("lost VM replaced")
+                mine += 1
+            elif vm in self.journal.fold.replaced:
+                self.scene.world.note("loss made good by somebody else")
+            else:
+                self.scene.world.note("one loss too many")
+        return mine or int(serving == 0)
+
+    def enlist(self, vm: str) -> None:
+        if self.replace_lost >= 0:
+            self.journal.enlist(vm)
 
     def trusting(self, act: Callable[[], T]) -> T | None:
         """What `act` gives; None when it meets an entry that cannot be trusted: one VM's journal says no more."""
@@ -263,6 +295,7 @@ class Fleet:
             return False
         self.scene.oracle.moved(ledger.vm, "ASSIGN")
         self.scene.world.note("warm VM taken")
+        self.enlist(ledger.vm)
         return True
 
     def rent(self) -> None:
@@ -285,6 +318,7 @@ class Fleet:
         identifier = self.scene.cloud.create(vm)
         process.stall()
         ledger.created(identifier)
+        self.enlist(vm)
 
     def make_ready(self, ledger: VmLedger) -> None:
         """Reach the VM, once it has booted, and let its agent work."""
@@ -292,6 +326,7 @@ class Fleet:
         if rented is None or not rented.booted or rented.machine.dead:
             return
         self.process.stall()
+        self.enlist(ledger.vm)
         if ledger.ready(Ready(agent_key=fake_key(f"vm:{ledger.vm}").hex(), boot_id="1")):
             self.scene.oracle.moved(ledger.vm, "READY")
 

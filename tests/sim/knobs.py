@@ -25,6 +25,8 @@ class JobPlan:
     task_seconds: float
     #: Whether a second client looks after the same job.
     two_clients: bool
+    #: How many lost VMs others take the place of; -1: as many as are lost, with nothing in the job's journal about it.
+    replace_lost: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,24 @@ VOID = ("outside", "in-anothers-name", "own-vm")
 
 def draw(seed: int) -> Knobs:
     """The knobs of a seed."""
+    knobs, rng = _drawn(seed), random.Random(f"fleet {seed}")
+    return _fleet(rng, knobs) if not knobs.intruder and rng.random() < 0.2 else knobs
+
+
+def _fleet(rng: random.Random, knobs: Knobs) -> Knobs:
+    """Four VMs share a job, many of them are killed, and only so many that are lost are replaced."""
+    job = JobPlan(
+        open=rng.random() < 0.3, tasks=rng.randint(8, 24), shard_size=rng.randint(1, 4), vms=4,
+        keep_warm=rng.choice((0.0, 60.0)), start=0.0, cancel_after=0.0, task_seconds=20.0,
+        two_clients=rng.random() < 0.6, replace_lost=rng.randint(0, 4),
+    )  # fmt: skip
+    return replace(
+        knobs, jobs=(job,), dead_after=30.0, contest=20.0, reap_every=20.0, crash=0.5, restart=0.2, pause=0.3,
+        meet=False, steps=80, quiet_at=900.0,
+    )  # fmt: skip
+
+
+def _drawn(seed: int) -> Knobs:
     rng = random.Random(f"knobs {seed}")
 
     def on(probability: float = 0.25) -> bool:

@@ -43,6 +43,11 @@ class JobTruth:
     #: What readers were shown.
     shown: dict[int, bytes] = field(default_factory=dict)
     ran: int = 0
+    #: Whether its journal lists its VMs; which these are, which were replaced, and how many may be.
+    lists: bool = False
+    vms: set[str] = field(default_factory=set)
+    replaced: set[str] = field(default_factory=set)
+    replace_lost: int = 0
 
 
 @dataclass
@@ -175,6 +180,17 @@ class Oracle:
 
     # --- jobs ---
 
+    def _vm_of_job(self, job: str, truth: JobTruth, fact: Fact) -> None:
+        vm = fact.data["vm"]
+        self.require(truth.final is None, f"{fact.type} after the end of job {job[-4:]}")
+        if fact.type == "ENLIST":
+            self.require(vm not in truth.vms, f"{vm[-4:]} was enlisted twice")
+            truth.vms.add(vm)
+            return
+        self.require(vm in truth.vms and vm not in truth.replaced, f"{vm[-4:]} was replaced twice, or never there")
+        truth.replaced.add(vm)
+        self.require(len(truth.replaced) <= truth.replace_lost, f"more than {truth.replace_lost} VMs were replaced")
+
     def _job_entry(self, job: str, n: int, fact: Fact) -> None:
         truth = self.jobs.setdefault(job, JobTruth())
         data = fact.data
@@ -184,6 +200,7 @@ class Oracle:
         if fact.type == "SUBMIT":
             spec = data["spec"]
             truth.submitted, truth.open, truth.tasks = True, spec["kind"] == "open", spec.get("tasks", 0)
+            truth.lists, truth.replace_lost = spec["name"] == "fleet", spec.get("replace_lost", 0)
             size = spec.get("shard_size", 0) or 1
             for first in range(0, truth.tasks, size):
                 self._add_shard(job, first, min(size, truth.tasks - first))
@@ -199,6 +216,8 @@ class Oracle:
         elif fact.type == "CANCEL":
             self.require(not truth.cancelled and truth.final is None, "CANCEL twice or after the end")
             truth.cancelled = True
+        elif fact.type in ("ENLIST", "REPLACE"):
+            self._vm_of_job(job, truth, fact)
         elif fact.type == "FINAL":
             self._final(truth, data)
 
@@ -253,6 +272,11 @@ class Oracle:
         settled = self.jobs[truth.job].settled
         complete = all(task in settled for task in range(truth.first, truth.first + truth.count))
         self.require(not complete, "CLAIM of a complete shard")
+        job = self.jobs[truth.job]
+        self.require(not job.lists or vm in job.vms, f"{vm[-4:]} claims a shard of a job that does not list it")
+        owners = {other.owner for other in self.shards.values() if other.job == truth.job} - {""}
+        if len(owners | {vm}) > 2:
+            self._world.note("three VMs with shards of one job")
         if truth.owner and truth.owner != vm:
             self.require((vm, truth.owner) in self.judged_dead, "CLAIM of a shard whose owner was not judged dead")
             self._world.note("takeover")

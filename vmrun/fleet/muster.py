@@ -139,8 +139,8 @@ class Muster:
                 self._one(number)
         except Stopped:
             log.info("event=muster-stopped")
-        except BaseException as error:
-            log.exception("event=muster-crashed")
+        except BaseException as error:  # noqa: BLE001 - a thread's boundary: whoever waits is told
+            log.error("event=muster-crashed error=%r", error)
             with self._change:
                 self._crash = self._crash or error
         finally:
