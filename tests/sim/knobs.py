@@ -91,10 +91,10 @@ VOID = ("outside", "in-anothers-name", "own-vm")
 def draw(seed: int) -> Knobs:
     """The knobs of a seed."""
     knobs, rng = _drawn(seed), random.Random(f"fleet {seed}")
-    return _fleet(rng, knobs) if not knobs.intruder and rng.random() < 0.2 else knobs
+    return with_fleet(knobs, rng) if not knobs.intruder and rng.random() < 0.2 else knobs
 
 
-def _fleet(rng: random.Random, knobs: Knobs) -> Knobs:
+def with_fleet(knobs: Knobs, rng: random.Random) -> Knobs:
     """Four VMs share a job, many of them are killed, and only so many that are lost are replaced."""
     job = JobPlan(
         open=rng.random() < 0.3, tasks=rng.randint(8, 24), shard_size=rng.randint(1, 4), vms=4,

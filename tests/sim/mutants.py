@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 from tests.sim.keys import FakeScheme
-from tests.sim.knobs import Knobs, draw, with_intruder
+from tests.sim.knobs import Knobs, draw, with_fleet, with_intruder
 from tests.sim.scenario import play
 from vmrun.core import journal as journals
 from vmrun.core import keys, sealing
@@ -18,7 +19,7 @@ from vmrun.core.errors import Corrupt, KeyExists, StoreUnavailable
 from vmrun.core.folds import Extent, ShardFold, VmFold
 from vmrun.core.journal import Journal
 from vmrun.core.ledger import JobLedger, OwnCheck, ShardLedger, VmLedger, WriterCheck
-from vmrun.core.records import Alive, Assign, Claim, Delete, Drain, Entry, Intent, Release, Results
+from vmrun.core.records import Alive, Assign, Claim, Delete, Drain, Entry, Intent, Release, Replace, Results
 
 #: Seeds within which a mutant must be caught, unless it says otherwise.
 SEEDS = 150
@@ -247,6 +248,15 @@ def assign_on_an_old_look(self: VmLedger, job: str, keep_warm: float) -> bool:
     return self._move(Assign(job, keep_warm), lambda fold: True)
 
 
+def replace_again(self: JobLedger, vm: str) -> bool:
+    """As if nobody else could have done it."""
+    return self._move(Replace(vm), lambda fold: fold.final is None)
+
+
+def replace_without_end(self: JobLedger, vm: str) -> bool:
+    return self._move(Replace(vm), lambda fold: fold.final is None and vm not in fold.replaced)
+
+
 def delete_without_looking(self: VmLedger, why: str, by: str, *, seen: int | None = None) -> bool:
     return REAL_DELETE(self, why, by)
 
@@ -297,6 +307,12 @@ def more_doubt(knobs: Knobs) -> Knobs:
 def all_open(knobs: Knobs) -> Knobs:
     """Jobs whose tasks are added while they run, under bad weather."""
     return more_doubt(replace(knobs, jobs=tuple(replace(job, open=True, cancel_after=0.0) for job in knobs.jobs)))
+
+
+def all_fleets(knobs: Knobs) -> Knobs:
+    """Four VMs for one job, many of them killed, and two clients that look after it."""
+    fleet = with_fleet(knobs, random.Random(0))
+    return replace(fleet, jobs=tuple(replace(job, two_clients=True, replace_lost=1) for job in fleet.jobs), intruder="")
 
 
 def all_zombies(knobs: Knobs) -> Knobs:
@@ -452,6 +468,8 @@ MUTANTS = (
         "final when claimed", "FINAL needs outcomes", ShardFold, "complete", property(lambda fold: bool(fold.owner))
     ),
     Mutant("added twice", "tasks in doubt are added once", JobLedger, "_added_in_doubt", lambda *_: None, all_open),
+    Mutant("replaced twice", "a loss is made good once", JobLedger, "replace", replace_again, all_fleets),
+    Mutant("replaced without end", "so many as asked for", JobLedger, "replace", replace_without_end, all_fleets),
     Mutant("assign unchecked", "ASSIGN is decided on the fold", VmLedger, "assign", assign_whatever_it_is, all_races),
     Mutant("assign on an old look", "who lost decides anew", VmLedger, "assign", assign_on_an_old_look, all_races),
     Mutant(
