@@ -61,18 +61,22 @@ def test_four_machines_share_a_job_and_the_three_that_are_left_finish_it(shell: 
     asked = shell.ask("status", job)["job"]
     assert (asked["vms_asked"], len(asked["vms"])) == (4, 4)
     # When one is killed half-way
-    until(lambda: done(shell, job) > TASKS // 4, 200, "a part is done")
+    until(lambda: done(shell, job) >= TASKS * 2 // 5, 200, "nearly half of it is done")
     victim = running(shell, job)[0]
-    before = done(shell, job)
-    assert before < TASKS
     kill_one(shell, victim)
+    assert done(shell, job) < TASKS * 4 // 5
     # Then the others finish the job, and every task is committed once
     assert shell.wait(job, timeout=400)["state"] == "done"
     assert committed_tasks(shell, job) == list(range(TASKS))
     assert shell.ask("result", job)["results"] == list(range(TASKS))
     assert len(running(shell, job)) == 4
-    owners = dict(claims(shell, job))
-    assert victim not in owners.values()
+    # What the killed one had in hand was taken over, and nothing else
+    owners: dict[int, list[str]] = {}
+    for shard, vm in claims(shell, job):
+        owners.setdefault(shard, []).append(vm)
+    taken_over = [vms for vms in owners.values() if len(vms) > 1]
+    assert taken_over
+    assert all(vms[0] == victim for vms in taken_over)
     until(lambda: nothing_left(shell) or shell.run("reap") is None, 120, "all machines are given back")
 
 
