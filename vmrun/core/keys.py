@@ -34,6 +34,11 @@ def job_journal(job: str) -> str:
     return f"jobs/{job}/journal/"
 
 
+def shard_journals(job: str) -> str:
+    """Prefix of the journals of all shards of a job."""
+    return f"jobs/{job}/shards/"
+
+
 def shard_journal(job: str, shard: int) -> str:
     """Prefix of a shard's journal: CLAIM, RESULTS, RELEASE."""
     return f"jobs/{job}/shards/{shard:0{DIGITS}d}/"

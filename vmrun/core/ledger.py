@@ -191,6 +191,11 @@ class ShardLedger:
         self._journal = desk.journal(self.prefix, check or WriterCheck(desk, job))
         self._fresh: list[tuple[Entry, list[Extent]]] = []
 
+    @property
+    def seen(self) -> int:
+        """Number of entries read."""
+        return self._journal.next
+
     def refresh(self) -> list[tuple[Entry, list[Extent]]]:
         """Read what is new; the entries and the outcomes that each settled.
 

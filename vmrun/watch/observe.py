@@ -18,6 +18,8 @@ from vmrun.core.views import JobView, TaskCounts, VmView
 
 log = logging.getLogger(__name__)
 
+#: Shards that are asked for news one by one; if there are more, and most are not complete, they are listed first.
+READ_MOST = 16
 #: Jobs that a listing looks at to resolve a name.
 NAMES_MAX = 1000
 
@@ -64,6 +66,16 @@ def submission_of(desk: Desk, job: str) -> Submit | None:
         return JobLedger(desk, job).read_submission()
     except (Corrupt, SchemaError):
         return None
+
+
+def shard_lengths(desk: Desk, job: str) -> dict[int, int]:
+    """Entries of each of the job's shards that has any, by one listing: cheaper than to ask many that have no news."""
+    prefix, lengths = keys.shard_journals(job), dict[int, int]()
+    for listed in desk.store.list(prefix):
+        shard, _, entry = listed.key[len(prefix) :].partition("/")
+        if shard.isdecimal() and entry.isdecimal():
+            lengths[int(shard)] = max(lengths.get(int(shard), 0), int(entry) + 1)
+    return lengths
 
 
 class JobObserver:
@@ -118,7 +130,12 @@ class JobObserver:
             ledger = self.shards.get(plan.shard)
             if ledger is None:
                 ledger = self.shards[plan.shard] = self.ledger.shard(plan)
-            if not ledger.fold.complete:
+        unfinished = [ledger for ledger in self.shards.values() if not ledger.fold.complete]
+        lengths: dict[int, int] | None = None
+        if len(unfinished) > max(READ_MOST, len(self.shards) // 2):
+            lengths = shard_lengths(self._desk, self.job)
+        for ledger in unfinished:
+            if lengths is None or lengths.get(ledger.plan.shard, 0) > ledger.seen:
                 ledger.catch_up()
 
     def _look_at_vms(self, fold: JobFold) -> Iterator[tuple[VmView, Heartbeat | None]]:
