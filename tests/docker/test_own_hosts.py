@@ -73,6 +73,20 @@ def test_a_job_runs_on_a_host_of_mine_and_nothing_of_it_is_left(own: OwnHosts, s
     assert shell.ask("status")["vms"] == []
 
 
+def test_of_three_machines_two_are_to_be_had_and_they_share_the_job(own: OwnHosts, shell: Shell) -> None:
+    hosts = own.boot(), own.boot()
+    append(shell, own.table(*hosts))
+    shell.write("slow.py", SLOW)
+    done = shell.run("submit", "--on", "ssh", "--vms", "3", "slow.py", timeout=400)
+    assert "only 2 of 3 machines were to be had: no machine was to be had on ssh: stockout" in done.stderr
+    (job,) = shell.ask("status")["jobs"]
+    assert shell.ask("result", job["id"])["results"] == list(range(400))
+    found = shell.ask("status", job["id"])["job"]
+    assert (found["vms_asked"], len(found["vms"])) == (3, 2)
+    for host in hosts:
+        until(lambda host=host: is_clean(host), 90, "it is cleaned")  # type: ignore[misc]
+
+
 def test_of_two_clients_each_has_a_host_and_a_third_learns_who_has_them(own: OwnHosts, shell: Shell) -> None:
     # Given two hosts, a configuration that names both, and a second computer with the same deployment
     hosts = own.boot(), own.boot()

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from tests.support.journals import client_of
+from tests.support.journals import client_of, committed_tasks
 from tests.support.shell import Shell, processes, until
-from vmrun.core.ledger import VmLedger
+from vmrun.core.ledger import JobLedger, VmLedger
 from vmrun.watch.spending import known_vms
 
 #: Twelve seconds of this computer at 0.1 dollars a second.
@@ -57,6 +57,27 @@ def test_the_money_of_a_job_ends_it_on_its_machine_while_its_client_is_dead(pric
     spent = priced.ask("cost")
     assert spent["rows"][0]["job"] == job
     assert 0.5 < spent["rows"][0]["usd_on_demand"] <= 1.2
+
+
+def test_machines_keep_to_the_money_together_and_the_last_one_ends_the_job(priced: Shell) -> None:
+    priced.write("job.py", JOB.replace("range(100)", "range(2000)"))
+    job = priced.submit("job.py", "--vms", "2", "--max-cost", "3", "--workers", "1")
+    desk = client_of(priced).desk
+    ledger = JobLedger(desk, job)
+    vms = until(lambda: len(ledger.refresh().vms) == 2 and list(ledger.fold.vms), what="both machines are there")
+    until(lambda: not processes(f"_bring-up {job}"), what="the client is gone")
+    machines = priced.home / ".local/state/vmrun/local/machines"
+    until(lambda: not list(machines.iterdir()), seconds=90, what="both machines are gone")
+    for vm in vms:
+        fold = VmLedger(desk, vm).refresh()
+        assert fold.max_cost == 1.5
+        assert fold.drain is not None
+        assert fold.drain.reason.startswith("maximum cost: it has cost $1.")
+    told = priced.ask("result", job, exit_code=7)["job"]
+    assert (told["state"], told["error_code"]) == ("failed", "budget")
+    assert "its money is spent, of which each of its 2 VMs had a part" in told["error"]
+    assert 1.5 < told["usd"] <= 3.0
+    assert told["tasks"]["done"] == len(committed_tasks(priced, job)) > 4
 
 
 def test_a_watched_job_that_runs_out_of_money_exits_with_7_and_says_what_was_spent(priced: Shell) -> None:
