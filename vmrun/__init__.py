@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .hybrid import HybridExecutor as HybridExecutor
     from .job import Job as Job
     from .job import job as job
+    from .saving import checkpoint as checkpoint
+    from .saving import restored as restored
     from .sharing import shared as shared
     from .submit.request import SubmitRequest as SubmitRequest
     from .watch.results import TaskError as TaskError
@@ -36,7 +38,9 @@ _PUBLIC = {
     "TaskError": "watch.results",
     "TaskRecord": "core.task_views",
     "VmrunError": "core.errors",
+    "checkpoint": "saving",
     "job": "job",
+    "restored": "saving",
     "shared": "sharing",
     "submit": "api",
 }
@@ -52,7 +56,9 @@ __all__ = [
     "TaskError",
     "TaskRecord",
     "VmrunError",
+    "checkpoint",
     "job",
+    "restored",
     "shared",
     "submit",
 ]

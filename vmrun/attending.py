@@ -1,11 +1,16 @@
-"""The process in the background that gets a job its machines, and others for lost ones if the job asks for that."""
+"""The process in the background that gets a job its machines, and others for lost ones.
+
+It stays for the latter if the job asks for that, or if its machines are spot ones, which may be taken back at any time.
+If it is killed the job waits, and whoever waits for it goes on.
+"""
 
 from __future__ import annotations
 
 import logging
 
 from .client import Client
-from .core.errors import VmrunError
+from .core.clouds import Market
+from .core.errors import CapacityError, VmrunError
 from .core.model import JobState
 from .fleets import is_shared
 from .settings import Settings
@@ -15,6 +20,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between looks at the machines of a job.
 LOOK_EVERY = 5.0
+#: Seconds after a search that found no machine; so a night's stockout is waited out.
+PAUSE = 300.0
 #: Looks in a row that may fail before the process gives up: whoever waits for the job goes on then.
 FAILURES_MAX = 120
 
@@ -25,10 +32,13 @@ def bring_up_job(settings: Settings, job: str) -> None:
     client = Client(settings)
     observer = JobObserver(client.desk, client.handle(job).id)
     view = observer.look()
-    shared = is_shared(observer.ledger.fold.spec)
-    if view.state is JobState.pending or (shared and not view.state.ended):
+    spec = observer.ledger.fold.spec
+    shared = is_shared(spec)
+    if view.lost:
+        client.revive(view.id, observer)
+    elif view.state is JobState.pending or (shared and not view.state.ended):
         client.bring_up(view.id, lambda text: log.info("event=stage text=%s", text))
-    if shared:
+    if shared or spec.need.market is not Market.on_demand:
         attend(client, observer)
 
 
@@ -48,6 +58,8 @@ def attend(client: Client, observer: JobObserver) -> None:
             log.warning("event=not-attended job=%s code=%s error=%s", job, error.code, error.message)
             if failures >= FAILURES_MAX:
                 raise
+            if isinstance(error, CapacityError):
+                client.desk.clock.sleep(PAUSE)
         for text in client.fleet_news(job):
             log.info("event=news text=%s", text)
     if observer.ledger.refresh().final is not None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from .background import start_in_background
 from .core.clock import Clock, Rng
-from .core.clouds import CloudError
+from .core.clouds import CloudError, Market
 from .core.errors import Corrupt, SchemaError, StoreError, UsageError, VmrunError
+from .core.folds import LEFT
 from .core.ids import new_id
 from .core.ledger import Desk, JobLedger, VmLedger
 from .core.model import JobSpec, JobState, Payload
@@ -24,6 +25,7 @@ from .core.views import JobView, Plan, Verdict, VmView
 from .environment.uv import index_variables, private_index_variables
 from .fleet.bring_up import bring_up
 from .fleet.deck import Session
+from .fleet.losses import Losses, with_ways
 from .fleet.order import Order
 from .fleet.retire import close_if_gone, give_back
 from .fleets import Fleets, is_shared
@@ -76,6 +78,7 @@ class Client:
         #: VMs that this client brought up, by job.
         self._brought: dict[str, list[str]] = {}
         self._fleets = Fleets(self._wiring, self.continue_in_background)
+        self._losses = Losses(lambda: self._wiring.deck)
         self._reaper: Reaper | None = None
 
     @property
@@ -124,9 +127,7 @@ class Client:
             self.continue_in_background(job)
             raise KeyboardInterrupt(job) from None
         except VmrunError as error:
-            ways = f"job {job} waits: `vmrun wait {job}` tries again, `vmrun cancel {job}` gives it up"
-            error.hint = f"{error.hint}; {ways}" if error.hint else ways
-            raise
+            raise with_ways(error, job) from error.__cause__
         return handle
 
     def _publish(self, request: SubmitRequest, stage: OnStage, on_price: OnStage) -> tuple[str, bool]:
@@ -218,9 +219,9 @@ class Client:
         return vm
 
     def _order(self, job: str, spec: JobSpec) -> Order:
-        """A machine for the job, of all its money."""
+        """A machine for the job, of all its money, after those that it lost."""
         variables = package_variables(self.settings, os.environ)
-        return Order(
+        order = Order(
             job=job,
             on=spec.on,
             need=spec.need,
@@ -235,15 +236,22 @@ class Client:
             private_index=private_index_variables(variables),
             ca_file=self.settings.environment.ca_file or os.environ.get("SSL_CERT_FILE", ""),
         )
+        return self._losses.order(order)
 
     def continue_in_background(self, job: str) -> None:
         """Have a process of its own get the job a machine; it outlives this one."""
         start_in_background(self.settings, job)
 
+    def leave(self, job: str) -> None:
+        """The person who watched the job leaves; a spot machine that is taken back must be replaced all the same."""
+        if JobLedger(self.desk, job).refresh().spec.need.market is not Market.on_demand:
+            self.continue_in_background(job)
+
     def revive(self, job: str, observer: JobObserver | None = None) -> None:
         """Get a job a machine if it has none any more and none on its way: its client died, or its VM was lost.
 
-        `observer` has looked at the job before. Raises what getting a machine raises.
+        `observer` has looked at the job before. Raises what getting a machine raises. Not if another client, too, waits
+        for the job and is about to do it.
         """
         observer = observer or JobObserver(self.desk, job)
         view = observer.look()
@@ -253,21 +261,30 @@ class Client:
         if is_shared(fold.spec) and not fold.cancelled_by:
             alive = self._tend(job)
         else:
-            alive = bool([vm for vm in view.vms if vm.state not in ("gone", "failed") and not self._lost(vm.id)])
+            alive = bool([vm for vm in view.vms if vm.state not in LEFT and not self._lost(vm.id)])
         if alive or view.created + REVIVE_AFTER > self.desk.clock.now():
             return
         if fold.cancelled_by:
             # Nobody is left to say so; no machine is rented for that.
             observer.ledger.finish(Final("cancelled", view.tasks.done, view.tasks.failed))
             return
-        self.bring_up(job)
+        self._replace(job, [vm.id for vm in view.vms])
 
     def replace_lost(self, job: str) -> None:
-        """Get the job another machine if the one that this client brought up for it is no more."""
+        """Get the job another machine if the one that this client brought up for it is no more, or leaves it."""
         brought = self._brought.get(job, [])
         lost = not self._tend(job) if self._fleets.has(job) else bool(brought) and all(map(self._lost, brought))
         if lost:
+            self._replace(job, brought)
+
+    def _replace(self, job: str, vms: list[str]) -> None:
+        """Get the job a machine in the place of these, none of which works for it any more."""
+        if not self._losses.take_on(job, vms):
+            return
+        try:
             self.bring_up(job)
+        except VmrunError as error:
+            raise with_ways(error, job) from error.__cause__
 
     def _tend(self, job: str) -> bool:
         """Look after the machines of a job that has several; whether any serves it."""
@@ -283,6 +300,8 @@ class Client:
 
     def _lost(self, vm: str) -> bool:
         try:
+            if VmLedger(self.desk, vm).refresh().drain is not None:
+                return True
             return close_if_gone(self._wiring.deck, vm)
         except CloudError as error:
             # A cloud that does not answer has not said that the VM is gone.
@@ -291,6 +310,7 @@ class Client:
 
     def settle(self, job: str) -> None:
         """Give back what this client brought up for a job that ended, unless it is to stay warm or has another job."""
+        self._losses.close(job)
         for vm in self._brought.pop(job, []):
             give_back(self._wiring.deck, vm, job)
         self._fleets.settle(job)

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from .core.clock import Clock
+from .core.clouds import Market
 from .core.errors import BudgetError
 from .core.folds import VmFold
 from .core.ledger import JobLedger, VmLedger
@@ -224,7 +225,7 @@ class Fleets:
         if self.on_the_way(job):
             return True
         fold = self._refresh(job).fold
-        return fold.final is None and fold.spec.replace_lost > 0
+        return fold.final is None and (fold.spec.replace_lost > 0 or fold.spec.need.market is not Market.on_demand)
 
     # --- the end ---
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Seconds between looks at whether the job's machine is still there.
 REVIVE_EVERY = 15.0
+#: The same, once its journal says that the machine left the job.
+LEFT_EVERY = 1.0
 #: Seconds between looks of a watcher: at least, and at most where the store does not ask for more; and the share of
 #: the time watched by which it may be late.
 SHORTEST, LONGEST, DELAY = 0.01, 0.2, 0.05
@@ -68,10 +70,13 @@ class JobHandle:
         pause, before = shortest, None
         began = revived = self._clock.monotonic()
         while True:
-            if self._clock.monotonic() - revived > REVIVE_EVERY:
+            view = self.status()
+            if self._clock.monotonic() - revived > (LEFT_EVERY if view.lost else REVIVE_EVERY):
+                if view.lost:
+                    yield Snapshot(view, "getting another machine: the one it had is lost", ())
                 self._client.revive(self.id, self._observer)
                 revived = self._clock.monotonic()
-            view = self.status()
+                view = self.status()
             chunks = tuple(reader.read_some()) if output else ()
             yield Snapshot(view, waiting_for(view), chunks, tuple(self._client.fleet_news(self.id)))
             if view.state.ended and not chunks:
@@ -248,6 +253,8 @@ def waiting_for(view: JobView) -> str:
         return ""
     if doing:
         return doing
+    if view.lost:
+        return f"its machine is lost; `vmrun wait {view.id}` gets it another one"
     if view.state is JobState.running:
         return "waiting for the machine to begin" if not view.tasks.done else "running"
     return "waiting for a machine" if view.state is JobState.pending else "getting the machine ready"

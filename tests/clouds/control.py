@@ -44,6 +44,7 @@ def _do(double: Double, method: str, verb: str, given: dict[str, Any]) -> Reply:
         "stop": double.stop_by_hand,
         "delete": double.delete_by_hand,
         "preempt": double.preempt,
+        "announce": double.announce,
         "plant": double.plant,
     }
     if method == "GET":

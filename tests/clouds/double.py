@@ -57,6 +57,20 @@ class Double(Protocol):
         """Take a spot machine back, in the cloud's own way."""
         ...
 
+    def open_metadata(self, host: str) -> None:
+        """Answer, at an address of this computer that machines reach, what they ask about themselves.
+
+        `settings` then says where. Nothing, for a cloud that tells its machines nothing of their end.
+        """
+        ...
+
+    def announce(self, name: str, *, likely: bool = False) -> None:
+        """Tell a spot machine, from inside, that it will be taken back, or is `likely` to be.
+
+        ValueError where the cloud does not.
+        """
+        ...
+
     def plant(self, name: str, *, tags: dict[str, str] | None = None, region: str = "", zone: str = "") -> str:
         """A machine of somebody else with this name; its identifier."""
         ...

@@ -103,14 +103,19 @@ class Journey:
 
 
 @contextlib.contextmanager
-def journey(cloud: str, home: Path, log: Path) -> Iterator[Journey]:
-    """A journey whose cloud API answers on loopback only; machines and servers are gone afterwards."""
+def journey(cloud: str, home: Path, log: Path, *, metadata: bool = False) -> Iterator[Journey]:
+    """A journey whose cloud API answers on loopback only; machines and servers are gone afterwards.
+
+    With `metadata` machines may ask about themselves.
+    """
     machines = WatchedMachines()
     with contextlib.ExitStack() as stack:
         stack.callback(machines.close)
         machines.prepare()
         double = open_double(cloud, machines)
         stack.callback(double.close)
+        if metadata:
+            double.open_metadata(bridge())
         store = stack.enter_context(s3_server(bridge(), log))
         made = Journey(cloud, machines, double, store, Shell(home), Canaries({}))
         made.configure(stack.enter_context(relay(store.endpoint)))

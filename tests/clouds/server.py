@@ -46,6 +46,8 @@ class Request:
     body: bytes
     #: Path and query as they came.
     target: str
+    #: The address that asks.
+    client: str = ""
 
     def parameter(self, name: str, default: str = "") -> str:
         """The first value of a parameter of the query."""
@@ -180,6 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers=headers,
             body=self._body(headers),
             target=self.path,
+            client=str(self.client_address[0]),
         )
 
     def _body(self, headers: Mapping[str, str]) -> bytes:

@@ -278,7 +278,7 @@ def _walk(directory: str) -> Iterator[tuple[str, str, int]]:
     for where, folders, names, folder in os.fwalk(directory, follow_symlinks=False):
         folders.sort()
         for name in sorted(names):
-            descriptor = _open_plain(folder, name, owner)
+            descriptor = open_plain(folder, name, owner)
             if descriptor < 0:
                 continue
             try:
@@ -292,7 +292,7 @@ def _walk(directory: str) -> Iterator[tuple[str, str, int]]:
                 os.close(descriptor)
 
 
-def _open_plain(folder: int, name: str, owner: int) -> int:
+def open_plain(folder: int, name: str, owner: int) -> int:
     """A descriptor of the file `name` in `folder`; -1 if it is no plain file of `owner`'s, or gone."""
     try:
         # Not blocking: a named pipe must not hold up the agent.

@@ -8,6 +8,7 @@ from typing import Any
 
 from vmrun.core import codec
 from vmrun.core.errors import ConfigError, Corrupt
+from vmrun.core.notices import Notices
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ class AgentConfig:
     #: Whether the module path of the submitting process means something on this machine.
     same_machine: bool = False
     index: dict[str, Any] = field(default_factory=dict)
+    #: How the cloud announces that it takes this machine back; None where it does not, or need not.
+    notices: Notices | None = None
 
 
 def load(path: str) -> AgentConfig:

@@ -16,6 +16,7 @@ from vmrun.core.clock import Clock, SystemClock, system_rng
 from vmrun.core.errors import Corrupt, SchemaError, StoreError, StoreUnavailable, Unreachable, VmrunError
 from vmrun.core.ids import new_id
 from vmrun.core.ledger import Desk, JobLedger
+from vmrun.core.notices import Sign
 from vmrun.core.records import Final
 from vmrun.core.signing import Keyring
 from vmrun.core.storage import BlobStore
@@ -26,6 +27,7 @@ from vmrun.store.retrying import RetryingStore
 
 from .config import AgentConfig
 from .metadata import close_metadata
+from .notices import Listener
 from .pulse import Pulse
 from .sharing import SharedFiles
 from .spent import end_if_last
@@ -55,6 +57,7 @@ def run(config: AgentConfig) -> int:
     if config.job_user:
         close_metadata(config.job_user)
     shop.pulse.start()
+    listener = _listen(shop)
     ended = False
     try:
         _wait_until_ready(shop)
@@ -63,10 +66,31 @@ def run(config: AgentConfig) -> int:
     except Terminated:
         log.info("event=terminated")
     finally:
+        if listener is not None:
+            listener.stop()
         shop.pulse.stop()
     if ended:
         _end_machine(config)
     return 0
+
+
+def _listen(shop: Workshop) -> Listener | None:
+    """Listen for the notice that the cloud takes this machine back, where there is one."""
+    notices = shop.config.notices
+    if notices is None:
+        return None
+
+    def heard(sign: Sign) -> None:
+        # What is given up flushes what is finished, lets others have the rest, and ends: well within any notice.
+        why = f"its cloud takes it back ({sign.why})"
+        if sign.certain:
+            shop.pulse.give_up(why)
+        else:
+            shop.pulse.warn(why)
+
+    listener = Listener(notices, heard)
+    listener.start()
+    return listener
 
 
 def _end_machine(config: AgentConfig) -> None:

@@ -49,6 +49,8 @@ class Pulse:
         self._beat = Heartbeat(counter=0, boot_id=boot_id, seen=0)
         #: Why this VM is of no use any more.
         self._given_up = ""
+        #: Why this VM may be taken back soon.
+        self._warned = ""
         #: Jobs that are behind this VM.
         self._finished = 0
         self._last_sign = self._clock.monotonic()
@@ -111,6 +113,14 @@ class Pulse:
     def given_up(self) -> str:
         """Why this VM gave itself up; "" if it did not."""
         return self._given_up
+
+    def warn(self, why: str) -> None:
+        """The VM may end soon without further notice: as little as possible is to be in its hands only."""
+        self._warned = why
+
+    def warned(self) -> str:
+        """Why this VM may end soon; "" if nothing says so."""
+        return self._warned
 
     def condemned(self) -> str:
         """Why this VM is to end at once; "" if it is not. Costs no request."""

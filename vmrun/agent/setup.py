@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from vmrun import sharing
+from vmrun import saving, sharing
 from vmrun.bundle.pack import unpack
 from vmrun.core.blocks import PYTHON
 from vmrun.core.crew import Asked, crew_of, usable_memory
@@ -21,6 +21,8 @@ from vmrun.machine.programs import facts
 
 from .engine import Engine, EngineSpec, FunctionDefinition
 from .inputs import fetch
+from .runner import launch
+from .states import States
 from .workshop import Workshop
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,7 @@ class Prepared:
     engine_spec: EngineSpec
     engine: Engine
     shop: Workshop
+    states: States
     _defined: dict[str, FunctionDefinition] = field(default_factory=dict)
 
     def define(self, name: str, definition: FunctionDefinition) -> None:
@@ -97,7 +100,11 @@ def prepare(shop: Workshop, job: str, spec: JobSpec) -> Prepared:
         memory_spare=(memory - usable_memory(memory)) // 2,
         job=job,
         code_path=code,
-        env={**_environment_variables(shop, spec), **_shared_variable(spec, shared)},
+        env={
+            **_environment_variables(shop, spec),
+            **_shared_variable(spec, shared),
+            saving.DIRECTORY: os.path.join(directory, "engine", launch.RUN, launch.SAVED),
+        },
         task_timeout=spec.task_timeout or None,
         retries=spec.retries,
         fresh=spec.fresh,
@@ -106,7 +113,8 @@ def prepare(shop: Workshop, job: str, spec: JobSpec) -> Prepared:
         shared=shared if _is_object(spec) and spec.kind in ("map", "open") else "",
         source=functions[MAP].path if MAP in functions and functions[MAP].kind == "source" else "",
     )
-    prepared = Prepared(spec, engine_spec, Engine(engine_spec, shop.desk.clock), shop)
+    states = States(shop, job, engine_spec.env[saving.DIRECTORY])
+    prepared = Prepared(spec, engine_spec, Engine(engine_spec, shop.desk.clock), shop, states)
     for role, definition in functions.items():
         prepared.define(role, definition)
     shop.pulse.sign(doing="running")

@@ -23,6 +23,7 @@ from .inputs import ArgumentReader, clip, decode_tasks, without_arguments
 from .network import Network
 from .setup import Prepared, define_shard, prepare
 from .share import HeldShard, Share
+from .states import States
 from .uploads import Uploads
 from .workshop import OVERSPENT, Workshop
 
@@ -100,6 +101,8 @@ class JobRun:
         finally:
             self._leave()
             self._uploads.close()
+            if self._ledger.fold.final is not None:
+                self._prepared.states.clear()
             self._prepared.close()
 
     def _leave(self) -> None:
@@ -109,6 +112,7 @@ class JobRun:
         try:
             self._take(self._engine.poll(0.0))
             self._commit()
+            self._states.save(held.batch for held in self._held.values())
             for held in self._held.values():
                 held.batch.ledger.release(self._shop.config.vm, self._shop.pulse.condemned() or "agent stopped")
         except StoreError as error:
@@ -118,6 +122,11 @@ class JobRun:
     def _engine(self) -> Engine:
         assert self._prepared is not None
         return self._prepared.engine
+
+    @property
+    def _states(self) -> States:
+        assert self._prepared is not None
+        return self._prepared.states
 
     def _finished(self) -> bool:
         return self._ledger.fold.final is not None or bool(self._shop.pulse.condemned())
@@ -252,6 +261,8 @@ class JobRun:
         began = self._clock.monotonic()
         try:
             fed = next(held.feed, None)
+            if fed is not None and held.batch.ledger.fold.saved:
+                self._states.restore(held.batch.ledger.fold, fed[0].first, fed[0].count)
         except StoreUnavailable:
             # A generator that raised is at its end: the next one begins with what the engine does not have.
             held.feed = self._feed_of(held.plan, held.batch.ledger, held.given)
@@ -298,7 +309,9 @@ class JobRun:
         elif isinstance(event, Results):
             held.batch.add(event.block)
             self._gathered += event.block.count
+            self._states.ended(event.block.first, event.block.count)
         elif isinstance(event, LargeResult):
+            self._states.ended(task)
             held.batch.add_large(task, event.path)
             self._gathered += 1
         else:
@@ -330,8 +343,10 @@ class JobRun:
 
     def _commit_if_due(self) -> None:
         now = self._clock.monotonic()
-        # Somebody waits for each call of an open job; for a job as a whole, nobody does.
-        interval = COMMIT_MIN if self._ledger.fold.is_open else commit_interval(now - self._started)
+        # Somebody waits for each call of an open job; for a job as a whole, nobody does. What is not committed when a
+        # machine is taken back is lost.
+        hurried = self._ledger.fold.is_open or self._shop.pulse.warned()
+        interval = COMMIT_MIN if hurried else commit_interval(now - self._started)
         idle = self._engine.idle() and all(held.fed for held in self._held.values())
         if self._output.due(interval) or idle:
             self._output.flush()
@@ -343,6 +358,8 @@ class JobRun:
             self._commit(patient=idle or urgent)
             if idle:
                 self._polled = -1e9
+        if self._states.due(interval):
+            self._states.save(held.batch for held in self._held.values())
 
     def _commit(self, *, patient: bool = True) -> None:
         # Output first: whoever sees the outcome of a task can read all that the task wrote.

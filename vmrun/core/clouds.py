@@ -12,6 +12,7 @@ from enum import Enum
 from typing import ClassVar, Protocol
 
 from .errors import VmrunError
+from .notices import Notices
 
 #: Names of instances: `vmrun-<deployment id>-<vm id>`; ownership can be read from the name alone.
 NAME_PREFIX = "vmrun"
@@ -181,6 +182,8 @@ class Capabilities:
     settle: float = 0.0
     #: A program for the user data by which a machine deletes itself at its cloud, where a power-off alone does not.
     self_delete: str = ""
+    #: How a spot machine learns that it will be taken back; None where its cloud does not tell it.
+    notices: Notices | None = None
 
 
 class Fault(Enum):

@@ -32,8 +32,11 @@ from .records import (
     Intent,
     Ready,
     Release,
+    Relieve,
     Replace,
     Results,
+    Saved,
+    StateRef,
     Submit,
     Suspect,
     Tasks,
@@ -146,12 +149,14 @@ class ShardFold:
     failed: RangeSet = field(default_factory=RangeSet)
     extents: list[Extent] = field(default_factory=list)
     files: list[FileRef] = field(default_factory=list)
+    #: What tasks without an outcome saved last.
+    saved: dict[int, StateRef] = field(default_factory=dict)
 
     def apply(self, entry: Entry) -> list[Extent]:
         """Take in the next entry; the outcomes that it settled."""
         body = entry.body
         # A VM speaks for itself only: an entry signed by one in the name of another is void.
-        if isinstance(body, Claim | Results | Release) and entry.writer != f"vm:{body.vm}":
+        if isinstance(body, Claim | Results | Release | Saved) and entry.writer != f"vm:{body.vm}":
             return []
         if isinstance(body, Claim):
             self.owner, self.epoch = body.vm, entry.n
@@ -163,7 +168,16 @@ class ShardFold:
                 self.owner, self.barren = "", max(0, self.barren - 1)
         elif isinstance(body, Results):
             return self._settle(entry.n, body)
+        elif isinstance(body, Saved) and (body.vm, body.epoch) == (self.owner, self.epoch):
+            self._save(body)
         return []
+
+    def _save(self, body: Saved) -> None:
+        """Who has lost the shard to another VM saves nothing more: that one may be further by now."""
+        for state in body.states:
+            if self.plan.first <= state.task < self.plan.end and not self.done.covered(state.task, state.task + 1):
+                self.saved[state.task] = state
+                self.barren = 0
 
     def _settle(self, n: int, body: Results) -> list[Extent]:
         settled: list[Extent] = []
@@ -176,6 +190,8 @@ class ShardFold:
                 for low, high in failed:
                     self.failed.add(low, high)
                 settled.append(Extent(first, stop, n, block, failed))
+                for task in [task for task in self.saved if first <= task < stop]:
+                    del self.saved[task]
         if settled:
             self.barren = 0
         self.extents.extend(settled)
@@ -203,6 +219,10 @@ def _clip(ranges: tuple[Range, ...], first: int, end: int) -> Iterator[Range]:
     for low, high in ranges:
         if max(low, first) < min(high, end):
             yield max(low, first), min(high, end)
+
+
+#: Phases of a VM that works no more, whatever becomes of its job.
+LEFT = frozenset({"draining", "deleting", "gone", "failed"})
 
 
 @dataclass(slots=True)
@@ -233,13 +253,18 @@ class VmFold:
     given_at: list[float] = field(default_factory=list)
     #: Dollars that the last of `jobs` may cost; 0: no limit.
     max_cost: float = 0.0
+    #: Who gets its job another machine, by their own word, and since when by their clock; "" for nobody.
+    relieved_by: str = ""
+    relieved_at: float = 0.0
 
     def apply(self, entry: Entry) -> None:
         """Take in the next entry."""
         body = entry.body
         if entry.writer.startswith("vm:") and not self._own(entry):
             return
-        if isinstance(body, Gone):
+        if isinstance(body, Relieve):
+            self.relieved_by, self.relieved_at = body.by, entry.at
+        elif isinstance(body, Gone):
             if self.gone is None:
                 self.gone, self.gone_at = body, entry.at
         elif self.delete is not None or self.gone is not None:

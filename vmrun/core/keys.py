@@ -54,6 +54,11 @@ def output_file(job: str, sha256: str) -> str:
     return f"jobs/{job}/files/{sha256}"
 
 
+def state(job: str, task: int, sha256: str) -> str:
+    """What a task saved of itself while it ran; gone when it is superseded."""
+    return f"jobs/{job}/states/{task}-{sha256}"
+
+
 def task_output(job: str, stream: str = "") -> str:
     """Prefix of captured stdout and stderr; `stream` is one writer's own sequence (`<vm id>.<epoch>`)."""
     return f"jobs/{job}/output/{stream}/" if stream else f"jobs/{job}/output/"

@@ -36,8 +36,11 @@ from .records import (
     Intent,
     Ready,
     Release,
+    Relieve,
     Replace,
     Results,
+    Saved,
+    StateRef,
     Submit,
     Suspect,
     Tasks,
@@ -253,11 +256,18 @@ class ShardLedger:
 
     def release(self, vm: str, reason: str) -> bool:
         """Give the shard back; False if it is not this VM's."""
+        return self._move(Release(vm, reason), lambda fold: fold.owner == vm)
+
+    def save(self, vm: str, epoch: int, states: Sequence[StateRef]) -> bool:
+        """Note what tasks saved of themselves; False if the shard is not this VM's any more."""
+        return self._move(Saved(vm, epoch, tuple(states)), lambda fold: (fold.owner, fold.epoch) == (vm, epoch))
+
+    def _move(self, body: Record, allowed: Callable[[ShardFold], bool]) -> bool:
         for _ in range(MOVES_MAX):
             self.refresh()
-            if self.fold.owner != vm:
+            if not allowed(self.fold):
                 return False
-            if self._append(Release(vm, reason)):
+            if self._append(body):
                 return True
         raise _contended(self.prefix)
 
@@ -383,6 +393,11 @@ class VmLedger:
     def gone(self, evidence: str) -> bool:
         """Note that it is no more."""
         return self._move(Gone(evidence), lambda fold: fold.gone is None)
+
+    def relieve(self, by: str, patience: float, now: float) -> bool:
+        """Take it on to replace the lost VM; False while another has, for at most `patience` seconds by the clock."""
+        self._move(Relieve(by), lambda fold: fold.relieved_by != by and fold.relieved_at + patience <= now)
+        return self.fold.relieved_by == by
 
     def _move(self, body: Record, allowed: Callable[[VmFold], bool]) -> bool:
         for _ in range(MOVES_MAX):

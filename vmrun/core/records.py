@@ -194,6 +194,26 @@ class Release(Record):
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class StateRef:
+    """What a task that runs has saved of itself (`vmrun.checkpoint`)."""
+
+    task: int
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Saved(Record):
+    """States of tasks that have no outcome yet; of each task the last one counts, for its next attempt."""
+
+    TYPE: ClassVar[str] = "SAVED"
+    vm: str
+    #: Number of the CLAIM under which the tasks run.
+    epoch: int
+    states: tuple[StateRef, ...]
+
+
 # --- a VM's journal ---
 
 
@@ -323,6 +343,15 @@ class Gone(Record):
 
     TYPE: ClassVar[str] = "GONE"
     evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Relieve(Record):
+    """Whoever wrote it gets the VM's job another machine, as this one is lost. So that two who wait do not both do."""
+
+    TYPE: ClassVar[str] = "RELIEVE"
+    #: A word of the writer's own, by which it knows its entry again.
+    by: str
 
 
 # --- a VM's heartbeat ---

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from .folds import LEFT
 from .model import JobState
 
 
@@ -74,6 +75,12 @@ class JobView:
     #: VMs that were asked for, and how many that were lost others were to take the place of.
     vms_asked: int = 1
     vms_replaced: int = 0
+
+    @property
+    def lost(self) -> bool:
+        """Whether it had machines and has none any more, although it is not at its end."""
+        left = all(vm.state in LEFT for vm in self.vms) and any(vm.state != "failed" for vm in self.vms)
+        return left and not self.state.ended
 
 
 @dataclass(frozen=True, slots=True)

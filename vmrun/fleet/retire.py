@@ -95,6 +95,8 @@ def close_if_gone(deck: Deck, vm: str) -> bool:
         return False
     ledger.delete("its cloud does not have it any more", "client")
     ledger.gone("not found")
+    # Not every cloud takes a machine's address along when it takes back the machine.
+    discard_leftovers(deck, provisioner, vm, lambda _: None)
     deck.desk.store.delete(keys.vm_index(vm))
     Session.of(deck, vm).remove()
     return True

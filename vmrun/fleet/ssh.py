@@ -104,7 +104,9 @@ class SshBringUp:
             facts = commands.read_facts(host.run(commands.facts()))
             artefact = self._push_agent(host, facts)
             uv = self._push_uv(host, facts)
-            self._configure(host, provisioner, hard_deadline, uv, f"{layout.agent_directory(artefact.sha256)}/app")
+            app = f"{layout.agent_directory(artefact.sha256)}/app"
+            spot = ledger.fold.intent is not None and ledger.fold.intent.spot
+            self._configure(host, provisioner, hard_deadline, uv, app, spot=spot)
             prepare = ["sudo", "-n", layout.PYTHON, "-I", f"{layout.agent_directory(artefact.sha256)}/main.py"]
             done = host.run([*prepare, "prepare", layout.AGENT_CONFIG])
             told = read_json(commands.succeeded(done, "prepare the agent").stdout, "the agent")
@@ -178,7 +180,9 @@ class SshBringUp:
             commands.succeeded(host.run(commands.install_uv(program.sha256), timeout=120), "install uv")
         return layout.uv_path(program.sha256)
 
-    def _configure(self, host: Host, provisioner: Provisioner, hard_deadline: float, uv: str, app: str) -> None:
+    def _configure(
+        self, host: Host, provisioner: Provisioner, hard_deadline: float, uv: str, app: str, *, spot: bool
+    ) -> None:
         order, deck, timings = self._order, self._deck, self._order.timings
         access = deck.store_access(order.on)
         secrets = secrets_file(access.secrets, {})
@@ -212,6 +216,7 @@ class SshBringUp:
             ca_file=CA_FILE if ca_file else "",
             power_off=ending(provisioner.capabilities),
             index=order.index,
+            notices=provisioner.capabilities.notices if spot else None,
         )
         host.put(layout.AGENT_CONFIG, [codec.canonical(codec.to_data(config))])
 

@@ -79,6 +79,7 @@ def job(view: JobView) -> dict[str, Any]:
         "usd": view.usd,
         "created": _known(view.created),
         "ended": _known(view.ended),
+        "lost": view.lost,
     }
     if view.error:
         shown |= {"error": view.error, "hint": view.hint, "error_code": view.error_code or None}

@@ -18,6 +18,7 @@ from vmrun.core.records import (
     Gone,
     Intent,
     Ready,
+    Relieve,
     Suspect,
 )
 from vmrun.core.units import format_duration
@@ -119,6 +120,8 @@ def _ended(entry: Entry) -> str:
             return f"takes no further job and ends: {reason}"
         case Delete(why):
             return f"to be deleted: {why}"
+        case Relieve():
+            return "a client gets its job another machine"
         case Gone(evidence):
             return f"it is no more: {evidence}"
         case _:

@@ -179,6 +179,7 @@ def job(view: JobView, now: float, style: Style) -> list[str]:
         ("created", ago(view.created, now)),
         ("ended", f"{ago(view.ended, now)}, after {short_duration(view.ended - view.created)}" if view.ended else ""),
         ("cost", money(view.usd)),
+        ("waiting", f"its machine is lost; `vmrun wait {view.id}` gets it another one" if view.lost else ""),
         ("error", visible(view.error)),
         ("hint", visible(view.hint)),
     ]

@@ -30,6 +30,9 @@ class Ec2Section(CloudSection):
 
     regions: Texts = Field(("us-east-1",), min_length=1, description="Regions to rent in.")
     profile: Text = Field("", description='Profile of the AWS configuration; "": as the AWS tools choose.')
+    metadata_endpoint: Text = Field(
+        "", description='Address of the metadata service as the machines see it; "": the cloud\'s own.'
+    )
     vpc: Text = Field("", description='Id or Name of the VPC; "": the default one, or the one of `vmrun init ec2`.')
     subnets: Texts = Field((), description="Ids or Names of subnets; none: all of the VPC.")
     security_group: Text = Field("", description='Id or name of the group; "": the one of `vmrun init ec2`.')
@@ -48,6 +51,9 @@ class Ec2Section(CloudSection):
 class GceSection(CloudSection):
     """Machines on Google Compute Engine."""
 
+    metadata_endpoint: Text = Field(
+        "", description='Address of the metadata service as the machines see it; "": the cloud\'s own.'
+    )
     project: Text = Field("", description='Project id; "": the one of the credentials.')
     regions: Texts = Field(("us-central1",), min_length=1, description="Regions to rent in.")
     credentials_file: FilePath = Field("", description='Key file of a service account; "": default credentials.')

@@ -21,6 +21,7 @@ PREFIX = "VMRUN_"
 OTHER_VARIABLES = frozenset(
     {
         "VMRUN_CACHE_DIR",
+        "VMRUN_CHECKPOINTS",
         "VMRUN_CONFIG_DIR",
         "VMRUN_DEBUG",
         "VMRUN_FLUSH_GRACE",

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 #: Shards that are asked for news one by one; if there are more, and most are not complete, they are listed first.
 READ_MOST = 16
+#: Phases of a VM that takes its leave.
+LEAVING = ("draining", "deleting", "gone")
 #: Jobs that a listing looks at to resolve a name.
 NAMES_MAX = 1000
 
@@ -97,6 +99,9 @@ class JobObserver:
             raise UsageError(f"there is no job {self.job} in this store", hint="`vmrun status` lists the jobs")
         self._refresh_shards(fold)
         vms = tuple(self._look_at_vms(fold))
+        if fold.final is None and any(view.state in LEAVING for view, _ in vms):
+            # What a VM says last, it says after the job's end: if there is one, it is there to be read by now.
+            fold = self.ledger.refresh()
         counts = self._counts(fold, vms)
         final, crew = fold.final, self._crew()
         return JobView(
@@ -142,10 +147,15 @@ class JobObserver:
         wanted = {*self.expected, *fold.vms}
         for ledger in self.shards.values():
             wanted.update(ledger.fold.claimants)
-        if not wanted and fold.final is None:
+        if fold.final is None and all(self._left(vm) for vm in wanted):
+            # None that is known works on it: there may be one that has not begun.
             wanted.update(vm for vm in vm_ids(self._desk) if self._has_job(self._vm(vm)))
         for vm in sorted(wanted):
             yield view_vm(self._desk, self._vm(vm), fold.ended_at or None, self.job)
+
+    def _left(self, vm: str) -> bool:
+        fold = readable(self._vm(vm))
+        return fold is None or fold.ended or fold.drain is not None
 
     def _has_job(self, ledger: VmLedger) -> bool:
         fold = readable(ledger)
@@ -168,7 +178,7 @@ class JobObserver:
         owners = {ledger.fold.owner for ledger in self.shards.values()} - {""}
         if any(not self._vm(owner).fold.ended for owner in owners):
             return JobState.running
-        if any(view.state in ("ready", "draining", "suspected") for view, _ in vms):
+        if any(view.state in ("ready", "suspected") for view, _ in vms):
             return JobState.running
         now = self._desk.clock.now()
         if any(view.state in ("intended", "booting") and now < view.ends_at for view, _ in vms):

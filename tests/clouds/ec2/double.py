@@ -11,6 +11,7 @@ import botocore.session
 from tests.clouds import control
 from tests.clouds.double import Inventory
 from tests.clouds.machines import Machines
+from tests.clouds.metadata import Ec2Metadata
 from tests.clouds.server import Cut, Reply, Request, Server
 from tests.clouds.trouble import Script, Trouble
 
@@ -46,6 +47,7 @@ class Ec2Double:
         self._ec2 = Answers(self._moto, self._records, machines, self.script, now)
         self._server = Server(self._answer, host, port)
         self.endpoint = self._server.endpoint
+        self.metadata: Ec2Metadata | None = None
 
     # --- what a test turns ---
 
@@ -80,7 +82,14 @@ class Ec2Double:
     # --- Double ---
 
     def settings(self) -> dict[str, object]:
-        return {"endpoint": self.endpoint, "regions": ["us-east-1"], "ssh_from": [_NETWORK]}
+        # Never the address of the real service, which this computer may have, too.
+        metadata = self.endpoint if self.metadata is None else self.metadata.endpoint
+        return {
+            "endpoint": self.endpoint,
+            "metadata_endpoint": metadata,
+            "regions": ["us-east-1"],
+            "ssh_from": [_NETWORK],
+        }
 
     def environment(self) -> dict[str, str]:
         return {
@@ -126,6 +135,20 @@ class Ec2Double:
             raise ValueError(f"{record.id} is not a spot instance")
         self._records.terminate(record, "spot")
 
+    def open_metadata(self, host: str) -> None:
+        self.metadata = Ec2Metadata(self._at, host)
+
+    def announce(self, name: str, *, likely: bool = False) -> None:
+        record = self._records.named(name)
+        if not record.spot or self.metadata is None:
+            raise ValueError(f"{record.id} is not a spot instance with metadata")
+        self.metadata.announce(record.id, "likely" if likely else "certain")
+
+    def _at(self, address: str) -> str:
+        """The instance that has this address."""
+        living = [record for record in self._records.living() if record.machine]
+        return next((record.id for record in living if self._machines.address(record.id) == address), "")
+
     def plant(self, name: str, *, tags: dict[str, str] | None = None, region: str = "", zone: str = "") -> str:
         region = region or zone[:-1] or "us-east-1"
         given = {
@@ -167,6 +190,8 @@ class Ec2Double:
             if record.machine:
                 self._machines.destroy(record.id)
         self._moto.close()
+        if self.metadata is not None:
+            self.metadata.close()
         self._server.close()
 
     # --- calls ---

@@ -11,6 +11,7 @@ from typing import Any
 from tests.clouds import control
 from tests.clouds.double import Inventory
 from tests.clouds.machines import Machines, Power
+from tests.clouds.metadata import GceMetadata
 from tests.clouds.server import Reply, Request, Server
 from tests.clouds.trouble import Script
 from vmrun.core.clock import Clock, SystemClock
@@ -41,6 +42,7 @@ class GceDouble:
         self._service = Service(self._project, tokens)
         self._server = Server(self._answer, host, port)
         self.endpoint = self._server.endpoint
+        self.metadata: GceMetadata | None = None
         self._failures = failures
         self._files = tempfile.TemporaryDirectory(prefix="vmrun-gce-double-")
         self._key_file = Path(self._files.name) / "key.json"
@@ -55,6 +57,8 @@ class GceDouble:
     def settings(self) -> dict[str, object]:
         return {
             "endpoint": self.endpoint,
+            # Never the address of the real service, which this computer may have, too.
+            "metadata_endpoint": self.endpoint if self.metadata is None else self.metadata.endpoint,
             "project": ID,
             "regions": ["us-central1"],
             "credentials_file": str(self._key_file),
@@ -110,6 +114,25 @@ class GceDouble:
             self._project.life.settle()
             self._project.life.preempt(self._key(name))
 
+    def open_metadata(self, host: str) -> None:
+        self.metadata = GceMetadata(self._at, host)
+
+    def announce(self, name: str, *, likely: bool = False) -> None:
+        """ValueError for a machine that is not a spot one, and for `likely`, which Google never says."""
+        key = self._key(name)
+        with self._project.lock:
+            scheduling = (self._project.store.find(key) or {}).get("scheduling", {})
+            machine = self._project.life.hosts[key].machine
+        if scheduling.get("provisioningModel") != "SPOT" or self.metadata is None or likely:
+            raise ValueError(f"{name} is not a spot machine with metadata that could say so")
+        self.metadata.announce(machine)
+
+    def _at(self, address: str) -> str:
+        """The machine that has this address."""
+        with self._project.lock:
+            running = self._project.life.running()
+        return next((machine for _, machine in running if self._machines.address(machine) == address), "")
+
     def plant(self, name: str, *, tags: dict[str, str] | None = None, region: str = "", zone: str = "") -> str:
         """It is an instance on paper, with a disk and an address; `tags` are its labels."""
         zone = zone or f"{region or 'us-central1'}-{world.REGIONS[region or 'us-central1'][0]}"
@@ -150,6 +173,8 @@ class GceDouble:
         self._over.set()
         self._watch.join()
         try:
+            if self.metadata is not None:
+                self.metadata.close()
             self._server.close()
         finally:
             self._project.life.close()

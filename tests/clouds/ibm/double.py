@@ -118,6 +118,12 @@ class IbmDouble:
             work = self.account.preempt(one)
         work()
 
+    def open_metadata(self, host: str) -> None:
+        """IBM's machines are not told of their end: the 30 seconds that it may give are a power button's."""
+
+    def announce(self, name: str, *, likely: bool = False) -> None:
+        raise ValueError(f"IBM does not tell {name} that it will be taken back, nor that this is likely: {likely}")
+
     def plant(self, name: str, *, tags: dict[str, str] | None = None, region: str = "", zone: str = "") -> str:
         """Tags become those of its disk: IBM's machines have none at their creation."""
         account = self.account

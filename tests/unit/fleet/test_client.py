@@ -15,13 +15,17 @@ from vmrun.client import REVIVE_AFTER, Client
 from vmrun.core.clock import SystemClock
 from vmrun.core.clouds import Fault
 from vmrun.core.errors import UsageError
-from vmrun.core.ledger import JobLedger
+from vmrun.core.ledger import JobLedger, ShardLedger
+from vmrun.core.model import JobState
 from vmrun.core.records import Final, Submit
+from vmrun.fleet.losses import Losses
 from vmrun.fleet.order import Timings
 from vmrun.fleets import Fleets
+from vmrun.handle import waiting_for
 from vmrun.provisioners.fake import FakeCloud
 from vmrun.settings import load_settings
 from vmrun.submit.request import SubmitRequest
+from vmrun.watch.observe import JobObserver
 
 
 class OwnClient(Client):
@@ -32,6 +36,7 @@ class OwnClient(Client):
         self._wiring = wiring
         self._brought: dict[str, list[str]] = {}
         self._fleets = Fleets(wiring, lambda _: None)
+        self._losses = Losses(lambda: fleet.deck)
         self._reaper = None
         self.rented: list[str] = []
 
@@ -103,6 +108,43 @@ def test_a_job_gets_another_machine_only_when_its_own_is_gone(fleet: Fleet, clie
     assert client.rented == []
     client.revive(JOB)
     assert client.rented == [JOB]
+
+
+def test_a_machine_that_leaves_its_job_is_replaced_before_it_is_gone(
+    fleet: Fleet, client: OwnClient, job: JobLedger
+) -> None:
+    vm, plan, other = fleet.vm(JOB), next(job.refresh().shards()), OwnClient(fleet)
+    assert ShardLedger(fleet.desk(f"vm:{vm}"), JOB, plan).claim(vm)
+    assert fleet.ledger(vm).drain("its cloud takes it back", jobs=1)
+    client.revive(JOB)
+    # Another client that waits for the same job leaves it to the first
+    other.revive(JOB)
+    assert (client.rented, other.rented) == ([JOB], [])
+
+
+def test_a_machine_on_its_way_is_seen_although_an_earlier_one_had_begun(
+    fleet: Fleet, client: OwnClient, job: JobLedger
+) -> None:
+    # Given a job whose work was claimed by a machine that is lost
+    lost, plan = fleet.vm(JOB), next(job.refresh().shards())
+    assert ShardLedger(fleet.desk(f"vm:{lost}"), JOB, plan).claim(lost)
+    assert fleet.ledger(lost).gone("taken back")
+    fleet.vm(JOB, ready=False)
+    client.revive(JOB)
+    assert client.rented == []
+
+
+def test_a_job_that_lost_its_machine_says_so(fleet: Fleet, client: OwnClient, job: JobLedger) -> None:
+    vm = fleet.vm(JOB)
+    view = JobObserver(fleet.desk(), JOB).look()
+    assert (view.state, view.lost) == (JobState.running, False)
+    assert fleet.ledger(vm).drain("its cloud takes it back", jobs=1)
+    view = JobObserver(fleet.desk(), JOB).look()
+    assert (view.state, view.lost) == (JobState.pending, True)
+    assert "its machine is lost; `vmrun wait" in waiting_for(view)
+    # Once it has ended nothing is lost
+    job.finish(Final("done", 4, 0))
+    assert not JobObserver(fleet.desk(), JOB).look().lost
 
 
 def test_no_machine_is_rented_to_say_that_a_job_was_cancelled(fleet: Fleet, client: OwnClient, job: JobLedger) -> None:

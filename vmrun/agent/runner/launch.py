@@ -11,8 +11,9 @@ from collections.abc import Mapping
 
 #: Below the engine's directory: what the job's user may write to, and where the agent keeps what it took from there.
 RUN, TAKEN = "run", "taken"
-#: Below `RUN`: large results, files of tasks, files being written, what programs import from.
-PARTS = ("spool", "files", "output", "path")
+#: Below `RUN`: large results, files of tasks, files being written, what programs import from, what tasks saved.
+SAVED = "saved"
+PARTS = ("spool", "files", "output", "path", SAVED)
 LOG = "runner.log"
 #: Holds the engine's mark, for an agent that comes after the one that made it.
 MARK_FILE = "mark"

@@ -18,6 +18,7 @@ class Ec2Config:
     regions: tuple[str, ...] = ("us-east-1",)
     profile: str = ""
     endpoint: str = ""
+    metadata_endpoint: str = ""
     vpc: str = ""
     subnets: tuple[str, ...] = ()
     security_group: str = ""

@@ -33,6 +33,7 @@ from .config import ON, Ec2Config
 from .errors import Request
 from .images import Images
 from .networks import Networks
+from .notices import notices
 from .request import Place, client_token, run_instances, tags
 
 log = logging.getLogger(__name__)
@@ -58,11 +59,17 @@ class Ec2Provisioner:
     """EC2 in the configured regions."""
 
     name = ON
-    capabilities = Capabilities(poweroff_deletes=True, atomic_tags=True, spot=True, settle=SETTLE)
 
     def __init__(self, aws: Aws, config: Ec2Config, context: ProvisionerContext) -> None:
         self._aws = aws
         self._config = config
+        self.capabilities = Capabilities(
+            poweroff_deletes=True,
+            atomic_tags=True,
+            spot=True,
+            settle=SETTLE,
+            notices=notices(config.metadata_endpoint),
+        )
         self._cache_dir = context.cache_dir
         self._images = Images(aws, config)
         self._networks = Networks(aws, config)

@@ -19,6 +19,7 @@ class GceConfig:
     """What a user may say of Compute Engine; the meaning of each key stands in `vmrun.settings.clouds`."""
 
     endpoint: str = ""
+    metadata_endpoint: str = ""
     project: str = ""
     regions: tuple[str, ...] = ("us-central1",)
     credentials_file: str = ""
@@ -46,6 +47,7 @@ def read(settings: Mapping[str, object]) -> GceConfig:
     disk = settings.get("disk")
     return GceConfig(
         endpoint=text("endpoint").rstrip("/"),
+        metadata_endpoint=text("metadata_endpoint"),
         project=text("project"),
         regions=texts("regions") or ("us-central1",),
         credentials_file=text("credentials_file"),

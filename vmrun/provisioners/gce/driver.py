@@ -27,6 +27,7 @@ from . import config as configuration
 from . import errors, listing, machines, network, operations, remains, request, self_delete
 from .api import GoogleApi
 from .config import GceConfig
+from .notices import notices
 from .offers import ZonedOffers
 
 #: Seconds within which an operation tells whether there is room for a machine; it then goes on by itself.
@@ -65,6 +66,7 @@ class GceProvisioner:
             spot=True,
             settle=_SETTLE,
             self_delete=self_delete.program(config.endpoint) if config.service_account else "",
+            notices=notices(config.metadata_endpoint),
         )
 
     def prepare(self) -> None:

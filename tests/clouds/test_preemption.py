@@ -1,0 +1,223 @@
+"""A spot machine is taken back in the middle of a job, on each cloud: only what was not finished runs again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.clouds.journeys import Journey, bridge, journey
+from tests.clouds.opening import NAMES
+from tests.clouds.server import Reply, Request, Server
+from tests.docker.machines import engine_fault
+from tests.support.shell import kill, processes, until
+from vmrun.core.clock import SystemClock
+from vmrun.core.folds import VmFold
+from vmrun.core.ledger import JobLedger, ShardLedger, VmLedger
+from vmrun.core.records import Results
+
+pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.timeout(900)]
+
+#: Clouds that tell a machine, from inside, that it will be taken back.
+TELLING = ("ec2", "gce")
+NEED = ("--cpus", "2", "--memory", "4GB", "--arch", "x86_64")
+#: Tasks, seconds of each, and how many are finished before the machine is taken.
+TASKS, SECONDS, FINISHED = 60, 1.0, 12
+WORKERS = 2
+#: Seconds for all that is neither boot nor work: looks of the client, the search for an offer, a loaded computer.
+SLACK = 45.0
+JOB = f"""
+    import os, time, urllib.request
+    import vmrun
+
+    def tell(what, task):
+        url = f"http://{{os.environ['LEDGER']}}/{{what}}/{{task}}"
+        urllib.request.build_opener(urllib.request.ProxyHandler({{}})).open(url, timeout=30).read()
+
+    @vmrun.job(over=range({TASKS}), workers={WORKERS}, retries=0)
+    def task(x):
+        tell("begin", x)
+        time.sleep({SECONDS})
+        tell("end", x)
+        return x * x
+"""
+
+
+class Witness:
+    """Is told by each task that it begins, and that it ends; stands outside of all that may be lost."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        #: What, which task, and when (seconds since the epoch), in order.
+        self.events: list[tuple[str, int, float]] = []
+        self._server = Server(self._answer, bridge())
+        self.address = self._server.endpoint.removeprefix("http://")
+
+    def _answer(self, request: Request) -> Reply:
+        what, task = request.path.strip("/").split("/")
+        with self._lock:
+            self.events.append((what, int(task), SystemClock().now()))
+        return Reply(200)
+
+    def times(self, what: str) -> dict[int, list[float]]:
+        """By task, when it did that."""
+        found: dict[int, list[float]] = {}
+        with self._lock:
+            for each, task, at in self.events:
+                if each == what:
+                    found.setdefault(task, []).append(at)
+        return found
+
+    def close(self) -> None:
+        self._server.close()
+
+
+@pytest.fixture
+def witness() -> Iterator[Witness]:
+    if fault := engine_fault():
+        pytest.skip(fault)
+    made = Witness()
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=NAMES)
+def trip(request: pytest.FixtureRequest, isolated: Path, tmp_path: Path) -> Iterator[Journey]:
+    """A cloud whose machines may ask about themselves, in an account that `vmrun init` has made ready."""
+    if fault := engine_fault():
+        pytest.skip(fault)
+    with journey(request.param, isolated, tmp_path / "s3.log", metadata=True) as made:
+        made.shell.run("init", made.cloud, "--yes")
+        yield made
+
+
+def entries(trip: Journey, job: str) -> Counter[int]:
+    """How many entries of the shards' journals hold an outcome of each task."""
+    client, found = trip.client, Counter[int]()
+    ledger = JobLedger(client.desk, job)
+    for plan in ledger.refresh().shards():
+        for entry, _ in ShardLedger(client.desk, job, plan).refresh():
+            if isinstance(entry.body, Results):
+                found.update(
+                    task for block in entry.body.blocks for task in range(block.first, block.first + block.count)
+                )
+    return found
+
+
+def the_job(trip: Journey) -> str:
+    (job,) = trip.client.jobs()
+    return job.id
+
+
+def machine(trip: Journey, number: int) -> VmFold:
+    """The machine of a create call, as its journal tells it."""
+    vm = str(trip.creates()[number].about["name"]).rpartition("-")[2]
+    return VmLedger(trip.client.desk, vm).refresh()
+
+
+def take_back(trip: Journey, number: int = 0) -> None:
+    """As the cloud does: with its notice, and then without mercy."""
+    name = str(trip.creates()[number].about["name"])
+    if trip.cloud in TELLING:
+        trip.double.announce(name)
+        drained = until(lambda: machine(trip, number).drain, 60, "the agent hears of it and leaves")
+        assert "its cloud takes it back" in drained.reason
+    # It may have ended by itself before that.
+    with suppress(ValueError, KeyError):
+        trip.double.preempt(name)
+
+
+def ended(client: subprocess.Popen[str], seconds: float) -> Any:
+    """The document of an attached submit."""
+    out, err = client.communicate(timeout=seconds)
+    assert client.returncode == 0, out + err
+    return json.loads(out)
+
+
+def test_only_what_was_not_finished_runs_again(trip: Journey, witness: Witness) -> None:
+    before = trip.double.inventory()
+    trip.shell.write("job.py", JOB)
+    # Given a job on a spot machine, in the middle of it
+    client = trip.shell.start(
+        "submit", "--on", trip.cloud, "--spot", *NEED, "--env", f"LEDGER={witness.address}", "--json", "job.py"
+    )
+    until(lambda: client.poll() is not None or len(witness.times("end")) >= FINISHED, 300, "tasks run")
+    job = the_job(trip)
+    until(lambda: client.poll() is not None or len(entries(trip, job)) >= FINISHED, 60, "they are committed")
+    committed, finished = set(entries(trip, job)), set(witness.times("end"))
+    lost_at = SystemClock().now()
+    # When the cloud takes it back
+    take_back(trip)
+    document = ended(client, 400)
+    # Then the job is done, on two machines, both spot
+    assert document["job"]["tasks"] == {"total": TASKS, "done": TASKS, "failed": 0, "running": 0}
+    assert trip.shell.ask("result", job)["results"] == [x * x for x in range(TASKS)]
+    first, second = machine(trip, 0), machine(trip, 1)
+    assert len(trip.creates()) == 2
+    assert all(fold.intent is not None and fold.intent.spot for fold in (first, second))
+    # And no finished task ran twice: not by what it did, not by the journals
+    begun = {task: len(times) for task, times in witness.times("begin").items()}
+    kept = finished if trip.cloud in TELLING else committed
+    assert {task for task in kept if begun[task] != 1} == set()
+    again = {task for task, count in begun.items() if count > 1}
+    assert len(again) <= WORKERS + (0 if trip.cloud in TELLING else len(finished - committed) + WORKERS)
+    assert entries(trip, job) == Counter(range(TASKS))
+    # And it took no longer than that must take
+    check_time(witness, second, lost_at)
+    # And nothing is left
+    until(lambda: trip.double.inventory() == before, 90, "the account is empty")
+    assert trip.shell.ask("reap")["verdicts"] == []
+
+
+@pytest.mark.parametrize("trip", ["ec2"], indirect=True)
+def test_with_nobody_attached_the_process_in_the_background_replaces_it_and_without_that_the_job_says_so(
+    trip: Journey, witness: Witness
+) -> None:
+    before = trip.double.inventory()
+    trip.shell.write("job.py", JOB)
+    # Given a job that was left, on a spot machine
+    job = trip.shell.submit(
+        "--on", trip.cloud, "--spot-with-fallback", *NEED, "--env", f"LEDGER={witness.address}", "job.py"
+    )
+    until(lambda: len(witness.times("end")) >= 6, 300, "tasks run")
+    # When the machine is taken back, the process that was left gets another one
+    take_back(trip)
+    until(lambda: len(trip.creates()) == 2 and machine(trip, 1).ready, 120, "another machine is got")
+    (behind,) = processes(f"_bring-up {job}")
+    kill(behind)
+    # And when that one is taken too, and nobody is left, the job says so
+    until(lambda: len(witness.times("end")) >= 20, 120, "tasks run again")
+    take_back(trip, 1)
+    said = until(lambda: (found := trip.shell.ask("status", job)["job"])["lost"] and found, 60, "the job says so")
+    assert said["state"] == "pending"
+    assert f"`vmrun wait {job}`" in trip.shell.run("status", job).stdout
+    # And whoever waits for it gets it a third one, on demand by now
+    assert trip.shell.wait(job, 400)["state"] == "done"
+    spot = [fold.intent.spot for fold in (machine(trip, number) for number in range(3)) if fold.intent is not None]
+    assert spot == [True, True, False]
+    assert trip.shell.ask("result", job)["results"] == [x * x for x in range(TASKS)]
+    begun = [len(times) for times in witness.times("begin").values()]
+    assert sum(begun) - TASKS <= 2 * WORKERS
+    assert entries(trip, job) == Counter(range(TASKS))
+    until(lambda: trip.double.inventory() == before, 90, "the account is empty")
+
+
+def check_time(witness: Witness, second: VmFold, lost_at: float) -> None:
+    """The whole grew by less than the second boot and the time of lost tasks, all of it measured."""
+    begins, ends = witness.times("begin"), witness.times("end")
+    whole = max(max(times) for times in ends.values()) - min(min(times) for times in begins.values())
+    work = sum(ends[task][-1] - begins[task][-1] for task in begins) / WORKERS
+    resumed = min(at for times in begins.values() for at in times if at > second.ready_at)
+    boot = resumed - second.intended_at
+    lost = sum(SECONDS for times in begins.values() if len(times) > 1)
+    noticed = second.intended_at - lost_at
+    print(f"grown {whole - work:.1f} s; boot {boot:.1f} s; lost {lost:.1f} s; to the intent {noticed:.1f} s")
+    assert whole - work < boot + lost + SLACK
+    assert noticed < SLACK
