@@ -33,20 +33,33 @@ TASKS, SECONDS, FINISHED = 60, 1.0, 12
 WORKERS = 2
 #: Seconds for all that is neither boot nor work: looks of the client, the search for an offer, a loaded computer.
 SLACK = 45.0
-JOB = f"""
+TELL = """
     import os, time, urllib.request
     import vmrun
 
     def tell(what, task):
-        url = f"http://{{os.environ['LEDGER']}}/{{what}}/{{task}}"
-        urllib.request.build_opener(urllib.request.ProxyHandler({{}})).open(url, timeout=30).read()
-
+        url = f"http://{os.environ['LEDGER']}/{what}/{task}"
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=30).read()
+"""
+JOB = f"""{TELL}
     @vmrun.job(over=range({TASKS}), workers={WORKERS}, retries=0)
     def task(x):
         tell("begin", x)
         time.sleep({SECONDS})
         tell("end", x)
         return x * x
+"""
+#: One task of as many steps, which saves itself after each.
+LONG = f"""{TELL}
+    @vmrun.job
+    def task():
+        first = step = vmrun.restored(0)
+        while step < {TASKS}:
+            tell("begin", step)
+            time.sleep({SECONDS / 2})
+            step += 1
+            vmrun.checkpoint(step)
+        return [first, step]
 """
 
 
@@ -206,6 +219,27 @@ def test_with_nobody_attached_the_process_in_the_background_replaces_it_and_with
     begun = [len(times) for times in witness.times("begin").values()]
     assert sum(begun) - TASKS <= 2 * WORKERS
     assert entries(trip, job) == Counter(range(TASKS))
+    until(lambda: trip.double.inventory() == before, 90, "the account is empty")
+
+
+@pytest.mark.parametrize("trip", ["ec2", "ibm"], indirect=True)
+def test_a_long_task_goes_on_from_what_it_saved(trip: Journey, witness: Witness) -> None:
+    before = trip.double.inventory()
+    trip.shell.write("long.py", LONG)
+    client = trip.shell.start(
+        "submit", "--on", trip.cloud, "--spot", *NEED, "--env", f"LEDGER={witness.address}", "--json", "long.py"
+    )
+    until(lambda: client.poll() is not None or len(witness.times("begin")) >= FINISHED, 300, "steps are taken")
+    taken = len(witness.times("begin"))
+    take_back(trip)
+    document = ended(client, 400)
+    ((first, last),) = trip.shell.ask("result", document["job"]["id"])["results"]
+    assert last == TASKS
+    # Without a notice it has what was carried every second at first
+    assert first >= taken - (1 if trip.cloud in TELLING else 1 + taken // 2)
+    again = [step for step, times in witness.times("begin").items() if len(times) > 1]
+    assert len(again) <= (1 if trip.cloud in TELLING else 1 + taken // 2)
+    assert sorted(witness.times("begin")) == list(range(TASKS))
     until(lambda: trip.double.inventory() == before, 90, "the account is empty")
 
 
