@@ -147,15 +147,21 @@ class JobObserver:
         wanted = {*self.expected, *fold.vms}
         for ledger in self.shards.values():
             wanted.update(ledger.fold.claimants)
-        if fold.final is None and all(self._left(vm) for vm in wanted):
+        views = {vm: self._view(vm, fold) for vm in wanted}
+        if fold.final is None and all(self._left(view) for view, _ in views.values()):
             # None that is known works on it: there may be one that has not begun.
-            wanted.update(vm for vm in vm_ids(self._desk) if self._has_job(self._vm(vm)))
-        for vm in sorted(wanted):
-            yield view_vm(self._desk, self._vm(vm), fold.ended_at or None, self.job)
+            others = [vm for vm in vm_ids(self._desk) if vm not in views and self._has_job(self._vm(vm))]
+            views.update((vm, self._view(vm, fold)) for vm in others)
+        for vm in sorted(views):
+            yield views[vm]
 
-    def _left(self, vm: str) -> bool:
-        fold = readable(self._vm(vm))
-        return fold is None or fold.ended or fold.drain is not None
+    def _view(self, vm: str, fold: JobFold) -> tuple[VmView, Heartbeat | None]:
+        return view_vm(self._desk, self._vm(vm), fold.ended_at or None, self.job)
+
+    def _left(self, view: VmView) -> bool:
+        """Whether the VM does nothing for the job any more; its journal was just read."""
+        fold = self._vm(view.id).fold
+        return view.state == "unreadable" or fold.ended or fold.drain is not None
 
     def _has_job(self, ledger: VmLedger) -> bool:
         fold = readable(ledger)
