@@ -74,9 +74,13 @@ class Tokens:
         scopes = frozenset(str(claims.get("scope", "")).split())
         if not scopes:
             return json_reply(400, {"error": "invalid_scope", "error_description": "Empty or missing scope"})
+        return json_reply(200, self.give(scopes))
+
+    def give(self, scopes: frozenset[str]) -> dict[str, Any]:
+        """A token for these scopes, as it is handed out."""
         token = f"ya29.{secrets.token_urlsafe(24)}"
         self._issued[token] = (self._now() + _LIFE, scopes)
-        return json_reply(200, {"access_token": token, "expires_in": _LIFE, "token_type": "Bearer"})
+        return {"access_token": token, "expires_in": _LIFE, "token_type": "Bearer"}
 
     def check(self, request: Request, method: Method) -> None:
         """Refuses a call without a token that is good for this method."""

@@ -11,7 +11,7 @@ from typing import Any
 from tests.clouds.server import Cut, Reply, Request, json_reply
 from tests.clouds.trouble import Trouble
 
-from . import changes, discovery, fields, reads, world
+from . import changes, discovery, fields, metadata, reads, world
 from .faults import About, Refusal, denied, invalid, say
 from .identity import TOKEN_PATH, Tokens, needed
 from .project import Call, Project
@@ -38,6 +38,9 @@ class Service:
         if request.path == TOKEN_PATH:
             with self._project.lock:
                 return self._tokens.issue(request)
+        with self._project.lock:
+            if (told := metadata.answer(self._project, self._tokens, request)) is not None:
+                return told
         found = discovery.find(request.method, request.path)
         if found is None:
             return Refusal(404, "notFound", f"There is no {request.method} {request.path}").reply()

@@ -110,7 +110,7 @@ class Iam:
     def _tell(self, what: str, guest: str, request: Request) -> dict[str, Any]:
         if what == "token":
             seconds = min(int((request.json() or {}).get("expires_in", 300)), _LIFE_MAX)
-            token, expires = self._give(seconds, self._guest(guest).id, metadata_only=True)
+            token, expires = self._give(seconds, self._guest(guest, request.client).id, metadata_only=True)
             return {"access_token": token, **self._times(seconds, expires)}
         holder = self._holders.get(request.headers.get("authorization", "").partition(" ")[2])
         if holder is None or not holder.instance or holder.expires <= self._account.now():
@@ -129,10 +129,11 @@ class Iam:
 
         return {"created_at": moment(expires - seconds), "expires_at": moment(expires), "expires_in": seconds}
 
-    def _guest(self, name: str) -> Instance:
-        """The machine that asks: the one that is named, or the only one that there is."""
+    def _guest(self, name: str, peer: str = "") -> Instance:
+        """The machine that asks: the one that is named, or has the address, or the only one that there is."""
         known = [one for one in self._account.instances.all() if one.metadata.get("enabled")]
-        asking = [one for one in known if not name or name in (one.id, one.name)]
+        at = [one for one in known if not name and one.interface.address == peer]
+        asking = at or [one for one in known if not name or name in (one.id, one.name)]
         if len(asking) != 1:
             raise Refusal(
                 404, "not_found", "The metadata service is not enabled on the instance, or it is not clear which."

@@ -1,0 +1,1 @@
+"""Each net against a forgotten VM alone: the client is killed, all other nets are off, and the VM is gone in time."""

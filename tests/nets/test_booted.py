@@ -1,0 +1,81 @@
+"""Machines that boot, in each world: what the agent alone, and what the dead-man timer alone, makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Semaphore
+
+import pytest
+
+from tests.docker.machines import engine_fault
+from tests.nets.flights import FLUSH, GRACE, JOB, KILL_AGENT, LEASE, NO_POWER_OFF, PACKED, PATIENT_GRACE, POLL, QUICK, STOP_TIMER
+from tests.nets.flights import WINDOW, Flight
+from tests.nets.matrix import PHASES, SERVED, WORLDS
+from tests.nets.worlds import World, open_world
+from tests.support.shell import until
+
+pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
+
+#: Clients and machines that start at the same time.
+AT_ONCE = 3
+#: Seconds beyond a bound for what this computer has to do beside: boot, power off, delete, and all of it loaded.
+MARGIN = 45.0
+
+
+@pytest.fixture(params=WORLDS)
+def world(request: pytest.FixtureRequest, isolated: Path, tmp_path: Path) -> Iterator[World]:
+    if fault := engine_fault():
+        pytest.skip(fault)
+    with open_world(request.param, isolated, tmp_path) as made:
+        for name, text in (("job.py", JOB), ("quick.py", QUICK), ("packed.py", PACKED)):
+            made.shell.write(name, text)
+        yield made
+
+
+def fly(flight: Flight, bound: float, starting: Semaphore) -> None:
+    with starting:
+        flight.run()
+    if flight.phase == "environment":
+        flight.world.index.let_go()
+    flight.watch(bound + MARGIN)
+
+
+def all_of(world: World, flights: list[tuple[Flight, float]]) -> list[Flight]:
+    """Fly them all, some at once; and nothing is left of any of them."""
+    before = world.place.inventory()
+    starting = Semaphore(AT_ONCE)
+    with ThreadPoolExecutor(len(flights)) as pool:
+        futures = [pool.submit(fly, *each, starting) for each in flights]
+    done, failures = [], []
+    for (flight, _), future in zip(flights, futures, strict=True):
+        error = future.exception()
+        print(f"{world.on} {flight.phase}: {f'{flight.took:.1f} s' if error is None else error}")
+        done.append(flight)
+        failures += [] if error is None else [f"{flight.phase}: {error}"]
+    assert not failures, "\n".join(failures)
+    until(lambda: world.place.inventory() == before, 30, "addresses, disks and keys are gone too")
+    return done
+
+
+def test_the_timer_alone(world: World) -> None:
+    early = [Flight(world, phase, boot_grace=GRACE) for phase in PHASES if phase not in SERVED]
+    late = [Flight(world, phase, late=KILL_AGENT, boot_grace=PATIENT_GRACE) for phase in ("environment", "running")]
+    late += [Flight(world, phase, early=NO_POWER_OFF, boot_grace=PATIENT_GRACE) for phase in ("downloading", "warm")]
+    bounds = [(each, GRACE + POLL + FLUSH) for each in early] + [(each, WINDOW + LEASE + POLL + FLUSH) for each in late]
+    done = all_of(world, bounds)
+    for flight in done:
+        fold = flight._look(flight.fold.intent.vm)
+        assert fold.drain is None or flight.early, f"{flight.phase}: it was the agent"
+        assert fold.delete is None, f"{flight.phase}: somebody else came by"
+
+
+def test_the_agent_alone(world: World) -> None:
+    flights = [Flight(world, phase, early=STOP_TIMER, boot_grace=PATIENT_GRACE) for phase in SERVED]
+    bounds = {"running": 10.0, "warm": WINDOW}
+    done = all_of(world, [(each, bounds.get(each.phase, 0.0)) for each in flights])
+    for flight in done:
+        fold = flight._look(flight.fold.intent.vm)
+        assert fold.drain is not None, flight.phase
+        assert fold.delete is None, f"{flight.phase}: somebody else came by"
