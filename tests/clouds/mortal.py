@@ -43,6 +43,8 @@ from vmrun.wiring import STORE_BUDGET
 
 #: The same job, whoever submits it.
 KEY = "the-only-one"
+#: Seconds that a VM may live at most.
+LIFETIME = 7200.0
 #: Where machines are told that the store is.
 STORE = "s3://results/here"
 
@@ -78,6 +80,10 @@ class Deployment:
     #: The driver's table.
     table: dict[str, Any]
     environment: dict[str, str]
+    #: The phase in which its client kills itself; "": in none.
+    dies: str = ""
+    #: Seconds for which a VM is to stay warm.
+    keep_warm: float = 0.0
 
     def client(self, clock: Clock, seed: int) -> Client:
         """A client that knows nothing but what store and cloud tell."""
@@ -94,7 +100,15 @@ class Deployment:
     def request(self) -> SubmitRequest:
         """The job."""
         kind = PAPERS[self.cloud].instance_type
-        return SubmitRequest(argv=("true",), on=self.cloud, instance_type=kind, idempotency_key=KEY)
+        warm = self.keep_warm or None
+        return SubmitRequest(
+            argv=("true",),
+            on=self.cloud,
+            instance_type=kind,
+            idempotency_key=KEY,
+            keep_warm=warm,
+            max_lifetime=LIFETIME,
+        )
 
 
 # --- the double's side ---
@@ -171,10 +185,34 @@ def kill(process: int) -> None:
 # --- the clients' side ---
 
 
+def die_in(phase: str) -> None:
+    """Have this process make machines ready without SSH, and kill itself when it gets one so far."""
+
+    def end(*_: object) -> None:
+        kill(os.getpid())
+
+    class WayIn(PaperWayIn):
+        def reached(self) -> None:
+            if phase == "ssh":
+                end()
+
+        def make_ready(self, *given: Any) -> None:
+            if phase == "created":
+                end()
+            super().make_ready(*given)
+            if phase == "ready":
+                end()
+
+    if phase == "intent":
+        # The machine is there, and nobody wrote down that it is.
+        attempt.Attempt._note = end  # type: ignore[assignment]
+    attempt._way_in = lambda transport: WayIn  # type: ignore[assignment]
+
+
 def _live(deployment: Deployment) -> None:
     """A client's whole life."""
     os.environ.update(deployment.environment)
-    attempt._way_in = lambda transport: PaperWayIn  # type: ignore[assignment]
+    die_in(deployment.dies)
     client = deployment.client(SharedClock(Path(deployment.clock)), os.getpid())
     client.submit(deployment.request())
 

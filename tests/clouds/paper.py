@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,11 +12,11 @@ from tests.clouds.double import Double
 from tests.clouds.ec2 import Ec2Double
 from tests.clouds.machines import PaperMachines
 from tests.clouds.trouble import Call, Script
-from tests.sim.keys import fake_key
 from vmrun.core.clock import Clock
 from vmrun.core.clouds import Instance, Provisioner
 from vmrun.core.ledger import VmLedger
 from vmrun.core.records import Ready
+from vmrun.crypto import public_hex
 from vmrun.fleet.address import wait_for_address
 from vmrun.fleet.ssh import SshBringUp
 
@@ -115,7 +116,16 @@ class PaperWayIn(SshBringUp):
 
     def make_ready(self, ledger: VmLedger, provisioner: Provisioner, instance: Instance, hard_deadline: float) -> None:
         address = wait_for_address(provisioner, instance, self._deck.desk.clock, self._order.timings.ssh_timeout)
+        self.reached()
         if self.acts:
             self.acts.pop(0)(instance)
-        key = fake_key(f"vm:{self._vm}").hex()
+        key = public_hex(agent_key(self._vm))
         assert ledger.ready(Ready(key, "boot", host=address.host, workers=2, python="3.11"))
+
+    def reached(self) -> None:
+        """The machine has an address, and nothing was done on it yet."""
+
+
+def agent_key(vm: str) -> bytes:
+    """The private key of a VM's agent, which lives on paper too."""
+    return hashlib.sha256(f"vm:{vm}".encode()).digest()

@@ -93,10 +93,23 @@ class Survivor:
         self.cloud.clock.sleep(REVIVE_AFTER + 1)
         self.client.revive(handle.id)
 
+    @property
+    def vm(self) -> str:
+        """The only one that the store knows of."""
+        (vm,) = vm_ids(self.client.desk)
+        return vm
+
+    def reaper(self, dead_after: float = 120.0) -> Reaper:
+        """One that has seen nothing before."""
+        return Reaper(self.client._wiring.deck, dead_after)
+
+    def sweep(self, reaper: Reaper, *, everything: bool = False) -> list[Verdict]:
+        """One of its passes."""
+        return reaper.sweep([self.cloud.paper.name], dry_run=False, everything=everything, on_stage=self.said.append)
+
     def reap(self, *, everything: bool = False) -> list[Verdict]:
         """One pass of a reaper that has seen nothing before."""
-        reaper = Reaper(self.client._wiring.deck, dead_after=120.0)
-        return reaper.sweep([self.cloud.paper.name], dry_run=False, everything=everything, on_stage=self.said.append)
+        return self.sweep(self.reaper(), everything=everything)
 
     def wait_out_the_boot_grace(self) -> None:
         self.cloud.clock.sleep(self.client._wiring.timings(self.cloud.paper.name).boot_grace + ORPHAN_GRACE + 60)

@@ -17,8 +17,11 @@ from tests.support.shell import until
 from vmrun.core.folds import VmFold
 from vmrun.core.ledger import VmLedger
 
-#: Seconds that a machine waits for its agent where the client dies before there is one, and where it does not.
-GRACE, PATIENT_GRACE = 15.0, 240.0
+#: Seconds that a machine waits for its agent where the client dies before there is one: as short as they can be for the
+#: client to get so far on a busy computer.
+GRACE = {"intent": 10.0, "created": 10.0, "ssh": 30.0, "ready": 45.0}
+#: Where there is to be an agent.
+PATIENT_GRACE = 240.0
 #: Seconds of the other settings.
 LEASE, POLL, FLUSH, WINDOW = 12.0, 1.0, 1.0, 6.0
 #: Seconds that a client may take to the phase in which it dies.
@@ -52,8 +55,9 @@ PACKED = f"""
 STOP_TIMER = """
 for i in $(seq 300); do systemctl is-active --quiet vmrun-deadman.timer && break; sleep 0.2; done
 systemctl is-active --quiet vmrun-deadman.timer || exit 1
-mkdir -p /run/systemd/system/vmrun-deadman.timer.d
-printf '[Timer]\\nOnBootSec=\\nOnUnitInactiveSec=\\nOnBootSec=50min\\n' > /run/systemd/system/vmrun-deadman.timer.d/off.conf
+off=/run/systemd/system/vmrun-deadman.timer.d
+mkdir -p $off
+printf '[Timer]\\nOnBootSec=\\nOnUnitInactiveSec=\\nOnBootSec=50min\\n' > $off/off.conf
 systemctl daemon-reload && systemctl restart vmrun-deadman.timer
 """
 #: The agent works, and when it is done it ends, but not the machine.
@@ -109,6 +113,11 @@ class Flight:
         began = time.monotonic()
         until(lambda: not self.world.place.there(self.machine), bound, f"{self.phase}: the VM is gone")
         self.took = time.monotonic() - began
+
+    def latest(self) -> VmFold:
+        """What the VM's journal says now."""
+        assert self.fold.intent is not None
+        return self._look(self.fold.intent.vm)
 
     def _die(self, gate: Gate) -> None:
         killed = threading.Event()

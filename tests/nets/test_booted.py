@@ -10,9 +10,22 @@ from threading import Semaphore
 import pytest
 
 from tests.docker.machines import engine_fault
-from tests.nets.flights import FLUSH, GRACE, JOB, KILL_AGENT, LEASE, NO_POWER_OFF, PACKED, PATIENT_GRACE, POLL, QUICK, STOP_TIMER
-from tests.nets.flights import WINDOW, Flight
-from tests.nets.matrix import PHASES, SERVED, WORLDS
+from tests.nets.flights import (
+    FLUSH,
+    GRACE,
+    JOB,
+    KILL_AGENT,
+    LEASE,
+    NO_POWER_OFF,
+    PACKED,
+    PATIENT_GRACE,
+    POLL,
+    QUICK,
+    STOP_TIMER,
+    WINDOW,
+    Flight,
+)
+from tests.nets.matrix import SERVED, UNSERVED, WORLDS
 from tests.nets.worlds import World, open_world
 from tests.support.shell import until
 
@@ -60,13 +73,13 @@ def all_of(world: World, flights: list[tuple[Flight, float]]) -> list[Flight]:
 
 
 def test_the_timer_alone(world: World) -> None:
-    early = [Flight(world, phase, boot_grace=GRACE) for phase in PHASES if phase not in SERVED]
+    early = [Flight(world, phase, boot_grace=GRACE[phase]) for phase in reversed(UNSERVED)]
     late = [Flight(world, phase, late=KILL_AGENT, boot_grace=PATIENT_GRACE) for phase in ("environment", "running")]
     late += [Flight(world, phase, early=NO_POWER_OFF, boot_grace=PATIENT_GRACE) for phase in ("downloading", "warm")]
-    bounds = [(each, GRACE + POLL + FLUSH) for each in early] + [(each, WINDOW + LEASE + POLL + FLUSH) for each in late]
-    done = all_of(world, bounds)
+    bounds = [(each, each.boot_grace) for each in early] + [(each, WINDOW + LEASE) for each in late]
+    done = all_of(world, [(each, bound + POLL + FLUSH) for each, bound in bounds])
     for flight in done:
-        fold = flight._look(flight.fold.intent.vm)
+        fold = flight.latest()
         assert fold.drain is None or flight.early, f"{flight.phase}: it was the agent"
         assert fold.delete is None, f"{flight.phase}: somebody else came by"
 
@@ -76,6 +89,6 @@ def test_the_agent_alone(world: World) -> None:
     bounds = {"running": 10.0, "warm": WINDOW}
     done = all_of(world, [(each, bounds.get(each.phase, 0.0)) for each in flights])
     for flight in done:
-        fold = flight._look(flight.fold.intent.vm)
+        fold = flight.latest()
         assert fold.drain is not None, flight.phase
         assert fold.delete is None, f"{flight.phase}: somebody else came by"

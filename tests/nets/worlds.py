@@ -120,7 +120,7 @@ class Engine:
             check=True,
             timeout=60,
         )
-        return Inventory({name: "there" for name in shown.stdout.split()})
+        return Inventory(dict.fromkeys(shown.stdout.split(), "there"))
 
     def machine(self, fold: VmFold) -> str:
         assert fold.intent is not None

@@ -17,6 +17,7 @@ from vmrun.fleet.guards import Case
 from vmrun.fleet.removal import case_of, recorded, remove
 from vmrun.fleet.retire import WATCH, retire
 
+from .hidden import Hidden
 from .leftovers import LeftoverSweep
 from .observing import CONTEST, Observer, Shown
 from .policies import ORPHAN_GRACE, Observed, doubtful, judge, ours, vanished
@@ -41,6 +42,7 @@ class Reaper:
         self.stopping: Callable[[], bool] | None = None
         self._deck = deck
         self._observer = Observer(deck, dead_after)
+        self._hidden = Hidden(deck)
         self._leftovers = LeftoverSweep(deck)
         #: Whose the store said it is in this pass; None when it gave no answer.
         self._recorded: str | None = None
@@ -74,7 +76,8 @@ class Reaper:
             on_stage(f"VMs that no cloud shows were not judged: {error.message}")
         self._observer.forget_others({each.vm for each in facts})
         verdicts = self._act(facts, dry_run=dry_run, everything=everything, on_stage=on_stage)
-        return verdicts + self._leftovers.sweep(listed, set(shown), dry_run=dry_run, on_stage=on_stage)
+        alive = set(shown) | {each.vm for each in facts if each.instance is not None}
+        return verdicts + self._leftovers.sweep(listed, alive, dry_run=dry_run, on_stage=on_stage)
 
     def _list(self, names: Iterable[str], on_stage: OnStage) -> tuple[dict[str, list[Instance]], list[str]]:
         """The instances that say they are ours, by VM, and the clouds that were listed completely."""
@@ -94,11 +97,16 @@ class Reaper:
         return shown, listed
 
     def _unseen(self, shown: set[str], listed: list[str], *, dry_run: bool) -> list[Observed]:
-        """VMs that the store knows and the clouds do not show."""
+        """VMs that the store knows and the listings do not show; some of them exist all the same."""
         facts = []
-        for found in self._observer.look([Shown(vm) for vm in self._observer.indexed() if vm not in shown]):
+        unseen = self._observer.look([Shown(vm) for vm in self._observer.indexed() if vm not in shown])
+        hidden = self._hidden.find([each for each in unseen if each.on in listed])
+        facts += self._observer.look([Shown(vm, (instance,)) for vm, instance in hidden.shown.items()])
+        for found in unseen:
+            if found.vm in hidden.shown:
+                continue
             if found.on and found.on in listed:
-                facts.append(found)
+                facts.append(replace(found, unlisted=found.vm in hidden.unknown))
             elif found.fold is None and not found.unreadable and found.now - born(found.vm) > ORPHAN_GRACE:
                 if not dry_run:
                     # Its client died before it intended anything; should it still try, it finds the id burnt.

@@ -61,8 +61,8 @@ class Evil:
         tags = {TAG_OWNER: DEPLOYMENT, TAG_VM: vm, TAG_DEADLINE: "1700000001"}
         return cloud.add_foreign(instance_name(DEPLOYMENT, vm), owner=DEPLOYMENT, tags=tags)
 
-    def sweep(self) -> None:
-        everything = self.rng.random() < 0.3
+    def sweep(self, *, everything: bool | None = None) -> None:
+        everything = self.rng.random() < 0.3 if everything is None else everything
         self.reaper.sweep(["fake"], dry_run=False, everything=everything, on_stage=self.said.append)
 
     @property
@@ -116,7 +116,7 @@ def test_an_empty_listing_ends_no_vm(evil: Evil, monkeypatch: pytest.MonkeyPatch
     evil.fleet.clock.sleep(2000)
     monkeypatch.setattr(evil.fleet.cloud, "instances", lambda owner: iter(()))
     for _ in range(5):
-        evil.sweep()
+        evil.sweep(everything=False)
     assert evil.fleet.running == evil.fleet.indexed == vms
     assert not any(evil.fleet.ledger(vm).fold.ended for vm in vms)
 

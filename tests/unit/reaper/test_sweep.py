@@ -160,7 +160,7 @@ def test_what_a_cloud_does_not_list_but_still_has_is_not_called_gone(
     vm = fleet.vm(JOB)
     fleet.clock.sleep(1000)
     monkeypatch.setattr(fleet.cloud, "instances", lambda owner: iter(()))
-    assert sweep()[vm].policy == "vanished"
+    assert sweep()[vm].policy == "keep"
     assert fleet.ledger(vm).fold.gone is None
     assert fleet.indexed == {vm}
 

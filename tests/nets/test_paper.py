@@ -1,0 +1,132 @@
+"""Machines of paper at each cloud's double, under a clock in hand: what the reaper, a person, and the cloud do alone.
+
+Nothing inside a machine matters to these nets, so nothing is inside: neither agent nor timer, ever.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.clouds.double import Inventory
+from tests.clouds.mortal import LIFETIME, Nursery, read_once
+from tests.clouds.paper import PAPERS
+from tests.clouds.test_kills import Cloud, Survivor
+from tests.nets.matrix import PHASES, SERVED, cell
+from tests.nets.paper_agent import PaperAgent
+from tests.support.shell import until
+from vmrun.core.ledger import VmLedger
+from vmrun.provisioners.gce.request import TTL_MARGIN
+from vmrun.reaper.observing import CONTEST
+from vmrun.reaper.policies import BOOT_MARGIN
+from vmrun.watch.observe import vm_ids
+
+#: Seconds between passes of the reaper, and for which it hears nothing of an agent before it suspects it.
+PASS, DEAD_AFTER = 60.0, 120.0
+WINDOW = 600.0
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    made = Nursery()
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=list(PAPERS))
+def cloud(
+    request: pytest.FixtureRequest, tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Cloud]:
+    made = Cloud(request.param, tmp_path, nursery)
+    for key, value in made.double.environment().items():
+        monkeypatch.setenv(key, value)
+    read_once(monkeypatch.setattr)
+    made.establish()
+    yield made
+    made.double.close()
+
+
+@pytest.fixture(params=PHASES)
+def phase(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def survivor(cloud: Cloud, phase: str) -> Survivor:
+    """Who comes after a client that was killed in the phase; its VM runs and is on its own."""
+    died = "ready" if phase in SERVED else phase
+    deployment = replace(cloud.deployment(), dies=died, keep_warm=WINDOW if phase == "warm" else 0.0)
+    code = cloud.nursery.submit(deployment, lambda _: None)
+    assert code == -signal.SIGKILL, Path(deployment.folder, "error.txt").read_text()
+    found = Survivor(cloud, deployment, f"killed in {phase}")
+    if phase in SERVED:
+        PaperAgent(found.client, found.vm, cloud.clock).live_until(phase)
+    (fold,) = found.folds()
+    assert (bool(fold.cloud_id), fold.ready is not None) == (phase != "intent", phase in (*SERVED, "ready"))
+    assert len(cloud.double.inventory().instances) == 1
+    return found
+
+
+def test_the_reaper_alone(cloud: Cloud, phase: str, survivor: Survivor) -> None:
+    fold = VmLedger(survivor.client.desk, survivor.vm).refresh()
+    assert fold.intent is not None
+    bound = {
+        "boot_grace": fold.intent.boot_grace + BOOT_MARGIN + PASS,
+        "dead_after and its contest": DEAD_AFTER + CONTEST + 3 * PASS,
+        "one pass": PASS,
+    }[cell(cloud.paper.name, "reaper", phase).within]
+    began = cloud.clock.now()
+    reaper = survivor.reaper(DEAD_AFTER)
+    while not survivor.is_empty():
+        assert cloud.clock.now() - began <= bound, f"{survivor.where}: {survivor.said}"
+        survivor.sweep(reaper)
+        cloud.clock.sleep(PASS)
+    survivor.sweep(reaper)
+    settled(survivor)
+
+
+def test_a_person_alone(phase: str, survivor: Survivor) -> None:
+    """By `vmrun reap --all`, once."""
+    survivor.reap(everything=True)
+    assert survivor.is_empty(), f"{survivor.where}: {survivor.said}"
+    settled(survivor)
+
+
+def test_the_console_alone(cloud: Cloud, phase: str, survivor: Survivor) -> None:
+    """A person deletes the machine there, and what it leaves goes with the next pass."""
+    (machine,) = cloud.double.inventory().instances
+    cloud.double.delete_by_hand(machine)
+    until(lambda: passed(cloud).instances == {}, 30, "the cloud has deleted it")
+    survivor.wait_out_the_boot_grace()
+    survivor.reap()
+    survivor.reap()
+    assert survivor.is_empty(), f"{survivor.where}: {survivor.said}"
+    settled(survivor)
+
+
+def test_the_cloud_alone(cloud: Cloud, phase: str, survivor: Survivor) -> None:
+    """Nobody comes by, and nothing inside ever acts."""
+    begun = set(cloud.double.inventory().instances)
+    cloud.clock.sleep(LIFETIME - PASS)
+    assert set(cloud.double.inventory().instances) == begun, "not before it is time"
+    cloud.clock.sleep(PASS + TTL_MARGIN + PASS)
+    if cell(cloud.paper.name, "cloud", phase).acts:
+        until(lambda: passed(cloud) == cloud.empty, 30, "the cloud has deleted it")
+    else:
+        assert set(passed(cloud).instances) == begun
+
+
+def passed(cloud: Cloud) -> Inventory:
+    """What there is after another second."""
+    cloud.clock.sleep(1.0)
+    return cloud.double.inventory()
+
+
+def settled(survivor: Survivor) -> None:
+    """The store knows of the end, and nobody need watch for the VM any more."""
+    assert all(fold.ended for fold in survivor.folds()), survivor.where
+    assert vm_ids(survivor.client.desk) == [], survivor.where
