@@ -232,6 +232,7 @@ class Client:
             allow_unknown_price=spec.allow_unknown_price,
             timings=self._wiring.timings(spec.on),
             needs_packages=spec.environment is not None,
+            environment=spec.environment_name,
             index={"variables": index_variables(variables)},
             private_index=private_index_variables(variables),
             ca_file=self.settings.environment.ca_file or os.environ.get("SSL_CERT_FILE", ""),

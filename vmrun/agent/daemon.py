@@ -200,16 +200,14 @@ def _no_longer_needed(shop: Workshop) -> str:
     """Why this VM, which has no work, is not to wait for any; "" if it is."""
     if why := shop.pulse.overspent():
         return f"{OVERSPENT}: {why}"
-    return "no work" if shop.pulse.idle() >= shop.pulse.keep_warm() else ""
+    return "no work" if shop.pulse.waits() <= 0 else ""
 
 
 def _end(shop: Workshop) -> dict[str, object]:
-    window = shop.pulse.keep_warm()
-    left = max(0.0, window - shop.pulse.idle())
-    return {
-        "ends_at": round(shop.desk.clock.now() + left),
-        "ends_because": "keep-warm window" if window else "no more work",
-    }
+    at, (hard, because) = shop.desk.clock.now() + max(0.0, shop.pulse.waits()), shop.pulse.ends_at()
+    if at > hard:
+        return {"ends_at": round(hard), "ends_because": because}
+    return {"ends_at": round(at), "ends_because": shop.pulse.waits_for()}
 
 
 def _run_job(shop: Workshop, job: str) -> None:

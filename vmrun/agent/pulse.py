@@ -149,9 +149,18 @@ class Pulse:
             return ""
         return f"it has cost ${spent_on(fold, fold.jobs[-1], now):.2f} of the ${fold.max_cost:.2f} that it may"
 
-    def keep_warm(self) -> float:
-        """Seconds to stay after the last job."""
-        return self._ledger.fold.keep_warm
+    def waits(self) -> float:
+        """Seconds for which the VM is still to wait for a job; 0 or less: it is not to wait."""
+        fold = self._ledger.fold
+        return max(fold.keep_warm - self.idle(), fold.stay_until - self._clock.now())
+
+    def waits_for(self) -> str:
+        """What ends the wait, for people."""
+        fold = self._ledger.fold
+        if fold.stay_until - self._clock.now() > max(0.0, fold.keep_warm - self.idle()):
+            pool = fold.intent.pool if fold.intent is not None else ""
+            return f"end of pool {pool}" if pool else "end of its stay"
+        return "keep-warm window" if fold.keep_warm else "no more work"
 
     def idle(self) -> float:
         """Seconds without work."""

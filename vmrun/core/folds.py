@@ -37,6 +37,7 @@ from .records import (
     Results,
     Saved,
     StateRef,
+    Stay,
     Submit,
     Suspect,
     Tasks,
@@ -256,6 +257,10 @@ class VmFold:
     #: Who gets its job another machine, by their own word, and since when by their clock; "" for nobody.
     relieved_by: str = ""
     relieved_at: float = 0.0
+    #: Seconds since the epoch until which it waits for jobs, whatever they say; 0: they alone say it.
+    stay_until: float = 0.0
+    #: What its jobs found installed; it is still there.
+    environments: set[str] = field(default_factory=set)
 
     def apply(self, entry: Entry) -> None:
         """Take in the next entry."""
@@ -283,6 +288,8 @@ class VmFold:
                 self.intent, self.intended_at = body, entry.at
                 self.jobs, self.keep_warm = [body.job] if body.job else [], body.keep_warm
                 self.given_at, self.max_cost = [entry.at] if body.job else [], body.max_cost
+                self.stay_until = body.stay_until
+                self.environments = {body.environment} - {""}
         elif isinstance(body, Created):
             if not self.cloud_id:
                 self.cloud_id, self.created_at = body.cloud_id, entry.at
@@ -303,6 +310,9 @@ class VmFold:
                 self.jobs.append(body.job)
                 self.given_at.append(entry.at)
                 self.keep_warm, self.max_cost = body.keep_warm, body.max_cost
+                self.environments |= {body.environment} - {""}
+        elif isinstance(body, Stay):
+            self.stay_until = body.until
         elif isinstance(body, Suspect):
             self.suspected = True
         elif isinstance(body, Alive):
@@ -319,6 +329,10 @@ class VmFold:
     def assignable(self) -> bool:
         """Whether a further job may be given to it."""
         return self.ready is not None and self.drain is None and not self.ended and not self.suspected
+
+    def stays(self, now: float) -> bool:
+        """Whether it is to wait for a further job once it has none."""
+        return self.keep_warm > 0 or now < self.stay_until
 
     @property
     def phase(self) -> str:

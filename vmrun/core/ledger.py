@@ -41,6 +41,7 @@ from .records import (
     Results,
     Saved,
     StateRef,
+    Stay,
     Submit,
     Suspect,
     Tasks,
@@ -357,10 +358,15 @@ class VmLedger:
         _public_key(self.vm, body)
         return self._move(body, lambda fold: fold.ready is None and not fold.ended)
 
-    def assign(self, job: str, keep_warm: float, max_cost: float = 0.0) -> bool:
+    def assign(self, job: str, keep_warm: float, max_cost: float = 0.0, environment: str = "") -> bool:
         """Give it a further job; False if it can take none. One that it has already is not given twice."""
-        self._move(Assign(job, keep_warm, max_cost), lambda fold: fold.assignable and job not in fold.jobs)
+        self._move(Assign(job, keep_warm, max_cost, environment), lambda fold: fold.assignable and job not in fold.jobs)
         return job in self.fold.jobs and self.fold.drain is None and not self.fold.ended
+
+    def stay(self, until: float) -> bool:
+        """Have it wait for jobs until then, 0 for no longer than they say; False if it ends already."""
+        self._move(Stay(until), lambda fold: fold.drain is None and not fold.ended and fold.stay_until != until)
+        return self.fold.stay_until == until and self.fold.drain is None and not self.fold.ended
 
     def suspect(self, by: str) -> bool:
         """Say that it seems dead."""

@@ -135,6 +135,11 @@ class JobSpec:
     idle_timeout: float = 1800.0
 
     @property
+    def environment_name(self) -> str:
+        """What tells one installed environment from another; "" for none of its own."""
+        return "" if self.environment is None else f"{self.python}:{self.environment.sha256}"
+
+    @property
     def shards(self) -> int:
         """Number of shards of tasks, the reduce not counted."""
         return -(-self.tasks // self.shard_size) if self.shard_size else 0

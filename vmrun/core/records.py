@@ -253,6 +253,12 @@ class Intent(Record):
     max_cost: float = 0.0
     poweroff_deletes: bool = False
     disk: int = 0
+    #: What its first job finds installed, as `JobSpec.environment_name` has it; "" for nothing of its own.
+    environment: str = ""
+    #: The pool that it is of; "" for none.
+    pool: str = ""
+    #: Seconds since the epoch until which it waits for jobs, whatever becomes of them; 0: no longer than they say.
+    stay_until: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +309,17 @@ class Assign(Record):
     keep_warm: float = 0.0
     #: Dollars that this job may cost on it, counted from here on; 0: no limit.
     max_cost: float = 0.0
+    #: What this job finds installed, as in the intent.
+    environment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stay(Record):
+    """How long the VM waits for jobs, from here on; its hard deadline holds all the same."""
+
+    TYPE: ClassVar[str] = "STAY"
+    #: Seconds since the epoch; 0: no longer than its last job says.
+    until: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,7 @@ class Attempt:
             address_usd_per_hour=self._extras.address,
             max_cost=order.max_cost,
             poweroff_deletes=self._provisioner.capabilities.poweroff_deletes,
+            environment=order.environment,
         )
 
     def _create(self, ledger: VmLedger, spec: InstanceSpec) -> Instance:

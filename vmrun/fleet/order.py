@@ -59,6 +59,8 @@ class Order:
     #: Addresses of package indexes that hold a password: for machines that are this computer, and for no other.
     private_index: dict[str, str] = field(default_factory=dict, repr=False)
     ca_file: str = ""
+    #: What the job finds installed, as in the VM's journal; "" for nothing of its own.
+    environment: str = ""
 
 
 def secrets_file(store: Mapping[str, str], index: Mapping[str, str]) -> bytes:

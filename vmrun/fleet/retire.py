@@ -67,7 +67,7 @@ def retire(  # noqa: PLR0913 -- the options say what must still hold, and for ho
 def give_back(deck: Deck, vm: str, job: str) -> None:
     """Delete the VM of a job that ended, unless it is to stay warm or has another job."""
     fold = VmLedger(deck.desk, vm).refresh()
-    if fold.jobs[-1:] == [job] and not (fold.keep_warm > 0 and fold.assignable):
+    if fold.jobs[-1:] == [job] and not (fold.stays(deck.desk.clock.now()) and fold.assignable):
         retire(deck, vm, f"job {job} ended", lambda _: None, jobs=len(fold.jobs))
 
 

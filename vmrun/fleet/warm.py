@@ -3,85 +3,51 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from dataclasses import replace
 
 from vmrun.core import keys
-from vmrun.core.clouds import Market, Need
-from vmrun.core.crew import fits as holds_one
 from vmrun.core.errors import Corrupt, SchemaError
 from vmrun.core.folds import VmFold
 from vmrun.core.heartbeats import read_heartbeat
 from vmrun.core.ids import is_id
 from vmrun.core.ledger import VmLedger
-from vmrun.core.records import Ready
 
 from .deck import Deck
+from .matching import Waiting, best_first, fits
 from .order import Order
 
 log = logging.getLogger(__name__)
 
-#: Seconds of its warm window that must be left for a VM to be worth taking.
-MARGIN = 2.0
-
 
 def take_warm(deck: Deck, order: Order, without: Container[str] = ()) -> str | None:
     """The id of a warm VM that now has the order's job; None if there is none that fits, but for those in `without`."""
+    ledgers = dict(_warm(deck, order, without))
+    for each in best_first((Waiting(vm, ledger.fold) for vm, ledger in ledgers.items()), order):
+        if ledgers[each.vm].assign(order.job, order.keep_warm, order.max_cost, order.environment):
+            return each.vm
+    return None
+
+
+def _warm(deck: Deck, order: Order, without: Container[str]) -> Iterator[tuple[str, VmLedger]]:
+    """The VMs that fit and rest, by what was read of them just now."""
     desk = deck.desk
     orders = [order if order.on == name else replace(order, on=name) for name in deck.clouds(order.on)]
     for listed in desk.store.list(keys.VMS_INDEX):
         vm = listed.key[len(keys.VMS_INDEX) :]
-        if not is_id(vm) or vm in without:
-            continue
         ledger = VmLedger(desk, vm)
-        try:
-            fold = ledger.refresh()
-        except (Corrupt, SchemaError) as error:
-            # One damaged journal must not keep every job from its machine.
-            log.warning("event=journal-refused vm=%s error=%s", vm, error.message)
-            continue
-        now = desk.clock.now()
-        if (
-            any(fits(fold, each, now) for each in orders)
-            and _rests(deck, vm)
-            and ledger.assign(order.job, order.keep_warm, order.max_cost)
-        ):
-            return vm
-    return None
+        fold = _read(ledger) if is_id(vm) and vm not in without else None
+        if fold is not None and any(fits(fold, each, desk.clock.now()) for each in orders) and _rests(deck, vm):
+            yield vm, ledger
 
 
-def fits(fold: VmFold, order: Order, now: float) -> bool:
-    """Whether the VM can take the job, by its journal."""
-    intent = fold.intent
-    return (
-        intent is not None
-        and fold.assignable
-        and fold.keep_warm > 0
-        and intent.on == order.on
-        and now + MARGIN < intent.hard_deadline
-        and fold.ready is not None
-        and _can_run(fold.ready, order)
-        and _big_enough(order.need, intent.vcpus, intent.memory)
-        and order.need.disk <= intent.disk
-        and order.need.arch in ("", intent.arch)
-        and order.need.instance_type in ("", intent.instance_type)
-        and order.need.region in ("", intent.region)
-        and order.need.zone in ("", intent.zone)
-        and not (intent.spot and order.need.market is Market.on_demand)
-        and (not order.max_cost or order.allow_unknown_price or intent.usd_per_hour is not None)
-    )
-
-
-def _can_run(ready: Ready, order: Order) -> bool:
-    """Whether the machine, as its first job had it made ready, has what this job's environment takes."""
-    if order.needs_packages:
-        return ready.uv
-    # A machine that is a process on this one runs a job without packages by its own interpreter, and by no other.
-    return order.python in ("", ready.python) or (ready.uv and bool(ready.host))
-
-
-def _big_enough(need: Need, vcpus: int, memory: int) -> bool:
-    return need.cpus <= vcpus and need.memory <= memory and holds_one(memory, need.task_memory)
+def _read(ledger: VmLedger) -> VmFold | None:
+    try:
+        return ledger.refresh()
+    except (Corrupt, SchemaError) as error:
+        # One damaged journal must not keep every job from its machine.
+        log.warning("event=journal-refused vm=%s error=%s", ledger.vm, error.message)
+        return None
 
 
 def _rests(deck: Deck, vm: str) -> bool:

@@ -166,7 +166,9 @@ class Observer:
         self.sightings[vm] = replace(before, suspected_since=suspected)
         contested = suspected is not None and now - suspected >= CONTEST
         busy = beat.busy if beat is not None else ""
-        return replace(facts, silent=now - before.since, contested=contested, busy=busy)
+        # What its agent said before it saw the last entry may be about a time before its last job.
+        idle = beat.idle if beat is not None and not busy and beat.seen >= facts.seen else None
+        return replace(facts, silent=now - before.since, contested=contested, busy=busy, idle=idle)
 
     def _count(self, error: StoreError) -> None:
         self._unanswered += isinstance(error, StoreUnavailable)

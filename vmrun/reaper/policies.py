@@ -24,6 +24,8 @@ LEFTOVER_AGE = 1800.0
 LEFTOVER_SEEN = 300.0
 #: Seconds beyond the boot grace: the VM's own timer comes first.
 BOOT_MARGIN = 5.0
+#: Seconds after the end of its wait at which a VM is deleted by the reaper: its agent, which ends it, comes first.
+IDLE_MARGIN = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Observed:
     silent: float | None = None
     #: What its agent last said that it works on; "" for nothing.
     busy: str = ""
+    #: Seconds for which it had no work, as its agent said when it knew the whole journal; None when it did not say.
+    idle: float | None = None
     #: Seconds of silence after which a VM is suspected.
     dead_after: float = 120.0
     #: Whether the SUSPECT in its journal has stood long enough unanswered.
@@ -107,6 +111,15 @@ def never_ready(facts: Observed) -> str | None:
     return f"it was not ready within {format_duration(fold.intent.boot_grace)}" if age > bound else None
 
 
+def idle(facts: Observed) -> str | None:
+    """Without work for longer than it was to wait for any: its agent should have ended it."""
+    fold = facts.fold
+    if facts.instance is None or fold is None or fold.ready is None or facts.idle is None or facts.busy:
+        return None
+    over = min(facts.idle - fold.keep_warm, facts.now - fold.stay_until)
+    return f"it has had no work for {format_duration(facts.idle)}" if over > IDLE_MARGIN else None
+
+
 def dead(facts: Observed) -> str | None:
     """No sign of life, and nobody refuted the suspicion."""
     if facts.instance is None or facts.fold is None or facts.fold.ready is None or not facts.contested:
@@ -138,7 +151,7 @@ def abandoned(age: float | None, seen: float, *, ended: bool) -> str | None:
 
 
 #: In the order in which they are asked; the first that answers decides.
-POLICIES: tuple[Policy, ...] = (expired, condemned, drained, over_budget, never_ready, dead, orphan)
+POLICIES: tuple[Policy, ...] = (expired, condemned, drained, over_budget, never_ready, idle, dead, orphan)
 
 
 def judge(facts: Observed) -> tuple[str, str] | None:
@@ -155,8 +168,11 @@ def judge(facts: Observed) -> tuple[str, str] | None:
 def vanished(facts: Observed) -> str | None:
     """Why a VM that the cloud does not show may be called gone; None if it may still appear."""
     fold = facts.fold
-    if facts.instance is not None or fold is None or fold.intent is None or fold.gone is not None:
+    if facts.instance is not None or fold is None or fold.intent is None:
         return None
+    if fold.gone is not None:
+        # Whoever noted it died before it took the VM from the index.
+        return "it is gone already"
     age = facts.now - fold.intended_at
     if fold.ended or fold.drain is not None:
         return "not in the cloud's listing"

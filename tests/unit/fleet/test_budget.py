@@ -18,7 +18,8 @@ from vmrun.core.clouds import Offer
 from vmrun.core.errors import BudgetError
 from vmrun.fleet.attempt import Attempt
 from vmrun.fleet.budget import affordable, lifetime, price, told
-from vmrun.fleet.warm import fits, take_warm
+from vmrun.fleet.matching import fits
+from vmrun.fleet.warm import take_warm
 
 GIB = 2**30
 

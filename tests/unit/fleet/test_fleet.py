@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.core.world import DEPLOYMENT, JOB, OTHER_JOB, VM, intent, ready
+from tests.unit.core.world import DEPLOYMENT, JOB, OTHER_JOB, VM, an_id, intent, ready
 from tests.unit.fleet.world import Fleet
 from vmrun.core.clouds import Capabilities, CloudError, Fault, Need
 from vmrun.core.errors import CapacityError, Denied
@@ -16,12 +16,14 @@ from vmrun.core.folds import VmFold
 from vmrun.core.records import Delete, Drain
 from vmrun.fleet import attempt as module
 from vmrun.fleet.bring_up import bring_up
+from vmrun.fleet.matching import MARGIN, Waiting, best_first, fits
 from vmrun.fleet.order import Order
 from vmrun.fleet.retire import close_if_gone, retire
 from vmrun.fleet.ssh import POWER_OFF, ending
-from vmrun.fleet.warm import MARGIN, fits, take_warm
+from vmrun.fleet.warm import take_warm
 from vmrun.machine import layout
 
+THIRD = an_id("t")
 NOW = 1_700_000_000.0
 ORDER = Order(job=OTHER_JOB, on="fake", need=Need(), python="3.11")
 
@@ -219,3 +221,55 @@ def test_an_order_belongs_to_its_deployment(fleet: Fleet, way_in: type[ReadyAtOn
     assert fold.intent is not None
     assert fold.jobs == [OTHER_JOB]
     assert fold.cloud_id == machine.id
+
+
+def waiting(vm: str, *, vcpus: int = 2, life: float = 3600.0, environments: set[str] | None = None) -> Waiting:
+    found = fold(hard_deadline=NOW + life, environments=environments or set())
+    assert found.intent is not None
+    found.intent = dataclasses.replace(found.intent, vcpus=vcpus)
+    return Waiting(vm, found)
+
+
+LOCK, OTHER_LOCK = "3.11:aa", "3.11:bb"
+
+
+@pytest.mark.parametrize(
+    ("candidates", "best"),
+    [
+        pytest.param([waiting("a"), waiting("b", environments={OTHER_LOCK, LOCK})], "b", id="the same environment"),
+        pytest.param(
+            [waiting("a"), waiting("b", vcpus=128, environments={LOCK})], "b", id="it counts more than the size"
+        ),
+        pytest.param([waiting("a", vcpus=128), waiting("b", vcpus=4), waiting("c", vcpus=8)], "b", id="the smallest"),
+        pytest.param([waiting("a", life=60.0), waiting("b")], "b", id="the longest life"),
+        pytest.param([waiting("b"), waiting("a")], "a", id="the oldest"),
+    ],
+)
+def test_of_several_warm_vms_the_best_is_taken(candidates: list[Waiting], best: str) -> None:
+    order = dataclasses.replace(ORDER, environment=LOCK, needs_packages=True)
+    assert best_first(candidates, order)[0].vm == best
+    assert {each.vm for each in best_first(candidates, order)} == {each.vm for each in candidates}
+
+
+def test_without_packages_no_environment_is_better_than_another() -> None:
+    assert best_first([waiting("b", environments={LOCK}), waiting("a")], ORDER)[0].vm == "a"
+
+
+def test_a_job_takes_the_vm_that_has_its_environment(fleet: Fleet) -> None:
+    first, second = fleet.vm(JOB, keep_warm=60.0), fleet.vm(JOB, keep_warm=60.0)
+    assert fleet.ledger(second).assign(THIRD, 60.0, 0.0, LOCK)
+    fleet.beat(second, 2)
+    assert take_warm(fleet.deck, dataclasses.replace(ORDER, environment=LOCK)) == second
+    fleet.beat(second, 3)
+    assert take_warm(fleet.deck, dataclasses.replace(ORDER, job=an_id("m"), environment=OTHER_LOCK)) == first
+    assert fleet.ledger(first).fold.environments == {OTHER_LOCK}
+    assert fleet.ledger(second).fold.environments == {LOCK}
+
+
+def test_a_vm_that_is_to_stay_waits_whatever_its_jobs_say(fleet: Fleet) -> None:
+    vm = fleet.vm(JOB)
+    assert take_warm(fleet.deck, ORDER) is None
+    assert fleet.ledger(vm).stay(fleet.clock.now() + 3600)
+    assert take_warm(fleet.deck, ORDER) == vm
+    assert fleet.ledger(vm).stay(0.0)
+    assert take_warm(fleet.deck, dataclasses.replace(ORDER, job=an_id("m"))) is None

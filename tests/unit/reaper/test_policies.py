@@ -12,7 +12,17 @@ from tests.unit.core.world import ready as ready_of
 from vmrun.core.clouds import TAG_DEADLINE, TAG_OWNER, TAG_VM, Instance, InstanceState, instance_name
 from vmrun.core.folds import VmFold
 from vmrun.core.records import Delete, Drain, Failed, Gone
-from vmrun.reaper.policies import BOOT_MARGIN, DEADLINE_MARGIN, ORPHAN_GRACE, Observed, doubtful, judge, ours, vanished
+from vmrun.reaper.policies import (
+    BOOT_MARGIN,
+    DEADLINE_MARGIN,
+    IDLE_MARGIN,
+    ORPHAN_GRACE,
+    Observed,
+    doubtful,
+    judge,
+    ours,
+    vanished,
+)
 
 NOW = 1_700_000_000.0
 TAGS = {TAG_OWNER: DEPLOYMENT, TAG_VM: VM}
@@ -68,6 +78,14 @@ CASES: list[tuple[str, Observed, str]] = [
     ("a fresh job with money of its own", facts(fold=paid(NOW - 10 * 3600, NOW - 60)), ""),
     ("booting", facts(fold=fold(ready=False, age=GRACE)), ""),
     ("never ready", facts(fold=fold(ready=False, age=GRACE + BOOT_MARGIN + 1)), "never_ready"),
+    ("idle, and its agent has its time", facts(idle=IDLE_MARGIN), ""),
+    ("idle", facts(idle=IDLE_MARGIN + 1), "idle"),
+    ("in its warm window", facts(fold=fold(keep_warm=600.0), idle=600.0 + IDLE_MARGIN), ""),
+    ("past its warm window", facts(fold=fold(keep_warm=600.0), idle=601.0 + IDLE_MARGIN), "idle"),
+    ("to stay", facts(fold=fold(stay_until=NOW - IDLE_MARGIN), idle=9e6), ""),
+    ("longer than it was to stay", facts(fold=fold(stay_until=NOW - IDLE_MARGIN - 1), idle=9e6), "idle"),
+    ("past its stay, in its warm window", facts(fold=fold(stay_until=1.0, keep_warm=600.0), idle=599.0), ""),
+    ("not let in yet", facts(fold=fold(ready=False), idle=9e6), ""),
     ("silent, not contested", facts(silent=500.0), ""),
     ("contested, and answered", facts(silent=5.0, contested=True), ""),
     ("contested and silent", facts(silent=500.0, contested=True), "dead"),
@@ -95,7 +113,7 @@ UNSEEN: list[tuple[str, Observed, bool]] = [
     ("still there", facts(fold=fold(delete=Delete("why", "client"))), False),
     ("deleted", facts(instance=None, fold=fold(delete=Delete("why", "client"))), True),
     ("drained", facts(instance=None, fold=fold(drain=Drain("no work"))), True),
-    ("closed already", facts(instance=None, fold=fold(gone=Gone("seen"))), False),
+    ("closed already, and in the index", facts(instance=None, fold=fold(gone=Gone("seen"))), True),
     ("created, young", facts(instance=None, fold=fold(age=GRACE)), False),
     ("created, old", facts(instance=None, fold=fold(age=GRACE + 1)), True),
     ("only intended", facts(instance=None, fold=fold(cloud_id="", ready=False, age=GRACE + ORPHAN_GRACE)), False),
