@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ from .wiring import Wiring
 
 if TYPE_CHECKING:
     from .account import Account
+    from .pools import Pools
     from .reaper.sweep import Reaper
 
 log = logging.getLogger(__name__)
@@ -351,7 +353,7 @@ class Client:
         on_stage: OnStage | None = None,
         stopping: Callable[[], bool] | None = None,
     ) -> list[Verdict]:
-        """One pass over this deployment's machines.
+        """One pass over this deployment's machines, and over its pools, whose missing VMs are made.
 
         A service, which passes again soon, is asked by `stopping` between steps whether to break off.
         """
@@ -362,7 +364,12 @@ class Client:
         self._reaper.stopping = stopping
         stage = on_stage or _silent
         names = self._clouds_to_reap(self._reaper, stage)
-        return self._reaper.sweep(names, dry_run=dry_run, everything=all_, on_stage=stage)
+        if all_ and not dry_run:
+            # Otherwise the next pass would make their VMs anew.
+            self.pools.want_nothing()
+        verdicts = self._reaper.sweep(names, dry_run=dry_run, everything=all_, on_stage=stage)
+        self.pools.keep_up(stage, background=stopping is not None, dry_run=dry_run)
+        return verdicts
 
     def _clouds_to_reap(self, reaper: Reaper, stage: OnStage) -> list[str]:
         """Where machines of this deployment may be: what the store knows of, what is near, and what is configured."""
@@ -391,6 +398,13 @@ class Client:
         address = Address(fold.ready.host, fold.ready.port, fold.ready.user)
         jump = read_jump(self._wiring.proxy_jump(fold.intent.on if fold.intent else ""))
         return open_shell_argv(address, session.key_file, session.known_hosts, jump)
+
+    @cached_property
+    def pools(self) -> Pools:
+        """VMs that wait for jobs."""
+        from .pools import Pools
+
+        return Pools(self._wiring, self.settings)
 
     @property
     def account(self) -> Account:

@@ -84,6 +84,7 @@ class Pulse:
                 before.job != self._beat.job
                 or bool(before.busy) != bool(self._beat.busy)
                 or before.doing.partition(":")[0] != now_doing
+                or before.ends_because != self._beat.ends_because
             )
         if turned:
             self._wake.set()

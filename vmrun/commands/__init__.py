@@ -29,6 +29,8 @@ VERBS = {
     "cost": Verb("cost", "What was spent, by job, by day or by cloud."),
     "why": Verb("why", "The life of a VM: what happened to it, and what will end it."),
     "reap": Verb("reap", "Give back VMs that are idle, expired or orphaned."),
+    "up": Verb("up", "Keep a pool of VMs that wait for jobs."),
+    "down": Verb("down", "Take a pool down; VMs that work end with their job."),
     "init": Verb("init", "Write a configuration file, or prepare docker or a cloud for jobs."),
     "doctor": Verb("doctor", "Check all that jobs depend on, and say what to mend."),
     "_bring-up": Verb("bring_up", "Get a job its machine; run in the background by submit.", hidden=True),

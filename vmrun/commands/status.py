@@ -10,6 +10,7 @@ import typer
 
 from vmrun.core.errors import UsageError
 from vmrun.rendering import documents, tables
+from vmrun.rendering import pools as rendered_pools
 from vmrun.rendering.text import Style
 
 from .options import Json
@@ -112,7 +113,13 @@ def _one(session: Session, job: str) -> Callable[[], _Look]:
 def _all(session: Session, limit: int) -> Callable[[], _Look]:
     def look() -> _Look:
         jobs, vms, now = session.client.jobs(limit), session.client.vms(), session.clock.now()
-        return _Look((jobs, vms), documents.status(jobs, vms), lambda style: tables.status(jobs, vms, now, style))
+        pools = session.client.pools.views()
+
+        def lines(style: Style) -> list[str]:
+            shown = rendered_pools.pools(pools, now, style)
+            return tables.status(jobs, vms, now, style) + (["", *shown] if shown else [])
+
+        return _Look((jobs, vms, pools), documents.status(jobs, vms, pools), lines)
 
     return look
 

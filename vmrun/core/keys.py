@@ -16,7 +16,7 @@ JOBS_INDEX = "index/jobs/"
 VMS_INDEX = "index/vms/"
 VMS = "vms/"
 HOSTS_INDEX = "index/hosts/"
-VMS = "vms/"
+POOLS_INDEX = "index/pools/"
 
 
 def entry(prefix: str, n: int) -> str:
@@ -99,3 +99,13 @@ def host_index(host: str) -> str:
 def host_journal(host: str) -> str:
     """Prefix of a borrowed host's journal: BORROW, RETURN."""
     return f"hosts/{host}/"
+
+
+def pool_index(pool: str) -> str:
+    """An empty object per pool that is wanted, or has VMs still."""
+    return f"{POOLS_INDEX}{pool}"
+
+
+def pool_journal(pool: str) -> str:
+    """Prefix of a pool's journal: POOL, again and again."""
+    return f"pools/{pool}/"

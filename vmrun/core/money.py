@@ -49,7 +49,7 @@ def spent_on(fold: VmFold, job: str, until: float) -> float:
         return 0.0
     begin, end = billed(fold, until)
     at = fold.jobs.index(job)
-    if at:
+    if at or given_later(fold):
         begin = max(begin, fold.given_at[at])
     if at + 1 < len(fold.given_at):
         end = min(end, fold.given_at[at + 1])
@@ -61,6 +61,11 @@ def reserved(fold: VmFold, job: str, now: float) -> float:
     spent = spent_on(fold, job, now)
     over = fold.ended or fold.drain is not None or fold.jobs[-1:] != [job]
     return spent if over else max(spent, fold.max_cost)
+
+
+def given_later(fold: VmFold) -> bool:
+    """Whether the VM was made before there was a job for it, and waited for its first one."""
+    return fold.intent is not None and not fold.intent.job
 
 
 def paid_until(fold: VmFold) -> float | None:

@@ -45,6 +45,30 @@ class VmView:
     doing: str = ""
     #: Peak resident bytes of its agent, as last reported.
     agent_memory: int = 0
+    #: The pool that it is of; "" for none.
+    pool: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """One pool."""
+
+    name: str
+    #: `up`, `waiting` for its time, `ended`, or `down`.
+    state: str
+    on: str = ""
+    #: VMs that are wanted, those that wait for a job, those that work, and those that are on their way.
+    size: int = 0
+    ready: int = 0
+    busy: int = 0
+    starting: int = 0
+    vms: tuple[str, ...] = ()
+    schedule: str = ""
+    #: Seconds since the epoch; 0 where there is none: when it is not wanted any more, when it is up no longer for
+    #: now, and when it is up again.
+    until: float = 0.0
+    ends_at: float = 0.0
+    begins_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

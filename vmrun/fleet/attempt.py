@@ -27,6 +27,7 @@ from .budget import lifetime, price, told
 from .deck import Deck, OnStage
 from .doubt import clear_up
 from .guards import make_proof
+from .membership import join
 from .order import Order
 from .process import ProcessBringUp
 from .removal import case_of, remove
@@ -104,6 +105,8 @@ class Attempt:
 
     def _intend(self, spec: InstanceSpec) -> VmLedger:
         desk = self._deck.desk
+        if self._order.pool:
+            join(self._deck, self._order.pool, self.vm)
         ledger = VmLedger(desk, self.vm)
         try:
             desk.store.create(keys.vm_index(self.vm), b"")
@@ -139,6 +142,8 @@ class Attempt:
             max_cost=order.max_cost,
             poweroff_deletes=self._provisioner.capabilities.poweroff_deletes,
             environment=order.environment,
+            pool=order.pool,
+            stay_until=order.stay_until,
         )
 
     def _create(self, ledger: VmLedger, spec: InstanceSpec) -> Instance:

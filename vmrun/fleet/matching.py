@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vmrun.core.clouds import Market, Need
 from vmrun.core.crew import fits as holds_one
 from vmrun.core.folds import VmFold
-from vmrun.core.records import Ready
+from vmrun.core.records import Intent, Ready
 
 from .order import Order
 
@@ -35,14 +35,23 @@ def fits(fold: VmFold, order: Order, now: float) -> bool:
         and now + MARGIN < intent.hard_deadline
         and fold.ready is not None
         and _can_run(fold.ready, order)
-        and _big_enough(order.need, intent.vcpus, intent.memory)
-        and order.need.disk <= intent.disk
-        and order.need.arch in ("", intent.arch)
-        and order.need.instance_type in ("", intent.instance_type)
-        and order.need.region in ("", intent.region)
-        and order.need.zone in ("", intent.zone)
-        and not (intent.spot and order.need.market is Market.on_demand)
+        and suits(intent, order.need)
         and (not order.max_cost or order.allow_unknown_price or intent.usd_per_hour is not None)
+    )
+
+
+def suits(intent: Intent, need: Need) -> bool:
+    """Whether the machine is as large, of the kind and in the place that is asked for."""
+    return (
+        need.cpus <= intent.vcpus
+        and need.memory <= intent.memory
+        and holds_one(intent.memory, need.task_memory)
+        and need.disk <= intent.disk
+        and need.arch in ("", intent.arch)
+        and need.instance_type in ("", intent.instance_type)
+        and need.region in ("", intent.region)
+        and need.zone in ("", intent.zone)
+        and not (intent.spot and need.market is Market.on_demand)
     )
 
 
@@ -68,7 +77,3 @@ def _can_run(ready: Ready, order: Order) -> bool:
         return ready.uv
     # A machine that is a process on this one runs a job without packages by its own interpreter, and by no other.
     return order.python in ("", ready.python) or (ready.uv and bool(ready.host))
-
-
-def _big_enough(need: Need, vcpus: int, memory: int) -> bool:
-    return need.cpus <= vcpus and need.memory <= memory and holds_one(memory, need.task_memory)

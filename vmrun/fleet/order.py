@@ -61,6 +61,10 @@ class Order:
     ca_file: str = ""
     #: What the job finds installed, as in the VM's journal; "" for nothing of its own.
     environment: str = ""
+    #: The pool that the machine is for, which it joins before it is made; "" for none, and then there is a job.
+    pool: str = ""
+    #: Seconds since the epoch until which it waits for jobs, whatever they say; 0: as long as they say.
+    stay_until: float = 0.0
 
 
 def secrets_file(store: Mapping[str, str], index: Mapping[str, str]) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vmrun.core.errors import VmrunError
-from vmrun.core.views import JobResults, JobView, OutputChunk, Plan, TaskFailure, Verdict, VmView
+from vmrun.core.views import JobResults, JobView, OutputChunk, Plan, PoolView, TaskFailure, Verdict, VmView
 
 #: Number of the format of all documents.
 SCHEMA = 1
@@ -57,6 +57,25 @@ def vm(view: VmView) -> dict[str, Any]:
         "created": _known(view.created),
         "vcpus": view.vcpus,
         "doing": view.doing,
+        "pool": view.pool or None,
+    }
+
+
+def pool(view: PoolView) -> dict[str, Any]:
+    """One pool."""
+    return {
+        "name": view.name,
+        "state": view.state,
+        "on": view.on or None,
+        "size": view.size,
+        "ready": view.ready,
+        "busy": view.busy,
+        "starting": view.starting,
+        "vms": list(view.vms),
+        "schedule": view.schedule or None,
+        "until": _known(view.until),
+        "ends_at": _known(view.ends_at),
+        "begins_at": _known(view.begins_at),
     }
 
 
@@ -164,6 +183,8 @@ def output(chunk: OutputChunk, text: str) -> dict[str, Any]:
     }
 
 
-def status(jobs: Sequence[JobView], vms: Sequence[VmView]) -> dict[str, Any]:
-    """All jobs and VMs."""
-    return document(jobs=[job(each) for each in jobs], vms=[vm(each) for each in vms])
+def status(jobs: Sequence[JobView], vms: Sequence[VmView], pools: Sequence[PoolView] = ()) -> dict[str, Any]:
+    """All jobs, VMs and pools."""
+    return document(
+        jobs=[job(each) for each in jobs], vms=[vm(each) for each in vms], pools=[pool(each) for each in pools]
+    )

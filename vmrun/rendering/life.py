@@ -19,6 +19,7 @@ from vmrun.core.records import (
     Intent,
     Ready,
     Relieve,
+    Stay,
     Suspect,
 )
 from vmrun.core.units import format_duration
@@ -106,6 +107,8 @@ def _told(entry: Entry) -> str:
             return f"given job {job}" + (
                 f", to stay warm for {format_duration(keep_warm)} after it" if keep_warm else ""
             )
+        case Stay(until):
+            return f"to wait for jobs for {format_duration(until - entry.at)}" if until else "to wait for no more jobs"
         case _:
             return _ended(entry)
 
@@ -132,7 +135,8 @@ def _intended(intent: Intent, at: float) -> str:
     place = intent.zone or intent.region
     price = f", {money(intent.usd_per_hour)}/h" if intent.usd_per_hour else ""
     lifetime = format_duration(max(intent.hard_deadline - at, 0.0))
+    whom = f"pool {intent.pool}" if intent.pool else f"job {intent.job}"
     return (
         f"to be made: {intent.instance_type} on {intent.on} in {place}{' spot' if intent.spot else ''}{price}"
-        f" for job {intent.job}; ready within {format_duration(intent.boot_grace)}, gone within {lifetime}"
+        f" for {whom}; ready within {format_duration(intent.boot_grace)}, gone within {lifetime}"
     )

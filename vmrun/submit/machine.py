@@ -13,6 +13,7 @@ from vmrun.fleet.sight import check_sight
 from vmrun.settings import Settings
 
 from .money import check_money, price_line
+from .options import Options
 from .prepare import Submission
 
 Priced = Callable[[Need], Callable[[Offer], float | None]]
@@ -28,7 +29,14 @@ def check_machine(
     """
     if submission.spec.tasks == 0 and submission.spec.kind != "open":
         return ""
-    options, need = submission.options, submission.options.need
+    return check_offers(submission.options, sellers, priced, settings, desk)
+
+
+def check_offers(
+    options: Options, sellers: Sellers, priced: Priced, settings: Settings, desk: Callable[[], Desk]
+) -> str:
+    """The same for what is asked for, whatever is to run there."""
+    need = options.need
     offers, failures = find_offers(sellers, options.on, need)
     if not offers:
         raise explain(options.on, need, failures, "")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from vmrun.core.folds import VmFold
-from vmrun.core.money import billed
+from vmrun.core.money import billed, given_later
 
 DAY = 86400.0
 
@@ -48,13 +48,15 @@ def pieces(fold: VmFold, now: float, ended: Callable[[str], float | None]) -> It
     begin, end = billed(fold, now)
     if intent is None or begin >= end:
         return
-    starts = [begin, *(min(max(at, begin), end) for at in fold.given_at[1:]), end]
-    busy: list[tuple[str, float, float]] = []
+    given = [min(max(at, begin), end) for at in fold.given_at]
+    waited = given[0] if given and given_later(fold) else begin
+    starts = [waited, *given[1:], end]
+    busy: list[tuple[str, float, float]] = [("", begin, waited)]
     for at, job in enumerate(fold.jobs):
         final = ended(job)
         stop = starts[at + 1] if final is None else min(starts[at + 1], max(final, starts[at]))
         busy += [(job, starts[at], stop), ("", stop, starts[at + 1])]
-    for job, first, last in busy or [("", begin, end)]:
+    for job, first, last in busy if given else [("", begin, end)]:
         if last > first:
             yield Piece(
                 vm=intent.vm,

@@ -231,6 +231,7 @@ def view_vm(desk: Desk, ledger: VmLedger, until: float | None = None, job: str =
             vcpus=intent.vcpus,
             doing=beat.doing if working and beat is not None else "",
             agent_memory=beat.agent_memory if beat is not None else 0,
+            pool=intent.pool,
         ),
         beat,
     )

@@ -23,12 +23,14 @@ from vmrun.core.views import (
     JobView,
     OutputChunk,
     Plan,
+    PoolView,
     Snapshot,
     TaskCounts,
     TaskFailure,
     Verdict,
     VmView,
 )
+from vmrun.fleet.pooling import Changes
 from vmrun.submit.request import SubmitRequest
 from vmrun.watch.costs import By, Costs
 from vmrun.watch.life import Life
@@ -305,11 +307,32 @@ class FakeAccount:
         yield from self.steps
 
 
+class FakePools:
+    """Pools as the test sets them; what is asked is recorded."""
+
+    def __init__(self) -> None:
+        self.known: list[PoolView] = []
+        self.calls: list[tuple[object, ...]] = []
+
+    def views(self) -> list[PoolView]:
+        return self.known
+
+    def up(self, name: str, changes: Changes, on_stage: Callable[[str], None], on_price: Callable[[str], None]) -> Any:
+        on_stage("making them")
+        self.calls.append(("up", name, changes))
+        return PoolView(name, "up", "docker", size=2, ready=1, starting=1, ends_at=NOW + 3600, until=NOW + 3600)
+
+    def down(self, name: str, on_stage: Callable[[str], None], patience: float) -> PoolView:
+        self.calls.append(("down", name, patience))
+        return PoolView(name, "down", busy=1, vms=(VM,))
+
+
 @dataclass
 class FakeClient:
     """One deployment with one job."""
 
     job: FakeHandle = field(default_factory=FakeHandle)
+    pools: FakePools = field(default_factory=FakePools)
     stages: Sequence[str] = ("uploading", "booting vmrun-x")
     vm_views: Sequence[VmView] = field(default_factory=lambda: [vm_view()])
     verdicts: Sequence[Verdict] = (

@@ -1,0 +1,114 @@
+"""Bringing a pool to what is wanted of it. Done again and again by whoever passes by; two at once do no harm."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from vmrun.core.ledger import VmLedger
+from vmrun.core.pool_records import PoolSpec, PoolState
+from vmrun.core.pools import PoolLedger
+
+from .bring_up import rent
+from .deck import Deck, OnStage
+from .membership import PoolFull, members_of
+from .order import Order
+from .pooling import Member, Steps, counts, steps
+from .retire import retire
+
+log = logging.getLogger(__name__)
+
+#: VMs that are made at the same time.
+AT_ONCE = 4
+#: Seconds between looks at VMs that are to go.
+LOOK_EVERY = 0.2
+#: From what is wanted to the order of one VM. Raises BudgetError, and what explains that there is none.
+OrderOf = Callable[[PoolSpec], Order]
+
+
+def keep_up(deck: Deck, pool: str, order_of: OrderOf, on_stage: OnStage, *, make: bool = True) -> Steps:
+    """One pass over one pool; what was found to be done. Raises VmrunError when VMs that it needs cannot be had.
+
+    VMs that stay are told until when, those that are not needed that they are not: such a VM ends by itself once it
+    has no work. Without `make` none is made.
+    """
+    ledger = PoolLedger(deck.desk, pool)
+    state = ledger.refresh()
+    members = members_of(deck, state)
+    found = steps(state.wanted, members, deck.desk.clock.now())
+    for vm in found.prolong:
+        VmLedger(deck.desk, vm).stay(found.until)
+    for vm in found.release:
+        on_stage(f"pool {pool} lets {vm} go")
+        VmLedger(deck.desk, vm).stay(0.0)
+    if make and found.missing and state.wanted is not None:
+        order = replace(order_of(state.wanted), pool=pool, stay_until=found.until)
+        _make(deck, order, found.missing, on_stage)
+    if state.wanted is None and not any(_there(deck, member) for member in members):
+        ledger.forget()
+    return found
+
+
+def _make(deck: Deck, order: Order, count: int, on_stage: OnStage) -> None:
+    if count == 1:
+        _one(deck, order, on_stage)
+        return
+    # What all of them need is made once, and before: an image, a connection.
+    for on in deck.clouds(order.on):
+        deck.provisioner(on)
+    with ThreadPoolExecutor(min(count, AT_ONCE), thread_name_prefix="vmrun-pool") as threads:
+        made = [threads.submit(_one, deck, order, on_stage) for _ in range(count)]
+    errors = [error for each in made if (error := each.exception()) is not None]
+    if errors:
+        raise errors[0]
+
+
+def _one(deck: Deck, order: Order, on_stage: OnStage) -> None:
+    try:
+        rent(deck, order, on_stage)
+    except PoolFull:
+        # Somebody else has made what was missing.
+        log.info("event=pool-full pool=%s", order.pool)
+
+
+def take_down(deck: Deck, pool: str, on_stage: OnStage, patience: float) -> list[Member]:
+    """Want nothing of the pool any more, and see its VMs go; those that are still there after `patience` seconds.
+
+    One that works goes on: it ends with its job. One that is being made is given back at once.
+    """
+    ledger = PoolLedger(deck.desk, pool)
+    state = ledger.want(None)
+    for member in members_of(deck, state):
+        if member.fold is None or member.fold.intent is None or member.fold.ended:
+            continue
+        if member.fold.ready is None:
+            retire(deck, member.vm, f"pool {pool} was taken down", on_stage, jobs=0)
+        else:
+            VmLedger(deck.desk, member.vm).stay(0.0)
+    left = _watch(deck, state, on_stage, patience)
+    if not left:
+        ledger.forget()
+    return left
+
+
+def _watch(deck: Deck, state: PoolState, on_stage: OnStage, patience: float) -> list[Member]:
+    """Give back what has taken its leave; what is still there when all others work, or the time is over."""
+    clock = deck.desk.clock
+    deadline = clock.monotonic() + patience
+    while True:
+        left = [member for member in members_of(deck, state) if _there(deck, member)]
+        for member in left:
+            if member.fold is not None and (member.fold.drain is not None or member.fold.ended):
+                retire(deck, member.vm, f"pool {state.pool} was taken down", on_stage)
+        if all(member.busy for member in left) or clock.monotonic() >= deadline:
+            return left
+        clock.sleep(LOOK_EVERY)
+
+
+def _there(deck: Deck, member: Member) -> bool:
+    """Whether it is not known to be gone."""
+    if member.fold is None or member.fold.intent is None:
+        return counts(member, deck.desk.clock.now())
+    return member.fold.gone is None
