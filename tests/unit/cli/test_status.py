@@ -31,7 +31,7 @@ def test_nothing_yet(vmrun, client, monkeypatch) -> None:
 
 def test_document_of_all(vmrun) -> None:
     document = vmrun("status", "--json").document
-    assert set(document) == {"schema", "ok", "jobs", "vms"}
+    assert set(document) == {"schema", "ok", "jobs", "vms", "pools"}
     (vm,) = document["vms"]
     assert set(vm) >= {
         *("id", "on", "instance_type", "region", "state", "job", "busy_because"),

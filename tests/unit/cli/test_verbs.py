@@ -213,6 +213,8 @@ ARGUMENTS = {
     "ssh": [VM],
     "why": [VM],
     "reap": [],
+    "up": [],
+    "down": [],
     "init": ["docker"],
     "doctor": [],
 }
