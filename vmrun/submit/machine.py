@@ -41,8 +41,8 @@ def check_offers(
     if not offers:
         raise explain(options.on, need, failures, "")
     check_sight(sellers, offers, settings.store.url)
-    check_money(options, offers, priced(need), settings, desk, submission.spec.vms)
+    check_money(options, offers, priced(need), settings, desk, options.vms)
     most = max(offer.memory for offer in offers)
     if not fits(most, need.task_memory):
         raise refusal(most, need.task_memory)
-    return price_line(options, offers, priced(need), submission.spec.vms)
+    return price_line(options, offers, priced(need), options.vms)
