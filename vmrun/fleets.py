@@ -29,6 +29,7 @@ from .fleet.order import Order
 from .fleet.retire import give_back
 from .fleet.search import RuledOut
 from .fleet.warm import take_warm
+from .watch.observe import readable, vm_ids
 from .wiring import Wiring
 
 log = logging.getLogger(__name__)
@@ -80,11 +81,12 @@ class Fleets:
         `order` has the money of all. Raises what explains why there is none at all.
         """
         job = order.job
-        serving = [vm for vm in self._refresh(job).fold.vms if self._serves(vm)]
+        folds = self._folds(job)
+        serving = [vm for vm, fold in folds.items() if self._serves(fold)]
         lack = spec.vms - len(serving)
         if lack <= 0:
             return serving[0]
-        order = self._share(order, lack)
+        order = self._share(order, lack, folds.values())
         taken = self._take_warm(order, lack, on_stage)
         if lack == len(taken):
             return (serving + taken)[0]
@@ -98,12 +100,18 @@ class Fleets:
             self._musters[job].remove(muster)
             raise
 
-    def _share(self, order: Order, machines: int) -> Order:
+    def _folds(self, job: str) -> dict[str, VmFold]:
+        """The job's machines: those that its journal lists, and those that somebody is about to create for it."""
+        desk = self._wiring.desk
+        listed = list(self._refresh(job).fold.vms)
+        found = {vm: readable(VmLedger(desk, vm)) for vm in dict.fromkeys([*listed, *vm_ids(desk)])}
+        return {vm: fold for vm, fold in found.items() if fold is not None and job in fold.jobs}
+
+    def _share(self, order: Order, machines: int, folds: Iterable[VmFold]) -> Order:
         """The order for one of so many machines, which together keep to what is left of the job's money."""
         if not order.max_cost:
             return order
         now = self._wiring.clock.now()
-        folds = [VmLedger(self._wiring.desk, vm).refresh() for vm in self._ledgers[order.job].fold.vms]
         left = order.max_cost - sum(reserved(fold, order.job, now) for fold in folds)
         if left <= 0:
             raise BudgetError(
@@ -159,9 +167,11 @@ class Fleets:
             ledger.refresh()
         return ledger
 
-    def _serves(self, vm: str) -> bool:
-        fold = VmLedger(self._wiring.desk, vm).refresh()
-        return not fold.ended and fold.drain is None
+    def _serves(self, fold: VmFold) -> bool:
+        """Whether it works, or may still come to that."""
+        assert fold.intent is not None
+        waits = fold.ready is not None or self._wiring.clock.now() < fold.intended_at + fold.intent.boot_grace
+        return waits and not fold.ended and fold.drain is None
 
     # --- looking after them ---
 
@@ -190,12 +200,12 @@ class Fleets:
 
     def _replace(self, job: str, gone: list[str], order: Callable[[JobSpec], Order]) -> None:
         ledger, news = self._ledgers[job], self._news.setdefault(job, [])
-        losses = [vm for vm in gone if vm not in ledger.fold.replaced]
-        losses = [vm for vm in losses if is_loss(VmLedger(self._wiring.desk, vm).refresh(), job)]
+        folds = {vm: readable(VmLedger(self._wiring.desk, vm)) for vm in gone if vm not in ledger.fold.replaced}
+        losses = [vm for vm, fold in folds.items() if fold is not None and is_loss(fold, job)]
         if not losses or len(ledger.fold.replaced) >= ledger.fold.spec.replace_lost:
             return
         try:
-            one = self._share(order(ledger.fold.spec), len(losses))
+            one = self._share(order(ledger.fold.spec), len(losses), self._folds(job).values())
         except BudgetError as error:
             log.info("event=not-replaced job=%s error=%s", job, error.message)
             return

@@ -102,6 +102,19 @@ def test_all_machines_are_got_and_stand_in_the_jobs_journal(world: World, site: 
     assert world.alive == []
 
 
+def test_machines_that_somebody_is_about_to_create_are_not_got_twice(world: World, site: Site) -> None:
+    spec = submitted(world, vms=2)
+    # Given another client that has written down what it will create, and not created it yet
+    intended = [world.vm(JOB, ready=False) for _ in range(2)]
+    assert enlisted(world) == []
+    assert site.up(spec) in intended
+    assert world.alive == []
+    # If nothing comes of it within the boot grace, that client is gone
+    world.clock.sleep(901)
+    assert site.up(spec) not in intended
+    assert len(world.alive) == 2
+
+
 def test_a_partial_fleet_runs_and_is_told(world: World, site: Site) -> None:
     spec = submitted(world, vms=3)
     WayIn.acts.append(lambda _: world.one.fail("create", Fault.quota, times=100))
@@ -166,7 +179,7 @@ def test_where_no_money_is_left_nothing_is_replaced(world: World, site: Site) ->
     site.tend()
     assert len(enlisted(world)) == 2
     with pytest.raises(BudgetError):
-        site.fleets._share(site.order(dataclasses.replace(spec, max_cost=0.01)), 1)
+        site.fleets._share(site.order(dataclasses.replace(spec, max_cost=0.01)), 1, site.fleets._folds(JOB).values())
 
 
 def test_a_loss_is_made_good_once_by_whoever_is_first(world: World, site: Site) -> None:
