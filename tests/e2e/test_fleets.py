@@ -133,6 +133,28 @@ def test_whoever_leaves_while_machines_are_on_their_way_leaves_them_to_the_job(s
     until(lambda: nothing_runs(shell), 60, "all machines have ended")
 
 
+def test_machines_that_were_kept_warm_share_the_next_job(shell: Shell) -> None:
+    gate = written(shell, 8, held=0)
+    options = ("--vms", "2", "--workers", "1", "--keep-warm", "10m", "job.py")
+    first = shell.submit(*options)
+    until(lambda: len(working(shell, first)) == 2, 100, "both work")
+    gate.touch()
+    assert shell.wait(first)["state"] == "done"
+    machines = working(shell, first)
+    resting = lambda: [
+        vm["id"] for vm in shell.ask("status")["vms"] if not vm["busy_because"] and vm["state"] == "ready"
+    ]
+    until(lambda: sorted(resting()) == machines, 60, "both rest")
+    gate.unlink()
+    second = shell.submit(*options)
+    until(lambda: working(shell, second) == machines, 60, "both work at the next job")
+    gate.touch()
+    assert shell.wait(second)["state"] == "done"
+    assert sorted(vm["id"] for vm in shell.ask("status", second)["job"]["vms"]) == machines
+    shell.run("reap", "--all", "--yes")
+    until(lambda: nothing_runs(shell), 60, "all machines have ended")
+
+
 def test_calls_of_an_executor_are_shared(shell: Shell) -> None:
     shell.write(
         "program.py",
