@@ -54,6 +54,12 @@ def lose(shell: Shell, vm: str) -> None:
         kill(number)
 
 
+def resting(shell: Shell) -> list[str]:
+    """VMs that are there and have nothing to do."""
+    shown = shell.ask("status")["vms"]
+    return sorted(vm["id"] for vm in shown if not vm["busy_because"] and vm["state"] == "ready")
+
+
 def nothing_runs(shell: Shell) -> bool:
     return not processes(f"{shell.home}/.local/state/vmrun/local")
 
@@ -141,10 +147,7 @@ def test_machines_that_were_kept_warm_share_the_next_job(shell: Shell) -> None:
     gate.touch()
     assert shell.wait(first)["state"] == "done"
     machines = working(shell, first)
-    resting = lambda: [
-        vm["id"] for vm in shell.ask("status")["vms"] if not vm["busy_because"] and vm["state"] == "ready"
-    ]
-    until(lambda: sorted(resting()) == machines, 60, "both rest")
+    until(lambda: resting(shell) == machines, 60, "both rest")
     gate.unlink()
     second = shell.submit(*options)
     until(lambda: working(shell, second) == machines, 60, "both work at the next job")
