@@ -20,6 +20,7 @@ from .commit import COMMIT_MIN, Batch, OutputWriter, commit_interval
 from .engine import Engine, Event, Files, LargeResult, Load, Output, Results, RunnerDied
 from .gather import gather_results
 from .inputs import ArgumentReader, clip, decode_tasks, without_arguments
+from .leaving import last_events
 from .network import Network
 from .setup import Prepared, define_shard, prepare
 from .share import HeldShard, Share
@@ -110,7 +111,7 @@ class JobRun:
         if not self._held or self._ledger.fold.final is not None:
             return
         try:
-            self._take(self._engine.poll(0.0))
+            self._take([] if self._fallen else list(last_events(self._engine, self._clock)))
             self._commit()
             self._states.save(held.batch for held in self._held.values())
             for held in self._held.values():
