@@ -207,7 +207,10 @@ class Client:
     # --- machines ---
 
     def bring_up(self, job: str, on_stage: OnStage | None = None) -> str:
-        """Get the job a machine, warm or new; the VM's id. Of several, the first that is ready: the others follow."""
+        """Get the job a machine, warm or new; the VM's id. Of several, the first that is ready: the others follow.
+
+        "" for a job of several that ended meanwhile.
+        """
         fold = JobLedger(self.desk, job).refresh()
         if fold.submit is None:
             raise UsageError(f"there is no job {job} in this store", hint="`vmrun status` lists the jobs")
@@ -247,7 +250,9 @@ class Client:
 
     def leave(self, job: str) -> None:
         """The person who watched the job leaves; a spot machine that is taken back must be replaced all the same."""
-        if JobLedger(self.desk, job).refresh().spec.need.market is not Market.on_demand:
+        spot = JobLedger(self.desk, job).refresh().spec.need.market is not Market.on_demand
+        # For machines that were got as a fleet, the end of this program sees to it.
+        if spot and not self._fleets.has(job):
             self.continue_in_background(job)
 
     def revive(self, job: str, observer: JobObserver | None = None) -> None:

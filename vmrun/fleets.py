@@ -17,14 +17,14 @@ from dataclasses import replace
 
 from .core.clock import Clock
 from .core.clouds import Market
-from .core.errors import BudgetError
+from .core.errors import BudgetError, CapacityError
 from .core.folds import VmFold
 from .core.ledger import JobLedger, VmLedger
 from .core.model import JobSpec
 from .core.money import reserved
 from .fleet.bring_up import rent
 from .fleet.deck import OnStage
-from .fleet.muster import Muster, Recruit
+from .fleet.muster import Muster, Recruit, Stopped
 from .fleet.order import Order
 from .fleet.retire import give_back
 from .fleet.search import RuledOut
@@ -55,6 +55,11 @@ def is_loss(fold: VmFold, job: str) -> bool:
     return worked and not any(why.startswith(_MEANT) for why in ended)
 
 
+def _may_need_others(spec: JobSpec) -> bool:
+    """Whether somebody should stay to get other machines for lost ones."""
+    return spec.replace_lost > 0 or spec.need.market is not Market.on_demand
+
+
 class Fleets:
     """What this client has of jobs' machines. Its methods are for one thread at a time."""
 
@@ -78,10 +83,11 @@ class Fleets:
     def bring_up(self, order: Order, spec: JobSpec, on_stage: OnStage) -> str:
         """Get the job the machines that it lacks; the id of the first that serves it, the others come by and by.
 
-        `order` has the money of all. Raises what explains why there is none at all.
+        `order` has the money of all. "" if the job ended meanwhile. Raises what explains why there is none at all.
         """
         job = order.job
         folds = self._folds(job)
+        self._adopt(job, folds)
         serving = [vm for vm, fold in folds.items() if self._serves(fold)]
         lack = spec.vms - len(serving)
         if lack <= 0:
@@ -95,6 +101,9 @@ class Fleets:
             return (serving + taken)[0]
         try:
             return muster.first()
+        except Stopped:
+            # Another client got them at the same time, or the job ended.
+            return next((vm for vm, fold in self._folds(job).items() if self._serves(fold)), "")
         except BaseException:
             muster.stop()
             self._musters[job].remove(muster)
@@ -106,6 +115,14 @@ class Fleets:
         listed = list(self._refresh(job).fold.vms)
         found = {vm: readable(VmLedger(desk, vm)) for vm in dict.fromkeys([*listed, *vm_ids(desk)])}
         return {vm: fold for vm, fold in found.items() if fold is not None and job in fold.jobs}
+
+    def _adopt(self, job: str, folds: dict[str, VmFold]) -> None:
+        """List those that work for the job and are not listed: their client died after it had given them the job."""
+        with self._lock:
+            ledger = self._ledgers[job]
+            for vm, fold in folds.items():
+                if vm not in ledger.fold.vms and fold.ready is not None and self._serves(fold):
+                    ledger.enlist(vm)
 
     def _share(self, order: Order, machines: int, folds: Iterable[VmFold]) -> Order:
         """The order for one of so many machines, which together keep to what is left of the job's money."""
@@ -128,22 +145,32 @@ class Fleets:
             if vm is None:
                 break
             on_stage(f"taking the warm VM {vm}")
-            self._enlist(order.job, vm)
+            with self._lock:
+                self._ledgers[order.job].enlist(vm)
             taken.append(vm)
-        self._taken.setdefault(order.job, []).extend(taken)
+        if taken:
+            self._stay()
+            self._taken.setdefault(order.job, []).extend(taken)
         return taken
 
     def _muster(self, order: Order, machines: int, on_stage: OnStage, *, quiet: bool = False) -> Muster:
-        if not any(self._musters.values()):
-            atexit.register(self._leave)
+        self._stay()
         muster = Muster(self._recruit(order), machines, self._wiring.clock, on_stage, quiet=quiet)
         self._musters.setdefault(order.job, []).append(muster)
         return muster
+
+    def _stay(self) -> None:
+        """Before the first machine is had: see to it that they are left to the jobs if the program ends first."""
+        if not any((*self._musters.values(), *self._taken.values())):
+            atexit.register(self._leave)
 
     def _recruit(self, order: Order) -> Recruit:
         out: list[RuledOut] = []
 
         def recruit(on_stage: OnStage, clock: Clock) -> str:
+            fold = self._refresh(order.job).fold
+            if fold.final is not None or fold.cancelled_by:
+                raise Stopped
             # Drivers are not made for several threads.
             wiring = self._wiring.sibling(clock)
             wiring.on_stage = on_stage
@@ -158,8 +185,16 @@ class Fleets:
         return recruit
 
     def _enlist(self, job: str, vm: str) -> None:
+        """List a machine that was made for the job. Raises Stopped if that ended, or has all its machines by now."""
         with self._lock:
-            self._ledgers[job].enlist(vm)
+            ledger = self._ledgers[job]
+            fold, gone = ledger.refresh(), set[str]()
+            if len(fold.vms) >= fold.spec.vms:
+                folds = {each: readable(VmLedger(self._wiring.desk, each)) for each in fold.vms}
+                gone = {each for each, found in folds.items() if found is None or not self._serves(found)}
+            if not ledger.enlist(vm, fold.spec.vms, gone) and vm not in fold.vms:
+                log.info("event=not-needed job=%s vm=%s", job, vm)
+                raise Stopped
 
     def _refresh(self, job: str) -> JobLedger:
         ledger = self._ledgers.setdefault(job, JobLedger(self._wiring.desk, job))
@@ -205,8 +240,8 @@ class Fleets:
         if not losses or len(ledger.fold.replaced) >= ledger.fold.spec.replace_lost:
             return
         try:
-            one = self._share(order(ledger.fold.spec), len(losses), self._folds(job).values())
-        except BudgetError as error:
+            one, losses = self._in_place_of(losses, order(ledger.fold.spec))
+        except (BudgetError, CapacityError) as error:
             log.info("event=not-replaced job=%s error=%s", job, error.message)
             return
         with self._lock:
@@ -214,6 +249,22 @@ class Fleets:
         if mine:
             news.append(f"lost {', '.join(mine)}; getting {len(mine)} in its place")
             self._muster(one, len(mine), log.debug, quiet=True)
+
+    def _in_place_of(self, losses: list[str], order: Order) -> tuple[Order, list[str]]:
+        """The order for each machine that replaces one of the `losses`, and which of them left money for that.
+
+        It may cost no more than the lost one left: others may be replacing others, and what they may cost is in no
+        journal before their machines are. Raises BudgetError if nothing is left.
+        """
+        folds, now = self._folds(order.job), self._wiring.clock.now()
+        one = self._share(order, len(losses), folds.values())
+        if not order.max_cost:
+            return one, losses
+        left = {vm: folds[vm].max_cost - reserved(folds[vm], order.job, now) for vm in losses if vm in folds}
+        paid = [vm for vm in left if left[vm] > 0]
+        if not paid:
+            raise BudgetError("the lost machines had spent all that they might cost")
+        return replace(one, max_cost=min(one.max_cost, *(left[vm] for vm in paid))), paid
 
     def on_the_way(self, job: str) -> bool:
         """Whether this client is getting the job further machines."""
@@ -232,10 +283,8 @@ class Fleets:
 
     def wants_attendance(self, job: str) -> bool:
         """Whether somebody should stay: for machines that are on their way, or to replace those that are lost."""
-        if self.on_the_way(job):
-            return True
         fold = self._refresh(job).fold
-        return fold.final is None and (fold.spec.replace_lost > 0 or fold.spec.need.market is not Market.on_demand)
+        return fold.final is None and (self.on_the_way(job) or _may_need_others(fold.spec))
 
     # --- the end ---
 
@@ -250,20 +299,20 @@ class Fleets:
 
     def stop(self, job: str) -> list[str]:
         """Get the job no more machines, and give back half-made ones; those that this client got it."""
-        musters = self._musters.pop(job, [])
+        musters, taken = self._musters.pop(job, []), self._taken.pop(job, [])
         for muster in musters:
             muster.stop(0.0)
         for muster in musters:
             muster.stop()
-        if not any(self._musters.values()):
+        if not any((*self._musters.values(), *self._taken.values())):
             atexit.unregister(self._leave)
-        return [*self._taken.pop(job, []), *(vm for muster in musters for vm in muster.ready)]
+        return [*taken, *(vm for muster in musters for vm in muster.ready)]
 
     def _leave(self) -> None:
         """The program ends before the jobs do: what is on its way is given back, and another process goes on."""
         hurried = {job for job in self._musters if self.on_the_way(job)}
-        for job in list(self._musters):
+        for job in {**self._musters, **self._taken}:
             spec = self._ledgers[job].fold.spec
             self.stop(job)
-            if spec.kind != "open" and (job in hurried or spec.replace_lost):
+            if spec.kind != "open" and (job in hurried or _may_need_others(spec)):
                 self._go_on(job)

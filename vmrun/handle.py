@@ -51,8 +51,8 @@ class JobHandle:
         return f"JobHandle({self.id!r})"
 
     def expect(self, vm: str) -> None:
-        """Show this VM with the job even before it claimed any of its work."""
-        self._observer.expected.add(vm)
+        """Show this VM with the job even before it claimed any of its work; "" for none."""
+        self._observer.expected |= {vm} - {""}
 
     def status(self) -> JobView:
         """The job now. Raises UsageError when the store has no such job."""

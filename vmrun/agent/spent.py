@@ -17,10 +17,13 @@ def end_if_last(shop: Workshop, job: str, why: str) -> bool:
     """
     ledger = JobLedger(shop.desk, job)
     fold = ledger.refresh()
-    others = [vm for vm in fold.vms if vm != shop.config.vm]
-    if fold.final is not None or any(_may_work(shop, vm) for vm in others):
+    if fold.final is not None:
         return False
     folds = [ledger.shard(plan).catch_up() for plan in fold.shards()]
+    # A client may have died after it gave a VM the job, and before it listed it.
+    others = {*fold.vms, *(vm for shard in folds for vm in shard.claimants)} - {shop.config.vm}
+    if any(_may_work(shop, vm) for vm in others):
+        return False
     failed = sum(len(shard.failed) for shard in folds)
     done = sum(len(shard.done) for shard in folds) - failed
     message = f"its money is spent, of which each of its {len(others) + 1} VMs had a part: {why.partition(': ')[2]}"

@@ -5,7 +5,7 @@ Every move says whether it holds. None rests on a lease or a clock: the journal'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 
 from . import keys
 from .desk import Desk
@@ -143,9 +143,18 @@ class JobLedger:
         """Ask for the end; False if the job already ended or was cancelled."""
         return self._move(Cancel(by), lambda fold: fold.final is None and not fold.cancelled_by)
 
-    def enlist(self, vm: str) -> bool:
-        """Note a VM that is made for the job, or given to it; False if it is known, or the job ended."""
-        return self._move(Enlist(vm), lambda fold: fold.final is None and vm not in fold.vms)
+    def enlist(self, vm: str, most: int = 0, gone: Container[str] = ()) -> bool:
+        """Note a VM that is made for the job, or given to it; False if it is known, or the job ended.
+
+        With `most`, also if the list has so many VMs that are not `gone`: of clients that all get the job its
+        machines at the same time, those that come last have nothing to add.
+        """
+
+        def allowed(fold: JobFold) -> bool:
+            room = not most or sum(1 for each in fold.vms if each not in gone) < most
+            return room and fold.final is None and vm not in fold.vms
+
+        return self._move(Enlist(vm), allowed)
 
     def replace(self, vm: str) -> bool:
         """Have the right to get another VM for one that was lost; False if it is had, or so many were replaced."""

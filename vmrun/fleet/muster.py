@@ -86,7 +86,8 @@ class Muster:
     def first(self) -> str:
         """The id of the first machine that is ready, as soon as it is. Raises why there is none.
 
-        After it, stages are told to nobody: whoever watches the job is shown the machines themselves.
+        That is Stopped if nobody wants one any more. After it, stages are told to nobody: whoever watches the job is
+        shown the machines themselves.
         """
         with self._change:
             while not self._ready and self._crash is None and self.running:
@@ -96,8 +97,7 @@ class Muster:
                 return self._ready[0]
             if self._crash is not None:
                 raise self._crash
-            assert self._errors, "a thread that ends says why"
-            raise self._errors[0]
+            raise self._errors[0] if self._errors else Stopped
 
     def join(self, seconds: float) -> bool:
         """Wait until all are ready or given up, at most so long; whether they are. In doubt it is called again."""
@@ -180,5 +180,6 @@ class Muster:
     def _sum_up(self) -> None:
         """With all threads at their end, say so if fewer came than were wanted."""
         ready, told = len(self._ready), self._ready or self._quiet
-        if told and self._errors and not self._stop.is_set():
-            self._news.append(f"only {ready} of {self._count} machines were to be had: {self._errors[0].message}")
+        if told and not self._stop.is_set():
+            whys = [error.message for error in self._errors] + ([repr(self._crash)] if self._crash else [])
+            self._news += [f"only {ready} of {self._count} machines were to be had: {why}" for why in whys[:1]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from tests.unit.agent.bench import Bench, FakeEngine
-from tests.unit.core.world import JOB, OTHER_VM, VM, intent, ready
+from tests.unit.core.world import JOB, OTHER_VM, THIRD_VM, VM, intent, ready
 from vmrun.agent import daemon
 from vmrun.agent.share import LOOKS_MAX, SHARDS_MAX, Share
 from vmrun.agent.spent import end_if_last
@@ -115,6 +115,22 @@ def test_a_job_is_not_ended_while_another_of_its_vms_may_work(bench: Bench, engi
     assert other.delete("lost", "client")
     assert end_if_last(shop, JOB, "maximum cost: spent")
     assert not end_if_last(shop, JOB, "maximum cost: spent")
+
+
+def test_a_vm_that_works_without_being_listed_keeps_the_job_from_being_ended(bench: Bench, engine: Engine) -> None:
+    bench.submit(8, 2, vms=2)
+    fleet(bench, max_cost=1.0)
+    listed, unlisted = VmLedger(bench.desk(), OTHER_VM), VmLedger(bench.desk(), THIRD_VM)
+    assert listed.delete("lost", "client")
+    # Given a third VM whose client died after it had given it the job
+    assert unlisted.intend(intent(THIRD_VM, JOB))
+    assert unlisted.created("i-3")
+    assert unlisted.ready(ready(THIRD_VM))
+    ledger = JobLedger(bench.desk(f"vm:{THIRD_VM}"), JOB)
+    assert ledger.shard(next(iter(ledger.refresh().shards()))).claim(THIRD_VM)
+    assert not end_if_last(bench.shop(), JOB, "maximum cost: spent")
+    assert unlisted.delete("lost", "client")
+    assert end_if_last(bench.shop(), JOB, "maximum cost: spent")
 
 
 def test_of_shards_only_the_last_outcomes_are_committed_in_a_hurry(bench: Bench, engine: Engine) -> None:

@@ -231,3 +231,86 @@ def test_a_program_that_ends_early_leaves_its_jobs_to_another_process(world: Wor
     assert len(world.alive) == 2
     JobLedger(world.desk(), JOB).finish(Final("done", 40, 0))
     assert not site.fleets.wants_attendance(JOB)
+
+
+# --- several clients, and ends that come in between ---
+
+
+def test_a_machine_that_has_the_job_and_whose_client_died_is_listed(world: World, site: Site) -> None:
+    spec = submitted(world, vms=2)
+    orphan = world.vm(JOB)
+    site.up(spec)
+    assert orphan in enlisted(world)
+    assert len(enlisted(world)) == 2
+
+
+def test_two_clients_that_fill_up_together_do_not_get_more_than_was_asked_for(world: World, site: Site) -> None:
+    spec = submitted(world, vms=3)
+    other = Site(world)
+    # When another client fills up while the first one makes its first machine ready
+    WayIn.acts.append(lambda _: other.up(spec))
+    assert site.up(spec) in enlisted(world)
+    assert sorted(enlisted(world)) == sorted(machine.tags["vmrun-vm"] for machine in world.alive)
+    assert len(world.alive) == 3
+    assert site.fleets.news(JOB) == []
+    other.fleets.stop(JOB)
+
+
+@pytest.mark.parametrize("end", ["final", "cancel"])
+def test_once_the_job_has_ended_no_further_machine_is_got(world: World, site: Site, end: str) -> None:
+    spec = submitted(world, vms=5)
+    ledger = JobLedger(world.desk(), JOB)
+    acts = {"final": lambda _: ledger.finish(Final("done", 40, 0)), "cancel": lambda _: ledger.cancel("user")}
+    WayIn.acts.append(acts[end])
+    first = site.up(spec)
+    assert enlisted(world) == [first]
+    assert [machine.tags["vmrun-vm"] for machine in world.alive] == [first]
+    assert len(world.made) == 1
+
+
+def test_a_machine_that_comes_after_the_end_of_its_job_is_given_back(world: World, site: Site) -> None:
+    spec = submitted(world, vms=2)
+    create = world.one.create
+
+    def late(instance: Any) -> Any:
+        JobLedger(world.desk(), JOB).finish(Final("cancelled", 0, 0))
+        return create(instance)
+
+    world.one.create = late  # type: ignore[method-assign]
+    assert site.up(spec) == ""
+    assert world.alive == []
+    assert len(world.made) == 1
+
+
+def test_nobody_stays_for_machines_of_a_job_that_has_ended(
+    world: World, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.up(submitted(world, vms=2, replace_lost=1))
+    monkeypatch.setattr(site.fleets, "on_the_way", lambda job: True)
+    assert site.fleets.wants_attendance(JOB)
+    JobLedger(world.desk(), JOB).finish(Final("done", 40, 0))
+    assert not site.fleets.wants_attendance(JOB)
+
+
+def test_a_program_with_warm_machines_only_leaves_its_job_to_another_process_too(world: World, site: Site) -> None:
+    for _ in range(2):
+        world.vm("", keep_warm=1000.0)
+    spec = submitted(world, vms=2, replace_lost=1)
+    world.clouds["fake"] = world.cloud
+    site.fleets.bring_up(dataclasses.replace(site.order(spec), on="fake"), spec, world.said.append)
+    site.fleets._leave()
+    assert site.left_to == [JOB]
+
+
+def test_two_replacements_do_not_both_have_what_is_left_of_the_money(world: World, site: Site) -> None:
+    spec = submitted(world, vms=2, max_cost=10.0, replace_lost=5)
+    site.up(spec)
+    one, two = enlisted(world)
+    # Given a loss that somebody else makes good, whose new machine is not there yet
+    lose(world, one)
+    assert JobLedger(world.desk(), JOB).replace(one)
+    lose(world, two)
+    site.tend()
+    (third,) = set(enlisted(world)) - {one, two}
+    spent = reserved(world.ledger(two).fold, JOB, world.clock.now())
+    assert world.ledger(third).fold.max_cost <= 5.0 - spent + 1e-6

@@ -118,6 +118,22 @@ def test_a_program_error_reaches_whoever_waits() -> None:
         made.first()
 
 
+def test_a_program_error_after_the_first_machine_is_told() -> None:
+    made = muster(Recruits(None, ValueError("a mistake")), 2, quiet=True)
+    assert made.join(PATIENCE)
+    (news,) = made.news()
+    assert news.startswith("only 1 of 2 machines were to be had: ")
+    assert "a mistake" in news
+
+
+def test_where_nobody_wants_them_any_more_there_is_neither_a_machine_nor_an_error() -> None:
+    made = muster(Recruits(*[Stopped()] * 3), 3)
+    with pytest.raises(Stopped):
+        made.first()
+    assert made.join(PATIENCE)
+    assert made.news() == []
+
+
 def test_where_nobody_waits_for_the_first_that_there_is_none_is_news() -> None:
     made = muster(Recruits(CapacityError("all sold")), 1, quiet=True)
     assert made.join(PATIENCE)
