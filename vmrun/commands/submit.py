@@ -235,6 +235,7 @@ class _Attached:
             return self._interrupted()
         except OutputClosed:
             if self._job:
+                self._session.client.leave(self._job)
                 self._screen.note(f"stdout was closed; job {self._job} goes on:")
                 self._screen.notes(ways_back(self._job))
             raise

@@ -381,6 +381,9 @@ class FakeClient:
         if self.trouble is not None:
             raise self.trouble
 
+    def leave(self, job: str) -> None:
+        self.calls.append(("leave", job))
+
     def submit(
         self,
         request: SubmitRequest,
