@@ -48,7 +48,7 @@ def attend(client: Client, observer: JobObserver) -> None:
     Raises what a look raised when too many in a row did.
     """
     job, failures = observer.job, 0
-    while client.wants_attendance(job):
+    while client.fleets.wants_attendance(job):
         client.desk.clock.sleep(LOOK_EVERY)
         try:
             client.revive(job, observer)
@@ -60,7 +60,7 @@ def attend(client: Client, observer: JobObserver) -> None:
                 raise
             if isinstance(error, CapacityError):
                 client.desk.clock.sleep(PAUSE)
-        for text in client.fleet_news(job):
+        for text in client.fleets.news(job):
             log.info("event=news text=%s", text)
     if observer.ledger.refresh().final is not None:
         client.settle(job)

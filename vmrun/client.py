@@ -79,7 +79,8 @@ class Client:
         self._wiring = Wiring(self.settings, clock, rng)
         #: VMs that this client brought up, by job.
         self._brought: dict[str, list[str]] = {}
-        self._fleets = Fleets(self._wiring, self.continue_in_background)
+        #: The machines of jobs that several share, as far as they are this client's.
+        self.fleets = Fleets(self._wiring, self.continue_in_background)
         self._losses = Losses(lambda: self._wiring.deck)
         self._reaper: Reaper | None = None
 
@@ -125,7 +126,7 @@ class Client:
                 handle.expect(self.bring_up(job, stage))
         except KeyboardInterrupt:
             # The person leaves, the job does not: another process gets it its machine.
-            self._fleets.stop(job)
+            self.fleets.stop(job)
             self.continue_in_background(job)
             raise KeyboardInterrupt(job) from None
         except VmrunError as error:
@@ -218,7 +219,7 @@ class Client:
         spec = fold.spec
         left = left_to_spend(self.desk, job, spec.max_cost)
         if is_shared(spec):
-            return self._fleets.bring_up(self._order(job, spec), spec, stage)
+            return self.fleets.bring_up(self._order(job, spec), spec, stage)
         vm = bring_up(self._wiring.deck, replace(self._order(job, spec), max_cost=left), stage)
         self._brought[job] = [vm]
         return vm
@@ -250,9 +251,7 @@ class Client:
 
     def leave(self, job: str) -> None:
         """The person who watched the job leaves; a spot machine that is taken back must be replaced all the same."""
-        spot = JobLedger(self.desk, job).refresh().spec.need.market is not Market.on_demand
-        # For machines that were got as a fleet, the end of this program sees to it.
-        if spot and not self._fleets.has(job):
+        if not self.fleets.has(job) and JobLedger(self.desk, job).refresh().spec.need.market is not Market.on_demand:
             self.continue_in_background(job)
 
     def revive(self, job: str, observer: JobObserver | None = None) -> None:
@@ -281,7 +280,7 @@ class Client:
     def replace_lost(self, job: str) -> None:
         """Get the job another machine if the one that this client brought up for it is no more, or leaves it."""
         brought = self._brought.get(job, [])
-        lost = not self._tend(job) if self._fleets.has(job) else bool(brought) and all(map(self._lost, brought))
+        lost = not self._tend(job) if self.fleets.has(job) else bool(brought) and all(map(self._lost, brought))
         if lost:
             self._replace(job, brought)
 
@@ -296,15 +295,7 @@ class Client:
 
     def _tend(self, job: str) -> bool:
         """Look after the machines of a job that has several; whether any serves it."""
-        return self._fleets.tend(job, self._lost, lambda spec: self._order(job, spec))
-
-    def wants_attendance(self, job: str) -> bool:
-        """Whether machines of a job that has several are on their way, or are to be replaced when they are lost."""
-        return self._fleets.wants_attendance(job)
-
-    def fleet_news(self, job: str) -> list[str]:
-        """What a person should know of the job's machines and was not told yet."""
-        return self._fleets.news(job)
+        return self.fleets.tend(job, self._lost, lambda spec: self._order(job, spec))
 
     def _lost(self, vm: str) -> bool:
         try:
@@ -321,12 +312,12 @@ class Client:
         self._losses.close(job)
         for vm in self._brought.pop(job, []):
             give_back(self._wiring.deck, vm, job)
-        self._fleets.settle(job)
+        self.fleets.settle(job)
 
     def finish(self, job: str) -> None:
         """End an executor's job, which takes no more calls: wait until it is final, then give back its machine."""
         ledger = JobLedger(self.desk, job)
-        if job not in self._brought and not self._fleets.has(job):
+        if job not in self._brought and not self.fleets.has(job):
             ledger.cancel("executor")
             return
         clock, (pause, longest) = self.desk.clock, self.polls()

@@ -314,5 +314,5 @@ class Fleets:
         for job in {**self._musters, **self._taken}:
             spec = self._ledgers[job].fold.spec
             self.stop(job)
-            if spec.kind != "open" and (job in hurried or _may_need_others(spec)):
+            if spec.kind != "open" and (job in hurried or self.wants_attendance(job)):
                 self._go_on(job)

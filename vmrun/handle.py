@@ -78,7 +78,7 @@ class JobHandle:
                 revived = self._clock.monotonic()
                 view = self.status()
             chunks = tuple(reader.read_some()) if output else ()
-            yield Snapshot(view, waiting_for(view), chunks, tuple(self._client.fleet_news(self.id)))
+            yield Snapshot(view, waiting_for(view), chunks, tuple(self._client.fleets.news(self.id)))
             if view.state.ended and not chunks:
                 self._client.settle(self.id)
                 return

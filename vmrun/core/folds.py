@@ -106,6 +106,11 @@ class JobFold:
         """Whether tasks are added after the submission."""
         return self.submit is not None and self.submit.spec.kind == "open"
 
+    def may_replace(self, vm: str) -> bool:
+        """Whether another VM may be had for this one, which was lost."""
+        waits = self.final is None and not self.cancelled_by and vm not in self.replaced
+        return waits and len(self.replaced) < self.spec.replace_lost
+
     @property
     def complete(self) -> bool:
         """Whether all tasks that there will ever be are known."""

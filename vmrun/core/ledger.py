@@ -158,12 +158,7 @@ class JobLedger:
 
     def replace(self, vm: str) -> bool:
         """Have the right to get another VM for one that was lost; False if it is had, or so many were replaced."""
-
-        def allowed(fold: JobFold) -> bool:
-            waits = fold.final is None and not fold.cancelled_by and vm not in fold.replaced
-            return waits and len(fold.replaced) < fold.spec.replace_lost
-
-        return self._move(Replace(vm), allowed)
+        return self._move(Replace(vm), lambda fold: fold.may_replace(vm))
 
     def finish(self, body: Final, *, tasks: int | None = None) -> bool:
         """Declare the end; False if it was declared before, or if there are more than `tasks` tasks by now."""
@@ -203,11 +198,6 @@ class ShardLedger:
         self.prefix = keys.shard_journal(job, plan.shard)
         self._journal = desk.journal(self.prefix, check or WriterCheck(desk, job))
         self._fresh: list[tuple[Entry, list[Extent]]] = []
-
-    @property
-    def seen(self) -> int:
-        """Number of entries read."""
-        return self._journal.next
 
     def refresh(self) -> list[tuple[Entry, list[Extent]]]:
         """Read what is new; the entries and the outcomes that each settled.

@@ -89,6 +89,8 @@ class JobObserver:
         self.ledger = JobLedger(desk, job)
         self.shards: dict[int, ShardLedger] = {}
         self._vms: dict[str, VmLedger] = {}
+        #: Entries of each shard at the last look, if the shards were listed then.
+        self._lengths: dict[int, int] = {}
         #: VMs that the caller knows to be made for the job.
         self.expected: set[str] = set()
 
@@ -136,12 +138,15 @@ class JobObserver:
             if ledger is None:
                 ledger = self.shards[plan.shard] = self.ledger.shard(plan)
         unfinished = [ledger for ledger in self.shards.values() if not ledger.fold.complete]
-        lengths: dict[int, int] | None = None
+        lengths: dict[int, int] = {}
         if len(unfinished) > max(READ_MOST, len(self.shards) // 2):
-            lengths = shard_lengths(self._desk, self.job)
+            lengths, before = shard_lengths(self._desk, self.job), self._lengths
+            news = {shard for shard, length in lengths.items() if length > before.get(shard, 0)}
+            unfinished = [ledger for ledger in unfinished if ledger.plan.shard in news]
         for ledger in unfinished:
-            if lengths is None or lengths.get(ledger.plan.shard, 0) > ledger.seen:
-                ledger.catch_up()
+            ledger.catch_up()
+        # Only now: what an error kept from being read is news the next time, too.
+        self._lengths = lengths
 
     def _look_at_vms(self, fold: JobFold) -> Iterator[tuple[VmView, Heartbeat | None]]:
         wanted = {*self.expected, *fold.vms}

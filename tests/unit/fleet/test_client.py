@@ -35,7 +35,7 @@ class OwnClient(Client):
         wiring: Any = SimpleNamespace(desk=fleet.deck.desk, deck=fleet.deck, timings=lambda on: Timings(poll_max=1.0))
         self._wiring = wiring
         self._brought: dict[str, list[str]] = {}
-        self._fleets = Fleets(wiring, lambda _: None)
+        self.fleets = Fleets(wiring, lambda _: None)
         self._losses = Losses(lambda: fleet.deck)
         self._reaper = None
         self.rented: list[str] = []
