@@ -8,6 +8,7 @@ them to the job, and whoever waits for it next goes on here.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import itertools
 import logging
 import threading
@@ -17,7 +18,7 @@ from dataclasses import replace
 
 from .core.clock import Clock
 from .core.clouds import Market
-from .core.errors import BudgetError, CapacityError
+from .core.errors import BudgetError, CapacityError, StoreError
 from .core.folds import VmFold
 from .core.ledger import JobLedger, VmLedger
 from .core.model import JobSpec
@@ -314,5 +315,7 @@ class Fleets:
         for job in {**self._musters, **self._taken}:
             spec = self._ledgers[job].fold.spec
             self.stop(job)
-            if spec.kind != "open" and (job in hurried or self.wants_attendance(job)):
-                self._go_on(job)
+            # If the store does not answer, whoever waits for the job goes on with it.
+            with contextlib.suppress(StoreError):
+                if spec.kind != "open" and (job in hurried or self.wants_attendance(job)):
+                    self._go_on(job)
