@@ -26,6 +26,7 @@ import isolation
 import machine_parts
 import reaper_pass
 import suite
+import warm_start
 from figures import FAIL, Figure, Judgement
 from targets import TARGETS
 
@@ -59,6 +60,7 @@ PARTS: dict[str, Callable[[Options], Iterable[Figure]]] = {
     "round-trip": lambda how: machine_parts.round_trip(quick=how.quick),
     "isolation": lambda how: isolation.measure(quick=how.quick),
     "reaper": lambda how: reaper_pass.measure(quick=how.quick),
+    "warm-start": lambda how: warm_start.measure(quick=how.quick),
     "shared-data": script("shared_data.py"),
     "cli": script("cli_start.py"),
     "flights": script("flights_vs_pool.py"),

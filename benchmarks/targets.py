@@ -50,6 +50,7 @@ TARGETS = (
     Target("round trip: Docker and S3", "at most", 0.500, "s", "one call on a warm Docker VM, S3-compatible store"),
     Target("round trip: against Lithops", "at least", 1.0, "x", "one call, times faster than Lithops"),
     Target("calls that hung", "at most", 0.0, "calls", "500 calls one after the other, three times"),
+    Target("warm start: Docker", "at most", 2.0, "s", "submit to first task on a warm Docker VM, median of 10"),
     Target("reaper: first pass", "at most", 30.0, "s", "a pass over 10,000 VMs, everything read"),
     Target("reaper: next pass", "at most", 15.0, "s", "the next pass over 10,000 VMs"),
     Target("reaper: memory", "at most", 2e8, "bytes", "memory of passes over 10,000 VMs"),

@@ -63,7 +63,7 @@ class Pools:
         known = ledger.refresh().wanted
         wanted = changed(known or self._defaults(), changes, now)
         if price := self._check(wanted):
-            on_price(f"each of {wanted.size}: {price}")
+            on_price(price)
         ledger.want(wanted)
         self._wiring.on_stage = on_stage
         keep_up(self._wiring.deck, name, self._order, _in_turn(on_stage))
@@ -150,10 +150,10 @@ class Pools:
 
     def _options(self, wanted: PoolSpec) -> Options:
         options = decide(SubmitRequest(on=wanted.on), {}, {}, self._settings, "pool")
-        return replace(options, need=wanted.need, max_lifetime=wanted.max_lifetime, max_cost=0.0)
+        return replace(options, need=wanted.need, vms=wanted.size, max_lifetime=wanted.max_lifetime, max_cost=0.0)
 
     def _check(self, wanted: PoolSpec) -> str:
-        """What one VM costs, for people. Raises what explains that there is none, or that it may not be paid for."""
+        """What it costs, for people. Raises what explains that there is none, or that it may not be paid for."""
         wiring = self._wiring
         return check_offers(self._options(wanted), wiring.sellers, wiring.priced, self._settings, lambda: wiring.desk)
 

@@ -313,17 +313,23 @@ class FakePools:
     def __init__(self) -> None:
         self.known: list[PoolView] = []
         self.calls: list[tuple[object, ...]] = []
+        self.client: FakeClient | None = None
+
+    def called(self, *call: object) -> None:
+        self.calls.append(call)
+        if self.client is not None and self.client.trouble is not None:
+            raise self.client.trouble
 
     def views(self) -> list[PoolView]:
         return self.known
 
     def up(self, name: str, changes: Changes, on_stage: Callable[[str], None], on_price: Callable[[str], None]) -> Any:
         on_stage("making them")
-        self.calls.append(("up", name, changes))
+        self.called("up", name, changes)
         return PoolView(name, "up", "docker", size=2, ready=1, starting=1, ends_at=NOW + 3600, until=NOW + 3600)
 
     def down(self, name: str, on_stage: Callable[[str], None], patience: float) -> PoolView:
-        self.calls.append(("down", name, patience))
+        self.called("down", name, patience)
         return PoolView(name, "down", busy=1, vms=(VM,))
 
 
@@ -375,6 +381,9 @@ class FakeClient:
     passed: Callable[[], None] = lambda: None
     told: Life = field(default_factory=lambda: Life(vm_view(), ()))
     _account: FakeAccount | None = None
+
+    def __post_init__(self) -> None:
+        self.pools.client = self
 
     def _called(self, *call: Any) -> None:
         self.calls.append(call)
