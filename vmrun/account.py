@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .core.clouds import CloudError, Fault, Need
-from .core.errors import ConfigError, Denied, StoreDenied, StoreUnavailable, VmrunError
+from .core.errors import ConfigError, Denied, StoreAbsent, StoreDenied, StoreUnavailable, VmrunError
 from .core.estates import Finding, Grade
 from .core.units import format_duration, format_size
 from .crypto import load_private_key, public_key
@@ -26,6 +26,8 @@ from .wiring import Wiring
 
 #: Seconds that a clock may be off; beyond the second number clouds refuse its requests.
 CLOCK_GOOD, CLOCK_BAD = 30.0, 300.0
+#: What to do where keys of the user's are placed on machines.
+KEYS_HINT = "give vmrun keys that can do nothing but use this bucket"
 #: The area of what is not a driver's.
 HERE = "here"
 _NOT_ALLOWED = (Fault.permission, Fault.billing)
@@ -60,6 +62,8 @@ class Account:
         for area in areas:
             for finding in self._cloud(area, need) if area in CLOUDS else self._machines(area, need):
                 yield Checked(area, finding)
+            if told := self._wiring.lender.warning(area):
+                yield Checked(area, Finding("store keys", Grade.warning, told, KEYS_HINT))
 
     def policies(self, on: str | None) -> dict[str, str]:
         """The least rights that vmrun needs, by cloud. Raises ConfigError when no cloud is configured."""
@@ -176,7 +180,7 @@ def _found(what: str, look: Callable[[], str]) -> Finding:
 
 def _refused(what: str, error: VmrunError) -> Finding:
     """An error as a finding; one of rights is called so, whatever was looked at."""
-    not_allowed = isinstance(error, Denied | StoreDenied)
+    not_allowed = isinstance(error, Denied | StoreDenied) and not isinstance(error, StoreAbsent)
     not_allowed = not_allowed or (isinstance(error, CloudError) and error.fault in _NOT_ALLOWED)
     unclear = isinstance(error, StoreUnavailable) or (isinstance(error, CloudError) and error.fault in _PASSING)
     name = f"permission ({what})" if not_allowed else what

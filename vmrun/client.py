@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -25,9 +25,10 @@ from .core.storage import BlobStore
 from .core.views import JobView, Plan, Verdict, VmView
 from .environment.uv import index_variables, private_index_variables
 from .fleet.bring_up import bring_up
-from .fleet.deck import Session
+from .fleet.login import login_argv
 from .fleet.losses import Losses, with_ways
 from .fleet.order import Order
+from .fleet.release import Released, release
 from .fleet.retire import close_if_gone, give_back
 from .fleets import Fleets, is_shared
 from .handle import JobHandle
@@ -181,6 +182,7 @@ class Client:
             on=options.on,
             max_lifetime=options.max_lifetime,
             keep_warm=options.keep_warm,
+            keep_on_failure=options.keep_on_failure,
             max_cost=options.max_cost,
             allow_unknown_price=options.allow_unknown_price,
         )
@@ -199,11 +201,15 @@ class Client:
         """Bytes under their hash, written unless they are there."""
         return put_payload(self.blobs, data)
 
-    def plan(self, request: SubmitRequest) -> Plan:
+    def plan(self, request: SubmitRequest, on_stage: OnStage | None = None) -> Plan:
         """What a submission would do; nothing is written."""
+        self._wiring.on_stage = stage = on_stage or _silent
         with tempfile.TemporaryDirectory(prefix="vmrun-") as folder:
-            submission = self._preparer(Path(folder), _silent).prepare(request)
-        return plan_of(submission, self._wiring.sellers, self.settings, self._wiring.timings)
+            submission = self._preparer(Path(folder), stage).prepare(request)
+        plan = plan_of(submission, self._wiring.sellers, self.settings, self._wiring.timings)
+        on = str(plan.offers[0]["on"]) if plan.offers else plan.on
+        told = self._wiring.lender.warning(on) if plan.tasks else ""
+        return replace(plan, warnings=(told,)) if told else plan
 
     # --- machines ---
 
@@ -234,6 +240,7 @@ class Client:
             python="" if spec.kind == "command" else spec.python,
             keep_warm=spec.keep_warm,
             max_lifetime=spec.max_lifetime,
+            keep_on_failure=spec.keep_on_failure,
             max_cost=spec.max_cost,
             allow_unknown_price=spec.allow_unknown_price,
             timings=self._wiring.timings(spec.on),
@@ -268,7 +275,7 @@ class Client:
         if is_shared(fold.spec) and not fold.cancelled_by:
             alive = self._tend(job)
         else:
-            alive = bool([vm for vm in view.vms if vm.state not in LEFT and not self._lost(vm.id)])
+            alive = bool([vm for vm in view.vms if vm.state not in (*LEFT, "held") and not self._lost(vm.id)])
         if alive or view.created + REVIVE_AFTER > self.desk.clock.now():
             return
         if fold.cancelled_by:
@@ -376,24 +383,13 @@ class Client:
             stage(f"the store does not tell which clouds are in use: {error.message}")
         return [name for name in provisioner_names() if name in used]
 
-    def ssh_argv(self, vm: str) -> list[str]:
-        """The OpenSSH command that lands on the VM. Raises UsageError without a way in from here."""
-        from .core.clouds import Address
-        from .transport.jump import read_jump
-        from .transport.ssh import open_shell_argv
+    def ssh_argv(self, target: str, words: Sequence[str] = (), *, plain: bool = False) -> list[str]:
+        """The command that lands on a VM, or in a job on one, and runs `words` there. Raises UsageError."""
+        return login_argv(self._wiring.deck, target, words, plain=plain)
 
-        found = [each for each in vm_ids(self.desk) if each == vm or (len(vm) >= 6 and each.startswith(vm))]
-        fold = VmLedger(self.desk, found[0]).refresh() if len(found) == 1 else None
-        if fold is None or fold.ready is None or fold.ended:
-            raise UsageError(f"there is no running VM {vm[:80]!r}", hint="`vmrun status` lists the VMs")
-        session = Session.of(self._wiring.deck, found[0])
-        if not session.exists() or not fold.ready.host:
-            raise UsageError(
-                f"this computer has no key for VM {found[0]}", hint="only the computer that made a VM can log in to it"
-            )
-        address = Address(fold.ready.host, fold.ready.port, fold.ready.user)
-        jump = read_jump(self._wiring.proxy_jump(fold.intent.on if fold.intent else ""))
-        return open_shell_argv(address, session.key_file, session.known_hosts, jump)
+    def release(self, target: str, on_stage: OnStage) -> Released:
+        """Give back the machine(s) of a VM or a job that need not stay any longer. Raises UsageError."""
+        return release(self._wiring.deck, target, on_stage)
 
     @cached_property
     def pools(self) -> Pools:
@@ -432,7 +428,8 @@ class Client:
 
     def _left(self, view: VmView) -> bool:
         """Whether a VM that drained is gone, which nobody may have seen: its client may have left before it ended."""
-        if view.state != "draining" or view.on not in NEAR:
+        over = view.state == "held" and view.ends_at <= self.desk.clock.now()
+        if not (over or view.state == "draining") or view.on not in NEAR:
             return False
         try:
             return close_if_gone(self._wiring.deck, view.id)

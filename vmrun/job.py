@@ -25,6 +25,8 @@ RETRIES_MAX = 100
 #: Machines of one job, and further ones in the place of lost ones.
 VMS_MAX, REPLACED_MAX = 256, 1000
 ARCHITECTURES = ("x86_64", "arm64")
+#: Whichever is cheaper.
+ANY_ARCH = "any"
 #: At which prices machines may be rented.
 MARKETS = ("on-demand", "spot", "spot-with-fallback")
 #: Bytes; a limit below this would end every task.
@@ -46,7 +48,7 @@ class JobOptions(TypedDict, total=False):
     #: `512GB`, or bytes; likewise `disk`.
     memory: str | int
     disk: str | int
-    #: `x86_64` or `arm64`.
+    #: `x86_64`, `arm64`, or `any`; default: that of this computer.
     arch: str
     instance_type: str
     region: str
@@ -66,10 +68,12 @@ class JobOptions(TypedDict, total=False):
     fresh: bool
     #: Further attempts at a task that failed.
     retries: int
-    #: `5m`, or seconds; likewise `max_lifetime` and `keep_warm`.
+    #: `5m`, or seconds; likewise `max_lifetime`, `keep_warm` and `keep_on_failure`.
     task_timeout: str | float
     max_lifetime: str | float
     keep_warm: str | float
+    #: How long the machine stays for debugging after the job failed there.
+    keep_on_failure: str | float
     #: Dollars that the job may cost, `25` or `"$25"`: its machine ends the job, and itself, in time.
     max_cost: str | float
     #: Whether a machine will do whose price is not known, on which `max_cost` cannot hold.
@@ -298,8 +302,9 @@ def _max_cost(value: object, where: str) -> float:
 
 
 def _arch(value: object, where: str) -> str:
-    if value not in ARCHITECTURES:
-        raise UsageError(f"{where}: unknown architecture {value!r:.80}", hint=f"one of {', '.join(ARCHITECTURES)}")
+    known = (*ARCHITECTURES, ANY_ARCH)
+    if value not in known:
+        raise UsageError(f"{where}: unknown architecture {value!r:.80}", hint=f"one of {', '.join(known)}")
     return str(value)
 
 
@@ -348,6 +353,7 @@ CHECKS: dict[str, Callable[[object, str], Any]] = {
     "task_timeout": _positive_duration,
     "max_lifetime": _positive_duration,
     "keep_warm": _duration,
+    "keep_on_failure": _duration,
     "max_cost": _max_cost,
     "allow_unknown_price": _flag,
     "name": _name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType, ModuleType
 from typing import cast
 
@@ -43,9 +43,9 @@ PROVISIONERS: Mapping[str, Entry] = MappingProxyType(
 AUTO = "auto"
 #: The drivers that `auto` chooses among: those that rent machines.
 CLOUDS = ("ec2", "gce", "ibm")
-#: Those of them that lend a machine credentials for a store of their own: a module `store_credentials` beside the
-#: driver, with `store_credentials(context, url, lifetime) -> dict[str, str]`.
-_LENDERS = {"ec2": "s3://"}
+#: The cloud whose account lends machines, also those of other clouds, keys for a store at s3://: a module
+#: `store_credentials` beside its driver, with `store_credentials(context, url, lifetime, on) -> dict[str, str]`.
+EC2 = "ec2"
 
 
 def provisioner_names() -> tuple[str, ...]:
@@ -82,17 +82,19 @@ def load_estate(name: str, context: ProvisionerContext) -> Estate:
     return cast(Estate, module.open_estate(context))
 
 
-def lend_store_access(name: str, context: ProvisionerContext, url: str, lifetime: float) -> dict[str, str] | None:
-    """Credentials of `lifetime` seconds for a machine's way to the store at `url`, by the names of its options.
+def lend_store_access(
+    on: str, context: ProvisionerContext, url: str, lifetime: float, *, region: str = ""
+) -> dict[str, str]:
+    """Keys of `lifetime` seconds for a machine of the driver `on` to the store at `url`, by the names of its options.
 
-    {}: the machine has an identity that does; None: this driver lends none for this store. Raises as
-    `load_provisioner` does, and CloudError when the cloud refuses.
+    `context` is that of the cloud that lends, `region` the store's if it is known. {}: the machine has an identity that
+    does. Raises as `load_provisioner` does, and CloudError when the cloud refuses.
     """
-    if not url.startswith(_LENDERS.get(name, "\0")):
-        return None
-    entry = _entry(name)
-    module = _load(name, entry, f"{entry.module.rpartition('.')[0]}.store_credentials")
-    return cast(dict[str, str], module.store_credentials(context, url, lifetime))
+    entry = _entry(EC2)
+    module = _load(EC2, entry, f"{entry.module.rpartition('.')[0]}.store_credentials")
+    if region and on != EC2:
+        context = replace(context, settings={**context.settings, "regions": (region,)})
+    return cast(dict[str, str], module.store_credentials(context, url, lifetime, on))
 
 
 def _load(name: str, entry: Entry, module: str) -> ModuleType:

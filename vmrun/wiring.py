@@ -19,8 +19,9 @@ from .fleet.budget import price
 from .fleet.deck import Deck
 from .fleet.offering import Sellers
 from .fleet.order import StoreAccess, Timings
+from .lending import Lender
 from .provisioners.context import ProvisionerContext
-from .registry import AUTO, CLOUDS, lend_store_access, load_estate, load_provisioner
+from .registry import AUTO, CLOUDS, load_estate, load_provisioner
 from .settings import DEFAULT_STORE, Settings
 from .settings.configured import configured, configured_clouds
 from .store.deployment import Deployment, ensure_deployment, read_deployment
@@ -30,8 +31,6 @@ from .store.retrying import RetryingStore
 
 #: Seconds that reads and replaces keep trying while a store does not answer.
 STORE_BUDGET = 30.0
-#: Seconds for which credentials that were lent for one machine are given to the next one, too.
-LOAN_REUSED = 300.0
 
 
 class Wiring:
@@ -44,7 +43,6 @@ class Wiring:
         #: Told what long work is at; whoever waits sets it.
         self.on_stage: Callable[[str], None] = lambda _text: None
         self._provisioner = cache(self._open_provisioner)
-        self._loans: dict[str, tuple[float, dict[str, str] | None]] = {}
 
     def sibling(self, clock: Clock) -> Wiring:
         """The same deployment for another thread: the store is shared, drivers are not. Waits are on `clock`."""
@@ -137,7 +135,7 @@ class Wiring:
     @property
     def sellers(self) -> Sellers:
         """Whom to ask for offers."""
-        return Sellers(self.clock, self.rng, self._provisioner, self.clouds)
+        return Sellers(self.clock, self.rng, self._provisioner, self.clouds, self._progress)
 
     def clouds(self, on: str) -> tuple[str, ...]:
         """The drivers that `on` stands for. Raises ConfigError if there is none."""
@@ -173,29 +171,14 @@ class Wiring:
             progress=self._progress,
         )
 
-    def store_access(self, on: str) -> StoreAccess:
-        """How a machine of that driver reaches the store."""
-        options = self._options.to_data()
-        secrets = self._options.secrets_to_data()
-        url = self.settings.store.url
-        endpoint = self.settings.driver_table(on).get("store_endpoint")
-        if endpoint:
-            options["endpoint"] = endpoint
-        if url.startswith("s3://") and not secrets:
-            lent = None if options.get("endpoint") else self._lent(on)
-            # Where its cloud has none for it, the machine is given the credentials that this process works with.
-            secrets, found = _ambient_s3(os.environ) if lent is None else _apart(lent)
-            options.update(found)
-        return StoreAccess(url, options, secrets)
+    @cached_property
+    def lender(self) -> Lender:
+        """How machines get at the store."""
+        return Lender(self.settings, self._options, self.clock, self._context)
 
-    def _lent(self, on: str) -> dict[str, str] | None:
-        """What that driver's cloud lends for the store; asked for anew when it is a few minutes old."""
-        at, lent = self._loans.get(on, (float("-inf"), None))
-        if self.clock.monotonic() - at > LOAN_REUSED:
-            lifetime = self.settings.defaults.max_lifetime
-            lent = lend_store_access(on, self._context(on), self.settings.store.url, lifetime)
-            self._loans[on] = self.clock.monotonic(), lent
-        return lent
+    def store_access(self, on: str, lifetime: float) -> StoreAccess:
+        """How a machine of that driver, which lives `lifetime` seconds at most, reaches the store."""
+        return self.lender.access(on, lifetime)
 
     def timings(self, on: str) -> Timings:
         """The bounds of a machine's life with that driver."""
@@ -212,20 +195,3 @@ class Wiring:
             poll_min=0.002 if near else 0.1,
             poll_max=0.05 if near else 1.0,
         )
-
-
-def _apart(lent: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Credentials as secrets, and as options that are none."""
-    secrets = {name: value for name, value in lent.items() if name != "access_key_id"}
-    return secrets, {name: value for name, value in lent.items() if name not in secrets}
-
-
-def _ambient_s3(environ: os._Environ[str]) -> tuple[dict[str, str], dict[str, str]]:
-    key = environ.get("AWS_ACCESS_KEY_ID", "")
-    secret = environ.get("AWS_SECRET_ACCESS_KEY", "")
-    if not key or not secret:
-        return {}, {}
-    secrets = {"secret_access_key": secret}
-    if token := environ.get("AWS_SESSION_TOKEN"):
-        secrets["session_token"] = token
-    return secrets, {"access_key_id": key}

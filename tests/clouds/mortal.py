@@ -94,7 +94,7 @@ class Deployment:
         # What lies in object storage lies in a directory here: machines of paper do not look.
         store = open_store(f"file://{self.folder}/store", StoreOptions(fsync=False))
         client._wiring.blobs = RetryingStore(store, clock, rng, STORE_BUDGET)
-        client._wiring.store_access = lambda on: StoreAccess(STORE)  # type: ignore[method-assign]
+        client._wiring.store_access = lambda on, lifetime: StoreAccess(STORE)  # type: ignore[method-assign]
         return client
 
     def request(self) -> SubmitRequest:

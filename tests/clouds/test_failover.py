@@ -53,7 +53,7 @@ class World(Fleet):
             self.deck,
             deployment=self.recorded,
             provisioner=lambda name: provisioner,
-            store_access=lambda name: StoreAccess("s3://results/here"),
+            store_access=lambda name, lifetime: StoreAccess("s3://results/here"),
         )
         if paper.name == "ec2":
             list(load_estate(paper.name, context).establish(self.deck.deployment))

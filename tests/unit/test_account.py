@@ -17,7 +17,7 @@ from tests.unit.core.world import ManualClock
 from vmrun import account as module
 from vmrun.account import CLOCK_BAD, CLOCK_GOOD, Account, Checked
 from vmrun.core.clouds import CloudError, Fault, Need
-from vmrun.core.errors import ConfigError, StoreUnavailable
+from vmrun.core.errors import ConfigError, StoreAbsent, StoreDenied, StoreUnavailable
 from vmrun.core.estates import Finding, Grade
 from vmrun.settings import Settings, load_settings
 from vmrun.store.dates import server_of, server_time
@@ -244,3 +244,36 @@ def test_a_clock_that_is_off_is_told_by_how_much(
 )
 def test_the_server_behind_a_store(url: str, endpoint: str, server: str) -> None:
     assert server_of(url, endpoint) == server
+
+
+def test_a_bucket_that_is_not_there_is_no_matter_of_rights(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answering(error: Exception) -> None:
+        def probe(*_: object) -> None:
+            raise error
+
+        monkeypatch.setattr(module, "probe", probe)
+
+    answering(StoreAbsent("cannot list: NoSuchBucket", hint="make the bucket"))
+    assert world.of("store").hint == "make the bucket"
+    answering(StoreDenied("cannot list: AccessDenied", hint="grant it"))
+    assert world.of("permission (store)").hint == "grant it"
+
+
+def test_keys_of_the_user_on_machines_are_warned_of(
+    tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert world.of("store").grade is Grade.good
+    monkeypatch.setattr(Account, "_store", lambda self: Finding("store", Grade.good, "well"))
+    monkeypatch.setattr(Account, "_clock", lambda self: Finding("clock", Grade.good, "well"))
+
+    def warnings() -> list[Finding]:
+        made = World(tmp_path, **{"store.url": "s3://bucket/x", "store.endpoint": "http://127.0.0.1:9"})
+        return [each.finding for each in made.check("ec2") if each.finding.what == "store keys"]
+
+    assert warnings() == []
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "mine")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    (found,) = warnings()
+    assert found.grade is Grade.warning
+    assert "on each machine of ec2" in found.message
+    assert "http://127.0.0.1:9 lends none" in found.message

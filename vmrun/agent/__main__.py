@@ -1,4 +1,4 @@
-"""The agent as a program: `prepare` makes the VM's key and reports the machine, `run` serves.
+"""The agent as a program: `prepare` makes the VM's key and reports the machine, `run` serves, `enter` lets people in.
 
 Runs on the VM under the system's Python, from an artefact that shares nothing with the user's environments.
 """
@@ -18,9 +18,14 @@ from .config import AgentConfig, load
 
 
 def main(argv: Sequence[str]) -> int:
-    """`prepare CONFIG` prints JSON; `run CONFIG` returns 0 when the machine may go."""
+    """`prepare CONFIG` prints JSON; `run CONFIG` returns 0 when the machine may go.
+
+    `enter CONFIG JOB [COMMAND...]` becomes the command, or a shell, in the job.
+    """
+    if argv[:1] == ["enter"] and len(argv) >= 3:
+        return _enter(argv[1], argv[2], argv[3:])
     if len(argv) != 2 or argv[0] not in ("prepare", "run"):
-        sys.stderr.write("usage: agent prepare|run CONFIG\n")
+        sys.stderr.write("usage: agent prepare|run CONFIG, or agent enter CONFIG JOB [COMMAND...]\n")
         return 2
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s level=%(levelname)s module=%(name)s %(message)s"
@@ -30,6 +35,17 @@ def main(argv: Sequence[str]) -> int:
         return _prepare(config) if argv[0] == "prepare" else _run(config)
     except VmrunError as error:
         logging.getLogger(__name__).error("event=stopped error=%s hint=%s", error.message, error.hint)
+        return error.exit_code
+
+
+def _enter(path: str, job: str, words: Sequence[str]) -> int:
+    """For a person: what goes wrong is one line."""
+    from .way_in import enter
+
+    try:
+        return enter(load(path), job, words)
+    except VmrunError as error:
+        sys.stderr.write(f"{error.message}\n  {error.hint}\n")
         return error.exit_code
 
 

@@ -25,6 +25,7 @@ from vmrun.store.opening import open_store
 from vmrun.store.options import StoreOptions
 from vmrun.store.retrying import RetryingStore
 
+from . import holding
 from .config import AgentConfig
 from .metadata import close_metadata
 from .notices import Listener
@@ -137,6 +138,8 @@ def _on_term(*_: object) -> None:
 def _clean(config: AgentConfig, clock: Clock) -> None:
     """End and remove what an earlier run of the agent left: no task may run twice at once."""
     end_predecessors(config.work_dir, clock)
+    if holding.held_job(config.work_dir):
+        return  # somebody may be looking at what lies there
     shutil.rmtree(config.work_dir, ignore_errors=True)
     os.makedirs(config.work_dir, mode=0o711, exist_ok=True)
 
@@ -165,17 +168,17 @@ def _serve(shop: Workshop) -> None:
     while not shop.pulse.condemned():
         try:
             jobs = shop.pulse.jobs()
-            if served < len(jobs):
-                _run_job(shop, jobs[served])
+            if served < len(jobs) and shop.pulse.held() is None:
+                failed = _run_job(shop, jobs[served])
                 if shop.pulse.given_up():
                     continue
                 served += 1
                 shop.pulse.finished(served)
+                if failed:
+                    holding.begin(shop, jobs[served - 1], served)
                 pause = shop.config.poll_min
                 continue
-            shop.pulse.sign(job="", busy="", doing="", running=0, queued=0, **_end(shop))
-            if (why := _no_longer_needed(shop)) and shop.pulse.drain(why, served):
-                log.info("event=drained jobs=%d", served)
+            if _leaves(shop, len(jobs)):
                 return
         except StoreUnavailable as error:
             # A job that was interrupted by it is taken up again; what it had committed stays.
@@ -196,8 +199,24 @@ def _serve(shop: Workshop) -> None:
                 end_if_last(shop, shop.pulse.jobs()[served], shop.pulse.given_up())
 
 
+def _leaves(shop: Workshop, jobs: int) -> bool:
+    """Whether this VM, which has none of its `jobs` jobs to do any more, takes its leave now."""
+    hold = shop.pulse.held()
+    if hold is not None:
+        shop.pulse.finished(jobs)
+        shop.pulse.sign(**holding.signs(hold))
+    else:
+        shop.pulse.sign(job="", busy="", doing="", running=0, queued=0, **_end(shop))
+    if not (why := _no_longer_needed(shop)) or not shop.pulse.drain(why, jobs):
+        return False
+    log.info("event=drained jobs=%d why=%s", jobs, why)
+    return True
+
+
 def _no_longer_needed(shop: Workshop) -> str:
     """Why this VM, which has no work, is not to wait for any; "" if it is."""
+    if (hold := shop.pulse.held()) is not None:
+        return holding.over(hold, shop.desk.clock.now())
     if why := shop.pulse.overspent():
         return f"{OVERSPENT}: {why}"
     return "no work" if shop.pulse.waits() <= 0 else ""
@@ -210,17 +229,21 @@ def _end(shop: Workshop) -> dict[str, object]:
     return {"ends_at": round(at), "ends_because": shop.pulse.waits_for()}
 
 
-def _run_job(shop: Workshop, job: str) -> None:
+def _run_job(shop: Workshop, job: str) -> bool:
+    """Run it to its end; whether it failed here and asked that the machine stays for debugging then."""
     log.info("event=job-started job=%s", job)
     at, because = shop.pulse.ends_at()
     shop.pulse.sign(job=job, busy=f"job {job}", done=0, ends_at=round(at), ends_because=because)
+    run = JobRun(shop, job)
     try:
-        JobRun(shop, job).run()
+        run.run()
     except StoreError as error:
         # Damaged or denied: this job cannot go on here, and saying so must not hide the reason.
         log.error("event=job-lost job=%s error=%s", job, error.message)
         _give_up(shop, job, error)
+        return False
     log.info("event=job-ended job=%s", job)
+    return run.to_hold
 
 
 def _give_up(shop: Workshop, job: str, error: VmrunError) -> None:

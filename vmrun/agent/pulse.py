@@ -19,8 +19,8 @@ from vmrun.core.errors import Corrupt, SchemaError, StoreError
 from vmrun.core.heartbeats import write_heartbeat
 from vmrun.core.ids import new_id
 from vmrun.core.ledger import Desk, VmLedger
-from vmrun.core.money import spent_on, stop_at
-from vmrun.core.records import Entry, Heartbeat
+from vmrun.core.money import hourly, spent_on, stop_at
+from vmrun.core.records import Entry, Heartbeat, Hold
 
 from .config import AgentConfig
 
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 #: Seconds without a sign from the work, or without a heartbeat that the store took, after which the lease is no longer
 #: renewed: nobody would learn what such a VM still does.
 STUCK_AFTER, UNHEARD_AFTER = 900.0, 900.0
+#: Seconds for an agent to take its leave when its VM was held long enough.
+HOLD_MARGIN = 10.0
 
 
 class Pulse:
@@ -55,7 +57,8 @@ class Pulse:
         self._finished = 0
         self._last_sign = self._clock.monotonic()
         self._idle_since = self._last_sign
-        self._last_heard = self._last_sign
+        #: Not yet: an agent that is started again and again while nobody hears it must not keep its VM.
+        self._last_heard = float("-inf")
         self._rng = desk.rng
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
 
@@ -168,6 +171,20 @@ class Pulse:
         with self._lock:
             return 0.0 if self._beat.busy else self._clock.monotonic() - self._idle_since
 
+    def usd_per_hour(self) -> float | None:
+        """Dollars an hour that this VM costs; None if its price is not known."""
+        intent = self._ledger.fold.intent
+        return hourly(intent) if intent is not None else None
+
+    def held(self) -> Hold | None:
+        """That the VM stays for debugging, and until when; None if it does not. Costs no request."""
+        return self._ledger.fold.hold
+
+    def hold(self, body: Hold, jobs: int) -> bool:
+        """Stay for debugging after `jobs` jobs; False if a further one came in meanwhile, or the VM is to end."""
+        with self._journal_lock:
+            return self._ledger.hold(body, jobs=jobs)
+
     def drain(self, reason: str, jobs: int) -> bool:
         """Take no further job; False if one came in meanwhile."""
         with self._journal_lock:
@@ -200,7 +217,10 @@ class Pulse:
                 agent_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             )
             beat = self._beat
+        first = self._last_heard < 0
         self._send(beat)
+        if first:
+            self._renew_lease()
 
     def _send(self, beat: Heartbeat) -> None:
         assert self._desk.signer is not None
@@ -225,6 +245,9 @@ class Pulse:
         if stuck or self.condemned():
             return
         until = min(self._clock.now() + self._config.lease, self._config.hard_deadline)
+        if (hold := self.held()) is not None:
+            # The timer ends a held VM in time, also one whose agent does not; the agent comes first.
+            until = min(until, hold.until + HOLD_MARGIN)
         try:
             write_lease(self._config.lease_file, f"{int(until)}\n")
         except OSError as error:

@@ -7,7 +7,7 @@ import os
 import pwd
 import shutil
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from vmrun import saving, sharing
@@ -15,7 +15,7 @@ from vmrun.bundle.pack import unpack
 from vmrun.core.blocks import PYTHON
 from vmrun.core.crew import Asked, crew_of, usable_memory
 from vmrun.core.errors import UsageError
-from vmrun.core.model import FunctionSpec, JobSpec, ShardPlan
+from vmrun.core.model import THREAD_VARIABLES, FunctionSpec, JobSpec, ShardPlan
 from vmrun.environment.install import InstallOptions, ensure_environment
 from vmrun.machine.programs import facts
 
@@ -23,6 +23,7 @@ from .engine import Engine, EngineSpec, FunctionDefinition
 from .inputs import fetch
 from .runner import launch
 from .states import States
+from .way_in import WayIn
 from .workshop import Workshop
 
 log = logging.getLogger(__name__)
@@ -61,10 +62,11 @@ class Prepared:
         for name, definition in self._defined.items():
             self.engine.define(name, definition)
 
-    def close(self) -> None:
-        """End all processes of the job and remove its files."""
+    def close(self, *, keep_files: bool = False) -> None:
+        """End all processes of the job and remove its files, unless somebody is to look at them."""
         self.engine.close()
-        shutil.rmtree(os.path.dirname(self.engine_spec.directory), ignore_errors=True)
+        if not keep_files:
+            shutil.rmtree(os.path.dirname(self.engine_spec.directory), ignore_errors=True)
 
 
 def prepare(shop: Workshop, job: str, spec: JobSpec) -> Prepared:
@@ -80,6 +82,10 @@ def prepare(shop: Workshop, job: str, spec: JobSpec) -> Prepared:
         unpack(fetch(shop.blobs, spec.code, "source"), code)
         if config.job_user:
             _give(code, config.job_user)
+    variables = _environment_variables(shop, spec)
+    way_in = WayIn(directory, code, config.python, config.app_path, variables)
+    # A person may enter from here on: also where the environment cannot be installed.
+    way_in.write(job)
     functions = _functions(shop, spec, code)
     memory = facts.memory()
     asked = Asked(spec.workers, spec.threads_per_task, spec.need.task_memory)
@@ -87,6 +93,10 @@ def prepare(shop: Workshop, job: str, spec: JobSpec) -> Prepared:
     log.info("event=crew job=%s workers=%d threads=%d bound=%s", job, crew.workers, crew.threads, crew.bound)
     shared = _shared(shop, spec)
     python = _interpreter(shop, spec)
+    variables |= _shared_variable(spec, shared)
+    told = bool(spec.threads_per_task) or spec.kind in ("map", "open")
+    threads = dict.fromkeys(THREAD_VARIABLES, str(crew.threads)) if told else {}
+    replace(way_in, python=python, env={**threads, **variables}).write(job)
     shop.pulse.sign(doing="starting workers")
     engine_spec = EngineSpec(
         python=python,
@@ -100,11 +110,7 @@ def prepare(shop: Workshop, job: str, spec: JobSpec) -> Prepared:
         memory_spare=(memory - usable_memory(memory)) // 2,
         job=job,
         code_path=code,
-        env={
-            **_environment_variables(shop, spec),
-            **_shared_variable(spec, shared),
-            saving.DIRECTORY: os.path.join(directory, "engine", launch.RUN, launch.SAVED),
-        },
+        env={**variables, saving.DIRECTORY: os.path.join(directory, "engine", launch.RUN, launch.SAVED)},
         task_timeout=spec.task_timeout or None,
         retries=spec.retries,
         fresh=spec.fresh,

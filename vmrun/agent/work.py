@@ -76,6 +76,7 @@ class JobRun:
         self._cancelling = False
         #: That the job has cost what it may; then no more of it is run, whatever the clock says later.
         self._overspent = ""
+        self._failed_here = False
         #: What the engine has told and was not dealt with yet; stays while the store does not answer.
         self._events: deque[Event] = deque()
         #: Why the runner is gone, until there is another.
@@ -94,7 +95,7 @@ class JobRun:
             raise
         except VmrunError as error:
             log.error("event=job-not-startable job=%s error=%s", self._job, error.message)
-            self._ledger.finish(Final("failed", 0, 0, error.message, error.hint))
+            self._fail(error.message, error.hint)
             return
         try:
             while not self._finished():
@@ -104,7 +105,12 @@ class JobRun:
             self._uploads.close()
             if self._ledger.fold.final is not None:
                 self._prepared.states.clear()
-            self._prepared.close()
+            self._prepared.close(keep_files=self.to_hold)
+
+    @property
+    def to_hold(self) -> bool:
+        """Whether the job failed, on this VM, and asked that the machine stays for debugging then."""
+        return self._failed_here and self._ledger.fold.may_be_held
 
     def _leave(self) -> None:
         """Before this VM ends with work in hand: commit what is finished, and let others have the rest."""
@@ -340,6 +346,7 @@ class JobRun:
             held.feed, held.fed = self._feed_of(held.plan, held.batch.ledger, held.given), False
 
     def _fail(self, message: str, hint: str = "") -> None:
+        self._failed_here = True
         self._ledger.finish(Final("failed", self._ended - self._failed, self._failed, message, hint))
 
     def _commit_if_due(self) -> None:
@@ -415,6 +422,7 @@ class JobRun:
             return False
         self._settled.add(plan.shard)
         del self._shards[plan.shard]
+        self._failed_here |= bool(ledger.fold.failed) and self._shop.config.vm in ledger.fold.claimants
         if plan.reduce:
             self._reduce_failed = len(ledger.fold.failed)
         else:

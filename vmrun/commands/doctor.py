@@ -17,7 +17,7 @@ from vmrun.rendering.findings import finding_document, finding_lines
 from vmrun.rendering.text import count, visible
 
 from .options import Json, OnDemand, Spot, SpotWithFallback, market_of
-from .request import check_option
+from .request import check_described, check_option
 from .session import Session, session_of
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
     cpus: Annotated[int | None, typer.Option(metavar="N", help="vCPUs that a job will ask for.")] = None,
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory that a job will ask for.")] = None,
     disk: Annotated[str | None, typer.Option(metavar="SIZE", help="Disk that a job will ask for.")] = None,
-    arch: Annotated[str | None, typer.Option(metavar="ARCH", help="x86_64 or arm64.")] = None,
+    arch: Annotated[str | None, typer.Option(metavar="ARCH", help="x86_64, arm64, or any.")] = None,
     instance_type: Annotated[str | None, typer.Option(metavar="TYPE", help="This type of machine.")] = None,
     region: Annotated[str | None, typer.Option(metavar="NAME", help="This region.")] = None,
     spot: Spot = False,
@@ -71,7 +71,7 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
     session = session_of(ctx)
     asked: dict[str, Any] = {"cpus": cpus, "memory": memory, "disk": disk, "arch": arch}
     asked |= {"instance_type": instance_type, "region": region}
-    said: dict[str, Any] = {name: check_option(name, value) for name, value in asked.items() if value is not None}
+    said = check_described(asked)
     market = market_of(spot=spot, on_demand=on_demand, spot_with_fallback=spot_with_fallback)
     need = Need(**said, market=Market(market or Market.on_demand.value))
     if on is not None:

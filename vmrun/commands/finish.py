@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from vmrun.core.errors import JobCancelled, VmrunError, failed_as_a_whole
+from vmrun.core.errors import BudgetError, JobCancelled, VmrunError, failed_as_a_whole
 from vmrun.core.model import JobState
 from vmrun.core.units import format_duration
 from vmrun.core.views import JobResults, JobView
@@ -36,6 +36,14 @@ def error_of(view: JobView, results: JobResults | None) -> VmrunError | None:
         message, hint = failures.summary(view, results.failures if results is not None else ())
         return failed_as_a_whole(message, hint, view.error_code)
     return None
+
+
+def held_lines(view: JobView) -> Iterator[str]:
+    """That the machine stays for debugging, and how to get there; nothing if it does not."""
+    if view.keep_on_failure and view.state is JobState.failed and view.error_code != BudgetError.code:
+        yield f"Its machine stays for {format_duration(view.keep_on_failure)} at most, for debugging:"
+        yield f"  log in      vmrun ssh {view.id}"
+        yield f"  give back   vmrun release {view.id}"
 
 
 def show_error(screen: Screen, view: JobView, results: JobResults | None, error: VmrunError) -> None:
@@ -119,6 +127,7 @@ def ended(screen: Screen, view: JobView, results: JobResults | None) -> int:
         screen.notes(files_lines(results.files))
     if error is not None:
         show_error(screen, view, results, error)
+        screen.notes(held_lines(view))
         return error.exit_code
     if results is not None:
         screen.lines(values_lines(view, results, shown=VALUES_SHOWN))

@@ -19,7 +19,7 @@ from vmrun.rendering.offers import offer_document, offers_table
 from vmrun.settings import cache_dir
 
 from .options import Json, OnDemand, Spot, SpotWithFallback, market_of
-from .request import check_option
+from .request import check_described, check_option
 from .session import Session, session_of
 
 EXAMPLES = (
@@ -50,7 +50,7 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
     ] = None,
     cpus: Annotated[int | None, typer.Option(metavar="N", help="vCPUs that the machine must have.")] = None,
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory that must be usable, as 512GB.")] = None,
-    arch: Annotated[str | None, typer.Option(metavar="ARCH", help="x86_64 or arm64.")] = None,
+    arch: Annotated[str | None, typer.Option(metavar="ARCH", help="x86_64, arm64, or any.")] = None,
     instance_type: Annotated[str | None, typer.Option(metavar="TYPE", help="This type of machine only.")] = None,
     region: Annotated[
         list[str] | None,
@@ -76,7 +76,7 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
     del json
     session = session_of(ctx)
     asked: dict[str, Any] = {"cpus": cpus, "memory": memory, "arch": arch, "instance_type": instance_type}
-    said: dict[str, Any] = {name: check_option(name, value) for name, value in asked.items() if value is not None}
+    said = check_described(asked)
     market = market_of(spot=spot, on_demand=on_demand, spot_with_fallback=spot_with_fallback)
     need = Need(**said, market=Market(market or "on-demand"))
     clouds = _clouds(on or [])

@@ -8,10 +8,11 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from vmrun.core.errors import UsageError
 from vmrun.core.units import format_duration
-from vmrun.job import CHECKS, check_python
+from vmrun.job import ANY_ARCH, CHECKS, check_python
 from vmrun.names import check_name
 from vmrun.registry import summary
 from vmrun.submit.request import SubmitRequest
@@ -20,7 +21,7 @@ from vmrun.submit.request import SubmitRequest
 LONGEST_DURATION = 366 * 86400.0
 #: Characters of an idempotency key, a region, a type of instance.
 LONGEST_WORD = 200
-_DURATIONS = ("task_timeout", "max_lifetime", "keep_warm")
+_DURATIONS = ("task_timeout", "max_lifetime", "keep_warm", "keep_on_failure")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: Regions, zones and types become part of calls to a cloud.
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
@@ -76,6 +77,12 @@ def check_option(name: str, value: str | int) -> object:
             f"{flag}: {value!r} is longer than a year", hint=f"at most {format_duration(LONGEST_DURATION)}"
         )
     return checked
+
+
+def check_described(options: Mapping[str, str | int | None]) -> dict[str, Any]:
+    """The fields of a Need that are described by options; any architecture is none. Raises UsageError, as above."""
+    said: dict[str, Any] = {name: check_option(name, value) for name, value in options.items() if value is not None}
+    return {name: value for name, value in said.items() if (name, value) != ("arch", ANY_ARCH)}
 
 
 def _printable(text: str, what: str) -> str:

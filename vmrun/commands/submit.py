@@ -17,6 +17,7 @@ from vmrun.submit.request import SubmitRequest
 from . import finish
 from .follow import follow
 from .options import Json, OnDemand, Spot, SpotWithFallback, market_of
+from .patience import patience
 from .request import Asked, build_request
 from .session import Interrupted, Session, session_of
 
@@ -53,7 +54,10 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
     cpus: Annotated[int | None, typer.Option(metavar="N", help="vCPUs that the machine must have.")] = None,
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory that must be usable, as 512GB.")] = None,
     disk: Annotated[str | None, typer.Option(metavar="SIZE", help="Disk of the machine, as 200GB.")] = None,
-    arch: Annotated[str | None, typer.Option(metavar="ARCH", help="x86_64 or arm64.")] = None,
+    arch: Annotated[
+        str | None,
+        typer.Option(metavar="ARCH", help="x86_64, arm64, or any. [default: the program's, or this computer's]"),
+    ] = None,
     instance_type: Annotated[str | None, typer.Option(metavar="TYPE", help="This type of machine only.")] = None,
     region: Annotated[str | None, typer.Option(metavar="NAME", help="This region only.")] = None,
     zone: Annotated[str | None, typer.Option(metavar="NAME", help="This zone only.")] = None,
@@ -98,6 +102,9 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
     ] = None,
     keep_warm: Annotated[
         str | None, typer.Option(metavar="TIME", help="Keep the machine for further jobs this long, as 10m.")
+    ] = None,
+    keep_on_failure: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Keep the machine this long when the job fails, for `vmrun ssh`.")
     ] = None,
     max_cost: Annotated[
         str | None, typer.Option(metavar="USD", help="Dollars that the job may cost, as 25; its machine keeps to it.")
@@ -155,6 +162,7 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
         "task_timeout": task_timeout,
         "max_lifetime": max_lifetime,
         "keep_warm": keep_warm,
+        "keep_on_failure": keep_on_failure,
         "max_cost": max_cost,
         "allow_unknown_price": allow_unknown_price or None,
         "name": name,
@@ -181,7 +189,8 @@ def _check_output(output: str | None, *, detach: bool) -> None:
 
 
 def _plan(session: Session, request: SubmitRequest) -> int:
-    plan = session.client.plan(request)
+    with patience(session, "reading the job") as step:
+        plan = session.client.plan(request, step)
     if session.as_json:
         session.screen.document(documents.document(plan=documents.plan(plan)))
     else:

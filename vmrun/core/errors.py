@@ -78,6 +78,12 @@ class StoreDenied(StoreError):
     code = "store-denied"
 
 
+class StoreAbsent(StoreDenied):
+    """There is no store at the configured address: its bucket, region or endpoint is wrong."""
+
+    code = "store-absent"
+
+
 class StoreUnsafe(StoreError):
     """The store does not honour create-only writes, so it cannot carry a journal."""
 

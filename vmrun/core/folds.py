@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from .errors import BudgetError
 from .model import JobSpec, ShardPlan, plan_shards
 from .ranges import Range, RangeSet
 from .records import (
@@ -29,6 +30,7 @@ from .records import (
     FileRef,
     Final,
     Gone,
+    Hold,
     Intent,
     Ready,
     Release,
@@ -100,6 +102,12 @@ class JobFold:
         """What was submitted."""
         assert self.submit is not None
         return self.submit.spec
+
+    @property
+    def may_be_held(self) -> bool:
+        """Whether it asked that a machine on which it failed stays, and did fail; not when its money is spent."""
+        failed = self.final is not None and self.final.outcome == "failed" and self.final.code != BudgetError.code
+        return failed and self.spec.keep_on_failure > 0
 
     @property
     def is_open(self) -> bool:
@@ -249,6 +257,8 @@ class VmFold:
     keep_warm: float = 0.0
     #: Whether a SUSPECT stands unanswered.
     suspected: bool = False
+    #: That it stays for debugging, and until when.
+    hold: Hold | None = None
     drain: Drain | None = None
     delete: Delete | None = None
     gone: Gone | None = None
@@ -306,12 +316,12 @@ class VmFold:
     def _own(self, entry: Entry) -> bool:
         """Whether a VM's entry is one that its own agent may write."""
         own = self.intent is not None and entry.writer == f"vm:{self.intent.vm}"
-        return own and isinstance(entry.body, Alive | Drain)
+        return own and isinstance(entry.body, Alive | Drain | Hold)
 
     def _apply_life(self, entry: Entry) -> None:
         body = entry.body
         if isinstance(body, Assign):
-            if self.drain is None:
+            if self.drain is None and self.hold is None:
                 self.jobs.append(body.job)
                 self.given_at.append(entry.at)
                 self.keep_warm, self.max_cost = body.keep_warm, body.max_cost
@@ -322,6 +332,9 @@ class VmFold:
             self.suspected = True
         elif isinstance(body, Alive):
             self.suspected = False
+        elif isinstance(body, Hold):
+            if self.drain is None:
+                self.hold = self.hold or body
         elif isinstance(body, Drain) and self.drain is None:
             self.drain, self.drained_at = body, entry.at
 
@@ -333,7 +346,12 @@ class VmFold:
     @property
     def assignable(self) -> bool:
         """Whether a further job may be given to it."""
-        return self.ready is not None and self.drain is None and not self.ended and not self.suspected
+        return self.ready is not None and self.unsettled and not self.suspected
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether nothing was said of its end yet, nor of a time that it is held until."""
+        return self.drain is None and self.hold is None and not self.ended
 
     def stays(self, now: float) -> bool:
         """Whether it is to wait for a further job once it has none."""
@@ -348,6 +366,7 @@ class VmFold:
             ("deleting", self.delete is not None),
             ("draining", self.drain is not None),
             ("suspected", self.suspected),
+            ("held", self.hold is not None),
             ("ready", self.ready is not None),
             ("booting", bool(self.cloud_id)),
             ("intended", self.intent is not None),

@@ -33,6 +33,7 @@ from .records import (
     FileRef,
     Final,
     Gone,
+    Hold,
     Intent,
     Ready,
     Release,
@@ -374,6 +375,11 @@ class VmLedger:
     def alive(self) -> bool:
         """Refute a SUSPECT."""
         return self._move(Alive(), lambda fold: fold.suspected and not fold.ended)
+
+    def hold(self, body: Hold, *, jobs: int) -> bool:
+        """Keep it for debugging after the `jobs` jobs it has been given; False if it has another one, or ends."""
+        self._move(body, lambda fold: fold.unsettled and len(fold.jobs) == jobs)
+        return self.fold.hold is not None and self.fold.drain is None and not self.fold.ended
 
     def drain(self, reason: str, *, jobs: int) -> bool:
         """End after the `jobs` jobs that it has been given; False if a further one came in meanwhile, or it ended."""

@@ -124,6 +124,8 @@ class JobSpec:
     max_lifetime: float = 86400.0
     #: Seconds that its machine stays after it.
     keep_warm: float = 0.0
+    #: Seconds that its machine stays for debugging when it failed there; 0: not at all.
+    keep_on_failure: float = 0.0
     #: Dollars that it may cost; 0: no limit.
     max_cost: float = 0.0
     #: Whether a limit in dollars lets it have a machine whose price is not known, on which no such limit can hold.

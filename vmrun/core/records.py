@@ -339,6 +339,21 @@ class Alive(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Hold(Record):
+    """The VM stays for debugging, takes no further job, and ends when the time is over. The first one counts."""
+
+    TYPE: ClassVar[str] = "HOLD"
+    #: The job that failed on it; "" when the VM could not be made ready for one.
+    job: str
+    #: Seconds since the epoch, on the clock of whoever wrote it.
+    until: float
+    #: What failed, for people.
+    why: str = ""
+    #: What set the end: `hold on failure`, or the bound that comes before: `maximum lifetime`, `maximum cost`.
+    bound: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Drain(Record):
     """The VM takes no further job and ends."""
 

@@ -20,6 +20,15 @@ class TaskCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class Deadline:
+    """Something that ends a VM."""
+
+    what: str
+    #: Seconds since the epoch.
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class VmView:
     """One VM."""
 
@@ -27,7 +36,7 @@ class VmView:
     on: str
     instance_type: str
     region: str
-    #: `intended`, `booting`, `ready`, `draining`, `deleting`, `suspected`, `failed`, `gone`; `unreadable` when
+    #: `intended`, `booting`, `ready`, `held`, `draining`, `deleting`, `suspected`, `failed`, `gone`; `unreadable` when
     #: its journal cannot be trusted.
     state: str
     #: Id of the job it works for, "" for none.
@@ -47,6 +56,8 @@ class VmView:
     agent_memory: int = 0
     #: The pool that it is of; "" for none.
     pool: str = ""
+    #: All that bounds its life, what comes first first; none for one that has ended.
+    deadlines: tuple[Deadline, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +107,8 @@ class JobView:
     workers: int = 0
     cores: int = 0
     threads: int = 0
+    #: Seconds that its machine stays for debugging when it fails there; 0: not at all.
+    keep_on_failure: float = 0.0
     #: VMs that were asked for, and how many that were lost others were to take the place of.
     vms_asked: int = 1
     vms_replaced: int = 0
@@ -195,3 +208,5 @@ class Plan:
     threads: int = 0
     #: Bytes that one task may take; 0: not said.
     task_memory: int = 0
+    #: What a careful person would want to know before, a sentence each.
+    warnings: tuple[str, ...] = ()

@@ -20,7 +20,7 @@ from vmrun.core.clouds import (
 from vmrun.core.errors import KeyExists, Unreachable
 from vmrun.core.ids import new_id
 from vmrun.core.ledger import VmLedger
-from vmrun.core.records import Intent
+from vmrun.core.records import Hold, Intent
 
 from .address import lost
 from .budget import lifetime, price, told
@@ -66,7 +66,7 @@ class Attempt:
         hard_deadline = float(int(desk.clock.now() + bound))
         transport = self._provisioner.capabilities.transport
         machine = _way_in(transport)(self._deck, self._order, self.vm, self._on_stage)
-        spec = self._spec(machine, hard_deadline)
+        spec = self._spec(machine, hard_deadline, bound)
         ledger = self._intend(spec)
         cost = told(self._price, bound)
         self._on_stage(f"creating {self._offer.instance_type} on {self._offer.on}{_where(self._offer)}{cost}")
@@ -75,14 +75,42 @@ class Attempt:
             self._note(ledger, instance)
             self._deck.joined(self.vm)
             self._make_ready(machine, ledger, instance, hard_deadline)
-        except BaseException:
+        except BaseException as error:
             # Whatever ended this, a signal included: what was made is given back before it is passed on.
-            if ledger.fold.failed is None and ledger.fold.delete is None:
+            kept = isinstance(error, Unreachable) and self._keep(machine, ledger, hard_deadline, error)
+            if not kept and ledger.fold.failed is None and ledger.fold.delete is None:
                 retire(self._deck.undisturbed(), self.vm, "could not be made ready", self._on_stage)
             raise
         return self.vm
 
-    def _spec(self, machine: ProcessBringUp | SshBringUp, hard_deadline: float) -> InstanceSpec:
+    def _keep(
+        self, machine: ProcessBringUp | SshBringUp, ledger: VmLedger, hard_deadline: float, error: Unreachable
+    ) -> bool:
+        """Whether the machine, of which no agent came, is held for debugging, as its job asked for that."""
+        asked = self._deck.desk.clock.now() + self._order.keep_on_failure
+        until = min(asked, hard_deadline)
+        if not self._order.keep_on_failure or ledger.fold.ended:
+            return False
+        try:
+            if not machine.keep(until):
+                return False
+        except Unreachable as second:
+            log.info("event=not-held vm=%s error=%s", self.vm, second.message)
+            return False
+        hold = Hold(
+            "",
+            until,
+            f"it could not be made ready: {error.message[:200]}",
+            "hold on failure" if until == asked else "maximum lifetime",
+        )
+        if not ledger.hold(hold, jobs=1):
+            return False
+        error.hint = f"`vmrun ssh {self.vm}` looks at the machine, `vmrun release {self.vm}` gives it back" + (
+            f"; {error.hint}" if error.hint else ""
+        )
+        return True
+
+    def _spec(self, machine: ProcessBringUp | SshBringUp, hard_deadline: float, bound: float) -> InstanceSpec:
         owner = self._deck.deployment
         return InstanceSpec(
             vm=self.vm,
@@ -92,7 +120,7 @@ class Attempt:
             user_data=machine.user_data(hard_deadline, self._provisioner.capabilities),
             hard_deadline=hard_deadline,
             tags=self._tags(owner, str(int(hard_deadline))),
-            mounts=mounts(self._provisioner, self._deck.store_access(self._offer.on).url),
+            mounts=mounts(self._provisioner, self._deck.store_access(self._offer.on, bound).url),
             disk=self._order.need.disk,
             host_key=machine.host_key,
         )

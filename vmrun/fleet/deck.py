@@ -12,10 +12,11 @@ from pathlib import Path
 
 from vmrun.catalog.extras import NO_EXTRAS, Extras
 from vmrun.core.clock import Clock
-from vmrun.core.clouds import Need, Offer, Provisioner
+from vmrun.core.clouds import Address, Need, Offer, Provisioner
 from vmrun.core.errors import Unreachable
 from vmrun.core.ids import check_id
 from vmrun.core.ledger import Desk
+from vmrun.machine.layout import LOGIN_USER
 
 from .order import StoreAccess, Timings
 
@@ -48,8 +49,8 @@ class Deck:
     #: The client's public key, in hexadecimal.
     client_key: str
     provisioner: Callable[[str], Provisioner]
-    #: How machines of a cloud reach the store.
-    store_access: Callable[[str], StoreAccess]
+    #: How machines of a cloud, which live so many seconds at most, reach the store.
+    store_access: Callable[[str, float], StoreAccess]
     #: The deployment that the store says it is, read anew; "" if it says nothing. Raises StoreError.
     recorded: Callable[[], str]
     state_dir: Path
@@ -103,6 +104,12 @@ class Session:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
             with open(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
+
+    def address(self) -> Address:
+        """Where the machine was reached when the pin was saved, for its login user. Raises OSError."""
+        name = self.known_hosts.read_text("utf-8").split(" ", 1)[0]
+        host, _, port = name.removeprefix("[").partition("]:")
+        return Address(host, int(port or 22), LOGIN_USER)
 
     def exists(self) -> bool:
         """Whether this client has a way in."""

@@ -24,6 +24,8 @@ class Sellers:
     provisioner: Callable[[str], Provisioner]
     #: The drivers that `--on` stands for.
     clouds: Callable[[str], tuple[str, ...]]
+    #: Hears whom is asked.
+    tell: Callable[[str], None] = lambda _: None
 
 
 def find_offers(sellers: Sellers, on: str, need: Need) -> tuple[list[Offer], list[Tried]]:
@@ -47,6 +49,7 @@ def find_offers(sellers: Sellers, on: str, need: Need) -> tuple[list[Offer], lis
 
 
 def _ask(sellers: Sellers, name: str, need: Need) -> list[Offer]:
+    sellers.tell(f"asking {name} what it offers")
     provisioner = sellers.provisioner(name)
     return Sending(sellers.clock, sellers.rng).send(lambda: list(provisioner.offers(need)))
 

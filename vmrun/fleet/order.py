@@ -49,6 +49,8 @@ class Order:
     max_lifetime: float = 86400.0
     #: Dollars that the job may cost; 0: no limit.
     max_cost: float = 0.0
+    #: Seconds that the machine stays for debugging where it could not be made ready.
+    keep_on_failure: float = 0.0
     #: Whether a machine will do whose price is not known, so that no limit in dollars can hold on it.
     allow_unknown_price: bool = False
     timings: Timings = Timings()

@@ -49,6 +49,11 @@ class ProcessBringUp:
         }
         return json.dumps(config, sort_keys=True, separators=(",", ":"))
 
+    def keep(self, until: float) -> bool:
+        """A machine that could not be made ready here holds nothing that is not on this computer anyway."""
+        del until
+        return False
+
     def make_ready(self, ledger: VmLedger, provisioner: Provisioner, instance: Instance, hard_deadline: float) -> None:
         """Write the agent's files, let it in, and have it started. Raises Unreachable."""
         del provisioner
@@ -56,7 +61,7 @@ class ProcessBringUp:
         directory = deck.state_dir / "local" / "machines" / instance.name
         host = ProcessHost(directory)
         config_file, secrets_path = directory / "agent.json", directory / "secrets.json"
-        access = deck.store_access(self._order.on)
+        access = deck.store_access(self._order.on, hard_deadline - deck.desk.clock.now())
         secrets = secrets_file(access.secrets, self._order.private_index)
         config = AgentConfig(
             vm=self._vm,

@@ -8,7 +8,7 @@ from vmrun.core import keys
 from vmrun.core.clouds import InstanceNotFound, InstanceState, Provisioner
 from vmrun.core.errors import VmrunError
 from vmrun.core.folds import VmFold
-from vmrun.core.ledger import VmLedger
+from vmrun.core.ledger import JobLedger, VmLedger
 
 from .deck import Deck, OnStage, Session
 from .guards import Case
@@ -65,7 +65,9 @@ def retire(  # noqa: PLR0913 -- the options say what must still hold, and for ho
 
 
 def give_back(deck: Deck, vm: str, job: str) -> None:
-    """Delete the VM of a job that ended, unless it is to stay warm or has another job."""
+    """Delete the VM of a job that ended, unless it is to stay, warm or for debugging, or has another job."""
+    if JobLedger(deck.desk, job).refresh().may_be_held:
+        return  # its agent decides, and ends it
     fold = VmLedger(deck.desk, vm).refresh()
     if fold.jobs[-1:] == [job] and not (fold.stays(deck.desk.clock.now()) and fold.assignable):
         retire(deck, vm, f"job {job} ended", lambda _: None, jobs=len(fold.jobs))

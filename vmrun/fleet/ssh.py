@@ -48,6 +48,8 @@ class SshBringUp:
         self._on_stage = on_stage
         self._client_key = new_key_pair(f"vmrun-{vm}")
         self._first_host_key = new_key_pair()
+        #: Where it was reached, and the host key that it has from then on.
+        self._pinned: tuple[Address, str] | None = None
 
     @property
     def host_key(self) -> str:
@@ -101,6 +103,7 @@ class SshBringUp:
                 host.close()
                 host = self._connect(address, pinned)
             Session.of(self._deck, self._vm).save(self._client_key.private, address.host, address.port, pinned)
+            self._pinned = None if owned else (address, pinned)
             facts = commands.read_facts(host.run(commands.facts()))
             artefact = self._push_agent(host, facts)
             uv = self._push_uv(host, facts)
@@ -132,6 +135,21 @@ class SshBringUp:
             raise
         finally:
             host.close()
+
+    def keep(self, until: float) -> bool:
+        """Have the machine, which could not be made ready, stay until then for whoever looks; False if nobody can.
+
+        The dead-man timer ends it, as nobody renews the lease that is written. Raises Unreachable.
+        """
+        if self._pinned is None or not Session.of(self._deck, self._vm).exists():
+            return False
+        host = self._connect(*self._pinned)
+        try:
+            host.run(commands.stop_agent(), timeout=self._order.timings.flush_grace + 30)
+            host.put(layout.LEASE, [f"{int(until)}\n".encode()], mode=0o644)
+        finally:
+            host.close()
+        return True
 
     def _connect(self, address: Address, host_key: str) -> SshHost:
         jump = read_jump(self._deck.proxy_jump(self._order.on))
@@ -184,7 +202,7 @@ class SshBringUp:
         self, host: Host, provisioner: Provisioner, hard_deadline: float, uv: str, app: str, *, spot: bool
     ) -> None:
         order, deck, timings = self._order, self._deck, self._order.timings
-        access = deck.store_access(order.on)
+        access = deck.store_access(order.on, hard_deadline - deck.desk.clock.now())
         secrets = secrets_file(access.secrets, {})
         if secrets:
             host.put(layout.SECRETS, [secrets])

@@ -14,6 +14,8 @@ from vmrun.fleet.guards import tagged_deadline
 
 #: Seconds after its hard deadline at which a VM is deleted by the reaper: its own timer comes first.
 DEADLINE_MARGIN = 5.0
+#: Seconds after the end of a hold: the agent and the timer come first.
+HOLD_MARGIN = 30.0
 #: Seconds that an instance without any journal may exist: its client may be between two writes.
 ORPHAN_GRACE = 600.0
 #: VMs that may look dead at once even if they are most of those there are.
@@ -101,11 +103,21 @@ def over_budget(facts: Observed) -> str | None:
     return f"what its job may cost, ${facts.fold.max_cost:.2f}, was spent {format_duration(facts.now - until)} ago"
 
 
+def hold_over(facts: Observed) -> str | None:
+    """Held for debugging, and longer than was asked for: the agent, or the timer, should have ended it before."""
+    if facts.instance is None or facts.fold is None or facts.fold.hold is None:
+        return None
+    since = facts.now - facts.fold.hold.until
+    return f"the hold after its failure ended {format_duration(since)} ago" if since > HOLD_MARGIN else None
+
+
 def never_ready(facts: Observed) -> str | None:
     """Its client did not get it ready within the boot grace."""
     fold = facts.fold
     if facts.instance is None or fold is None or fold.intent is None or fold.ready is not None:
         return None
+    if fold.hold is not None:
+        return None  # somebody is to find out why; the hold has an end of its own
     age = facts.now - fold.intended_at
     bound = fold.intent.boot_grace + BOOT_MARGIN
     return f"it was not ready within {format_duration(fold.intent.boot_grace)}" if age > bound else None
@@ -151,7 +163,17 @@ def abandoned(age: float | None, seen: float, *, ended: bool) -> str | None:
 
 
 #: In the order in which they are asked; the first that answers decides.
-POLICIES: tuple[Policy, ...] = (expired, condemned, drained, over_budget, never_ready, idle, dead, orphan)
+POLICIES: tuple[Policy, ...] = (
+    expired,
+    condemned,
+    drained,
+    over_budget,
+    hold_over,
+    never_ready,
+    idle,
+    dead,
+    orphan,
+)
 
 
 def judge(facts: Observed) -> tuple[str, str] | None:

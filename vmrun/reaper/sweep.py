@@ -11,6 +11,7 @@ from vmrun.core.clouds import Instance, InstanceNotFound, InstanceState
 from vmrun.core.errors import ConfigError, StoreError, VmrunError
 from vmrun.core.ids import born
 from vmrun.core.ledger import VmLedger
+from vmrun.core.units import format_duration
 from vmrun.core.views import Verdict
 from vmrun.fleet.deck import Deck, OnStage, Session
 from vmrun.fleet.guards import Case
@@ -215,6 +216,8 @@ def _reason(facts: Observed) -> str:
         return "its journal cannot be read or trusted, so nothing counts but its maximum lifetime"
     if facts.fold is None:
         return "unknown to the store, and still young"
+    if (hold := facts.fold.hold) is not None:
+        return f"held for debugging for {format_duration(max(0.0, hold.until - facts.now))} more: {hold.why}"
     if facts.fold.ready is None:
         return f"{facts.fold.phase}: it is being made ready"
     return f"it works on {facts.busy}" if facts.busy else "it is kept warm"

@@ -58,6 +58,7 @@ def vm(view: VmView) -> dict[str, Any]:
         "vcpus": view.vcpus,
         "doing": view.doing,
         "pool": view.pool or None,
+        "deadlines": [{"what": each.what, "at": each.at} for each in view.deadlines],
     }
 
 
@@ -100,6 +101,8 @@ def job(view: JobView) -> dict[str, Any]:
         "ended": _known(view.ended),
         "lost": view.lost,
     }
+    if view.keep_on_failure:
+        shown["keep_on_failure"] = view.keep_on_failure
     if view.error:
         shown |= {"error": view.error, "hint": view.hint, "error_code": view.error_code or None}
     return shown
@@ -169,6 +172,7 @@ def plan(planned: Plan) -> dict[str, Any]:
         "usd_per_hour": planned.usd_per_hour,
         "usd_at_most": planned.usd_at_most,
         "deadlines": dict(planned.deadlines),
+        "warnings": list(planned.warnings),
     }
 
 

@@ -16,6 +16,7 @@ from vmrun.core.records import (
     Entry,
     Failed,
     Gone,
+    Hold,
     Intent,
     Ready,
     Relieve,
@@ -119,6 +120,8 @@ def _ended(entry: Entry) -> str:
             return "no sign of life: taken for dead unless it answers"
         case Alive():
             return "it answered: it is alive"
+        case Hold() as hold:
+            return f"stays for debugging for {format_duration(max(hold.until - entry.at, 0.0))}: {hold.why}"
         case Drain(reason):
             return f"takes no further job and ends: {reason}"
         case Delete(why):

@@ -26,6 +26,7 @@ _STATE_COLORS = {
     "cancelled": "yellow",
     "provisioning": "yellow",
     "booting": "yellow",
+    "held": "yellow",
     "draining": "yellow",
     "deleting": "yellow",
 }
@@ -165,7 +166,19 @@ def status(job_views: Sequence[JobView], vm_views: Sequence[VmView], now: float,
     """All jobs and VMs."""
     lines = jobs(job_views, now, style) or ["No jobs yet. `vmrun submit job.py` runs one."]
     lines += ["", *(vms(vm_views, now, style) or ["No VMs."])]
-    return lines
+    return lines + meter(vm_views)
+
+
+def meter(views: Sequence[VmView]) -> list[str]:
+    """What all VMs together cost an hour, and have cost: a line if they cost anything, or may."""
+    there = [view for view in views if view.state not in _ENDED]
+    rate = sum(view.usd_per_hour or 0.0 for view in there)
+    unknown = sum(view.usd_per_hour is None for view in there)
+    if not rate and not unknown:
+        return []
+    spent = money(sum(view.usd for view in there))
+    told = f"{count(len(there), 'VM')}: {money(rate, digits=4)} an hour, {spent} so far"
+    return ["", told + (f", and {unknown} at a price that is not known" if unknown else "")]
 
 
 def job(view: JobView, now: float, style: Style) -> list[str]:
@@ -185,7 +198,7 @@ def job(view: JobView, now: float, style: Style) -> list[str]:
     ]
     lines = [f"{what:<8} {fact}" for what, fact in facts if fact]
     table_of_vms = vms(view.vms, now, style)
-    return [*lines, "", *table_of_vms] if table_of_vms else lines
+    return [*lines, "", *table_of_vms, *meter(view.vms)] if table_of_vms else lines
 
 
 def _serving(view: JobView) -> str:
@@ -212,6 +225,7 @@ def plan(planned: Plan, style: Style) -> list[str]:
         lines += ["", *table(_OFFERS, [_offer(offer) for offer in planned.offers[:OFFERS_SHOWN]], style)]
     if (more := len(planned.offers) - OFFERS_SHOWN) > 0:
         lines.append(f"and {count(more, 'offer')} more, which --json lists")
+    lines += [style.paint(f"warning: {visible(each)}", "yellow") for each in planned.warnings]
     return lines + [f"{visible(each['on'])} is left out: {visible(each['message'])}" for each in planned.left_out]
 
 

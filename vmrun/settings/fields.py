@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from vmrun.core.errors import UsageError
 from vmrun.core.secret import Secret
 from vmrun.core.units import parse_duration, parse_money, parse_size
-from vmrun.job import ARCHITECTURES, check_python
+from vmrun.job import ANY_ARCH, ARCHITECTURES, check_python
 
 V = TypeVar("V")
 #: Seconds; no lease, deadline or grace that a person means is longer.
@@ -77,8 +77,9 @@ def _text(text: str) -> str:
 
 
 def _arch(text: str) -> str:
-    if text and text not in ARCHITECTURES:
-        raise ValueError(f"must be one of {', '.join(ARCHITECTURES)}")
+    known = (*ARCHITECTURES, ANY_ARCH)
+    if text and text not in known:
+        raise ValueError(f"must be one of {', '.join(known)}")
     return text
 
 

@@ -42,7 +42,9 @@ class Defaults(Section):
     cpus: int = Field(0, ge=0, le=100_000, description="vCPUs that a machine must have; 0: any number.")
     memory: Size = Field(0, description="Memory that must be usable, such as 64GB; 0: any.")
     disk: Size = Field(0, description="Disk for the machine, such as 200GB; 0: the driver's default.")
-    arch: Arch = Field("", description='Processor architecture, "x86_64" or "arm64"; "": any.')
+    arch: Arch = Field(
+        "", description='Processor: "x86_64", "arm64", or "any"; "": that of the job\'s program, or of this computer.'
+    )
     vms: int = Field(1, ge=1, le=VMS_MAX, description="Machines that share a job over inputs.")
     replace_lost: int = Field(
         0, ge=0, le=REPLACED_MAX, description="How many machines that a job loses are replaced by others."
@@ -58,6 +60,9 @@ class Defaults(Section):
     market: Market = Field(Market.on_demand, strict=False, description='"on-demand", "spot", or "spot-with-fallback".')
     max_lifetime: Period = Field(86400.0, description="Hard limit to a machine's life; nothing extends it.")
     keep_warm: Duration = Field(0.0, description="How long a machine waits for the next job before it is given back.")
+    keep_on_failure: Duration = Field(
+        0.0, description="How long a machine stays for debugging after its job failed there; 0s: not at all."
+    )
     max_cost: Money = Field(0.0, json_schema_extra=DOLLARS, description="Dollars that a job may cost; 0: no limit.")
     allow_unknown_price: bool = Field(
         default=False, description="Whether a job with a limit in dollars may rent at a price that is not known."

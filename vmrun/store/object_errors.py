@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from vmrun.core.errors import KeyNotFound, StoreDenied, StoreError, StoreUnavailable, StoreUnsafe
+from vmrun.core.errors import KeyNotFound, StoreAbsent, StoreDenied, StoreError, StoreUnavailable, StoreUnsafe
 
 _STATUS = re.compile(r"status code: (\d{3})\b")
 _CODE = re.compile(r"<Code>([A-Za-z0-9_.-]{1,80})</Code>")
@@ -93,13 +93,13 @@ def translated(error: Exception, doing: str, key: str, where: str) -> StoreError
     if _CERTIFICATE.search(refusal.text):
         return StoreDenied(what, hint="set store.ca_file to the certificate of the authority that signed it (PEM)")
     if "redirect without LOCATION" in refusal.text:
-        return StoreDenied(f"cannot {doing} in {where}: it lies in another region", hint="set store.region to its own")
+        return StoreAbsent(f"cannot {doing} in {where}: it lies in another region", hint="set store.region to its own")
     if "non-partial response" in refusal.text:
         return StoreUnsafe(
             f"{where} ignores byte ranges", hint="set store.url to an object store that honours Range requests"
         )
     if "builder error" in refusal.text:
-        return StoreDenied(
+        return StoreAbsent(
             f"cannot {doing} in {where}: its address cannot be used", hint="set store.endpoint to https://HOST[:PORT]"
         )
     return StoreUnavailable(what, hint="check the network and store.endpoint, then run the command again")
@@ -110,17 +110,17 @@ def _answered(refusal: Refusal, doing: str, key: str, what: str) -> StoreError:
     if code == "RequestTimeTooSkewed":
         return StoreDenied(what, hint="this machine's clock is wrong: set it (for example with chrony)")
     if code in _NO_BUCKET:
-        return StoreDenied(what, hint="make the bucket, or correct store.url and store.endpoint")
+        return StoreAbsent(what, hint="make the bucket, or correct store.url and store.endpoint")
     if status in {401, 403} or code in _DENIALS:
         return StoreDenied(what, hint=_denied_hint(code))
     if status in _REDIRECTS:
-        return StoreDenied(what, hint="the bucket lies in another region or at another address: set store.region")
+        return StoreAbsent(what, hint="the bucket lies in another region or at another address: set store.region")
     if status in _UNDECIDED or (status >= 500 and status != 501) or code == "RequestTimeout":
         return StoreUnavailable(what, hint="the store is busy or failing; try again")
     if status == 404 and doing in {"read", "delete"}:
         return KeyNotFound(f"there is no object {key}")
     if status == 404:
-        return StoreDenied(what, hint="nothing answers for this bucket: correct store.url and store.endpoint")
+        return StoreAbsent(what, hint="nothing answers for this bucket: correct store.url and store.endpoint")
     if status == 501 and doing == "create":
         return StoreUnsafe(what, hint="this store has no create-only writes: set store.url to one that has")
     return StoreError(what, hint="this store does not do what vmrun needs; choose another one, or a directory")

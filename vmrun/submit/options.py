@@ -31,6 +31,7 @@ class Options:
     task_timeout: float
     max_lifetime: float
     keep_warm: float
+    keep_on_failure: float
     #: Dollars; 0: no limit.
     max_cost: float
     allow_unknown_price: bool
@@ -73,6 +74,7 @@ def decide(
         task_timeout=pick("task_timeout", 0.0),
         max_lifetime=pick("max_lifetime", 86400.0),
         keep_warm=pick("keep_warm", 0.0),
+        keep_on_failure=pick("keep_on_failure", 0.0),
         max_cost=pick("max_cost", 0.0),
         allow_unknown_price=pick("allow_unknown_price", default=False),
         name=str(pick("name", name) or name),

@@ -78,6 +78,7 @@ def make_plan(
     deadlines = [("boot grace", timings.boot_grace), ("lease", timings.lease)]
     deadlines += [("maximum lifetime", options.max_lifetime)]
     deadlines += [("keep-warm window", options.keep_warm)] if options.keep_warm else []
+    deadlines += [("hold on failure", options.keep_on_failure)] if options.keep_on_failure else []
     deadlines += [("task timeout", options.task_timeout)] if options.task_timeout else []
     return Plan(
         tasks=submission.spec.total,

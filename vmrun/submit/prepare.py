@@ -35,6 +35,7 @@ from vmrun.settings import Settings
 from vmrun.store.files import CheckedPieces, FilePieces, hash_file
 
 from .options import Options, decide
+from .processor import for_program, settled
 from .request import SubmitRequest
 
 OnStage = Callable[[str], None]
@@ -114,6 +115,7 @@ class Preparer:
         name = os.path.basename(request.argv[0])
         options = decide(request, _NO_HEADER, {}, self._settings, name)
         program = own_program(request.argv[0])
+        options = options if program is None else for_program(options, Path(request.argv[0]))
         submission = self._submission(request, options, (), "command", request.python or PYTHON)
         argv = request.argv
         if program is not None:
@@ -191,6 +193,7 @@ class Preparer:
         requirements: EnvironmentSpec | None = None,
     ) -> Submission:
         wanted = requirements or self._requirements(request, dependencies, python)
+        options = settled(options, locked=bool(wanted))
         path = tuple(entry or os.getcwd() for entry in sys.path) if kind in ("map", "open") else ()
         spec = JobSpec(
             name=options.name,

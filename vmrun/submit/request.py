@@ -46,6 +46,7 @@ class SubmitRequest:
     task_timeout: float | None = None
     max_lifetime: float | None = None
     keep_warm: float | None = None
+    keep_on_failure: float | None = None
     #: Dollars.
     max_cost: float | None = None
     allow_unknown_price: bool | None = None

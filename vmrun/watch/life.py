@@ -8,12 +8,11 @@ from vmrun.core import keys
 from vmrun.core.clouds import NAME_PREFIX
 from vmrun.core.desk import Desk
 from vmrun.core.errors import Corrupt, SchemaError, UsageError
-from vmrun.core.folds import VmFold
 from vmrun.core.heartbeats import read_heartbeat_entry
 from vmrun.core.ids import is_id
 from vmrun.core.ledger import VmLedger
 from vmrun.core.records import Entry, Heartbeat
-from vmrun.core.views import VmView
+from vmrun.core.views import Deadline, VmView
 
 from .observe import view_vm
 
@@ -21,15 +20,6 @@ from .observe import view_vm
 SHORTEST = 6
 #: Ids that an ambiguous text is answered with.
 NAMED = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """Something that ends a VM."""
-
-    what: str
-    #: Seconds since the epoch.
-    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +89,10 @@ def life_of(desk: Desk, vm: str) -> Life:
     return Life(
         view,
         tuple(entries),
-        tuple(sorted(_deadlines(fold, view), key=lambda each: each.at)),
+        view.deadlines,
         beat.body if beat is not None and isinstance(beat.body, Heartbeat) else None,
         beat.at if beat is not None else 0.0,
         fold.cloud_id,
         fold.intent.name if fold.intent is not None else "",
         broken,
     )
-
-
-def _deadlines(fold: VmFold, view: VmView) -> list[Deadline]:
-    if fold.intent is None or fold.ended:
-        return []
-    found = {"maximum lifetime": fold.intent.hard_deadline}
-    if fold.ready is None:
-        found["boot grace"] = fold.intended_at + fold.intent.boot_grace
-    elif view.ends_at and view.ends_because:
-        found[view.ends_because] = view.ends_at
-    return [Deadline(what, at) for what, at in found.items()]

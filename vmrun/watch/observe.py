@@ -12,9 +12,9 @@ from vmrun.core.heartbeats import read_heartbeat
 from vmrun.core.ids import is_id
 from vmrun.core.ledger import Desk, JobLedger, ShardLedger, VmLedger
 from vmrun.core.model import THREAD_VARIABLES, JobState
-from vmrun.core.money import billed, hourly, spent_on
+from vmrun.core.money import billed, hourly, paid_until, spent_on
 from vmrun.core.records import NO_CREW, CrewFacts, Heartbeat, Submit
-from vmrun.core.views import JobView, TaskCounts, VmView
+from vmrun.core.views import Deadline, JobView, TaskCounts, VmView
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +120,7 @@ class JobObserver:
             error_code=final.code if final is not None else "",
             kind=fold.spec.kind,
             reduce=fold.spec.reduce,
+            keep_on_failure=fold.spec.keep_on_failure,
             workers=crew.workers,
             cores=crew.cores,
             # The user's own word about threads goes before ours.
@@ -219,6 +220,7 @@ def view_vm(desk: Desk, ledger: VmLedger, until: float | None = None, job: str =
     if intent is None:
         return VmView(ledger.vm, "", "", "", "unknown"), beat
     working = beat is not None and not fold.ended
+    bounds = deadlines(fold, beat)
     return (
         VmView(
             id=ledger.vm,
@@ -228,8 +230,9 @@ def view_vm(desk: Desk, ledger: VmLedger, until: float | None = None, job: str =
             state=fold.phase,
             job=beat.job if beat is not None else (fold.jobs[-1] if fold.jobs else ""),
             busy_because=beat.busy if working and beat is not None else ("" if fold.ended else _booting(fold)),
-            ends_at=beat.ends_at if beat is not None and beat.ends_at else _bound(fold),
-            ends_because=beat.ends_because if beat is not None and beat.ends_because else _bound_because(fold),
+            ends_at=bounds[0].at if bounds else 0.0,
+            ends_because=bounds[0].what if bounds else "",
+            deadlines=bounds,
             usd_per_hour=hourly(intent),
             usd=_dollars(fold, until or desk.clock.now(), job),
             created=fold.intended_at,
@@ -243,16 +246,26 @@ def view_vm(desk: Desk, ledger: VmLedger, until: float | None = None, job: str =
 
 
 def _booting(fold: VmFold) -> str:
+    if fold.hold is not None:
+        return f"held for debugging: {fold.hold.why}"
     return "" if fold.ready is not None else "being made ready"
 
 
-def _bound(fold: VmFold) -> float:
-    assert fold.intent is not None
-    return fold.intent.hard_deadline if fold.ready is not None else fold.intended_at + fold.intent.boot_grace
-
-
-def _bound_because(fold: VmFold) -> str:
-    return "maximum lifetime" if fold.ready is not None else "boot grace"
+def deadlines(fold: VmFold, beat: Heartbeat | None) -> tuple[Deadline, ...]:
+    """What ends the VM, and when, the earliest first: bounds of its journal, and what its agent says."""
+    intent = fold.intent
+    if intent is None or fold.ended:
+        return ()
+    found = {"maximum lifetime": intent.hard_deadline}
+    if (paid := paid_until(fold)) is not None:
+        found["maximum cost"] = paid
+    if fold.hold is not None:
+        found[fold.hold.bound or "hold on failure"] = fold.hold.until
+    if fold.ready is None:
+        found["boot grace"] = fold.intended_at + intent.boot_grace
+    elif beat is not None and beat.ends_at and beat.ends_because:
+        found[beat.ends_because] = min(beat.ends_at, found.get(beat.ends_because, beat.ends_at))
+    return tuple(sorted((Deadline(what, at) for what, at in found.items()), key=lambda each: each.at))
 
 
 def _dollars(fold: VmFold, until: float, job: str) -> float:

@@ -55,6 +55,8 @@ class FakeEngine:
     script: Callable[[FakeEngine], None]
     #: Tasks that never end by themselves.
     stuck: set[int]
+    #: Tasks that raise.
+    failing: set[int]
     #: For each task, what comes right before its outcome.
     before: Callable[[FakeEngine, int], list[Event]]
 
@@ -114,7 +116,8 @@ class FakeEngine:
                     events = type(self).before(self, task)
                     self.ready += events
                     if not any(isinstance(event, LargeResult) for event in events):
-                        self.ready.append(Results(outcome(task), function))
+                        status = Status.raised if task in type(self).failing else Status.ok
+                        self.ready.append(Results(outcome(task, status), function))
         self.waiting = left
 
 
@@ -255,6 +258,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> type[FakeEngine]:
         made: ClassVar[list[FakeEngine]] = []
         script = staticmethod(lambda engine: None)
         stuck: ClassVar[set[int]] = set()
+        failing: ClassVar[set[int]] = set()
         before = staticmethod(lambda engine, task: [])
 
     monkeypatch.setattr(setup, "Engine", Own)

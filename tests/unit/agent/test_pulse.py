@@ -57,6 +57,24 @@ def test_the_lease_goes_with_the_work_and_with_being_heard(bench: Bench, switch:
     assert lease(bench.folder) > third
 
 
+def test_an_agent_that_starts_again_and_is_not_heard_does_not_keep_its_vm(bench: Bench, switch: Switch) -> None:
+    bench.vm()
+    bench.shop(lease=1800.0).pulse._once()
+    before = lease(bench.folder)
+    switch.down = True
+    for _ in range(5):
+        # Each run of the agent is a new one, that knows nothing of the one before
+        bench.clock.sleep(300)
+        again = bench.shop(lease=1800.0)
+        again.pulse.sign()
+        with pytest.raises(StoreUnavailable):
+            again.pulse._once()
+        assert lease(bench.folder) == before
+    switch.down = False
+    again.pulse._once()
+    assert lease(bench.folder) == int(bench.clock.now()) + 1800
+
+
 def test_a_damaged_journal_does_not_silence_the_agent(bench: Bench) -> None:
     bench.vm()
     shop = bench.shop()

@@ -30,7 +30,9 @@ from vmrun.core.views import (
     Verdict,
     VmView,
 )
+from vmrun.fleet.login import remote_words
 from vmrun.fleet.pooling import Changes
+from vmrun.fleet.release import Released
 from vmrun.submit.request import SubmitRequest
 from vmrun.watch.costs import By, Costs
 from vmrun.watch.life import Life
@@ -409,8 +411,9 @@ class FakeClient:
                 on_stage(stage)
         return self.job
 
-    def plan(self, request: SubmitRequest) -> Plan:
+    def plan(self, request: SubmitRequest, on_stage: Callable[[str], None]) -> Plan:
         self._called("plan", request)
+        on_stage("asking ec2 what it offers")
         return self.planned
 
     def jobs(self, limit: int = 50) -> list[JobView]:
@@ -451,9 +454,14 @@ class FakeClient:
         self._called("life", vm)
         return self.told
 
-    def ssh_argv(self, vm: str) -> list[str]:
-        self._called("ssh_argv", vm)
-        return ["ssh", "-p", "2222", "vmrun@127.0.0.1"]
+    def ssh_argv(self, target: str, words: Sequence[str] = (), *, plain: bool = False) -> list[str]:
+        self._called("ssh_argv", target, tuple(words), plain)
+        return ["ssh", "-p", "2222", "vmrun@127.0.0.1", *remote_words(words)]
+
+    def release(self, target: str, on_stage: Callable[[str], None]) -> Released:
+        self._called("release", target)
+        on_stage("giving back it")
+        return Released(VM, gone=True)
 
     @property
     def account(self) -> FakeAccount:

@@ -338,3 +338,15 @@ def test_decoder_puts_cut_characters_together(text: str, size: int) -> None:
 @pytest.mark.catalogue(48)
 def test_decoder_escapes_what_is_no_text() -> None:
     assert TextDecoder().feed(OutputChunk(0, 1, "stdout", b"a\xff\n")) == "a\\xff\n"
+
+
+def test_the_meter_adds_up_what_is_there() -> None:
+    views = [
+        vm_view(usd_per_hour=1.5, usd=0.75),
+        vm_view(usd_per_hour=0.25, usd=0.05),
+        vm_view(usd_per_hour=9.0, usd=9.0, state="gone"),
+    ]
+    assert tables.meter(views) == ["", "2 VMs: $1.7500 an hour, $0.80 so far"]
+    unknown = [*views, vm_view(usd_per_hour=None, usd=0.0)]
+    assert tables.meter(unknown)[1].endswith("an hour, $0.80 so far, and 1 at a price that is not known")
+    assert tables.meter([vm_view(usd_per_hour=0.0, usd=0.0)]) == tables.meter([]) == []

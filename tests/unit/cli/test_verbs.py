@@ -10,10 +10,10 @@ import pytest
 
 from tests.unit.cli.fakes import JOB, VM, FakeHandle, failure, job_view
 from vmrun.commands import VERBS
-from vmrun.commands.ssh import remote_words
 from vmrun.core import errors
 from vmrun.core.clouds import CloudError
 from vmrun.core.views import JobResults
+from vmrun.fleet.login import remote_words
 
 # --- wait ---
 
@@ -100,6 +100,19 @@ def test_remote_words() -> None:
 
 def test_ssh_as_json_prints_the_command_line(vmrun) -> None:
     assert vmrun("ssh", VM, "--json", "--", "df", "-h").document["argv"][-1] == "df -h"
+
+
+def test_ssh_into_a_job_and_past_it(vmrun, client) -> None:
+    vmrun("ssh", JOB, "--json", "--", "vmrun-again", "7")
+    vmrun("ssh", VM, "--plain", "--json")
+    assert client.calls == [("ssh_argv", JOB, ("vmrun-again", "7"), False), ("ssh_argv", VM, (), True)]
+
+
+def test_release_says_what_became_of_the_machine(vmrun, client) -> None:
+    done = vmrun("release", JOB)
+    assert (done.code, done.out) == (0, f"VM {VM} is gone\n")
+    assert vmrun("release", JOB, "--json").document == {"schema": 1, "ok": True, "vm": VM, "gone": True}
+    assert client.calls == [("release", JOB)] * 2
 
 
 def test_ssh_that_is_not_installed(vmrun, monkeypatch) -> None:
@@ -211,6 +224,7 @@ ARGUMENTS = {
     "cancel": [JOB],
     "cost": [],
     "ssh": [VM],
+    "release": [VM],
     "why": [VM],
     "reap": [],
     "up": [],

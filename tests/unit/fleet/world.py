@@ -37,7 +37,7 @@ class Fleet:
             deployment=DEPLOYMENT,
             client_key="",
             provisioner=lambda name: self.cloud,
-            store_access=lambda name: StoreAccess(""),
+            store_access=lambda name, lifetime: StoreAccess(""),
             recorded=lambda: self.recorded,
             state_dir=folder / "state",
             cache_dir=folder / "cache",

@@ -11,10 +11,11 @@ from tests.unit.core.world import DEPLOYMENT, JOB, VM, intent
 from tests.unit.core.world import ready as ready_of
 from vmrun.core.clouds import TAG_DEADLINE, TAG_OWNER, TAG_VM, Instance, InstanceState, instance_name
 from vmrun.core.folds import VmFold
-from vmrun.core.records import Delete, Drain, Failed, Gone
+from vmrun.core.records import Delete, Drain, Failed, Gone, Hold
 from vmrun.reaper.policies import (
     BOOT_MARGIN,
     DEADLINE_MARGIN,
+    HOLD_MARGIN,
     IDLE_MARGIN,
     ORPHAN_GRACE,
     Observed,
@@ -66,6 +67,9 @@ CASES: list[tuple[str, Observed, str]] = [
         "expired",
     ),
     ("a tag that is no number", facts(fold=None, instance=instance(tags=TAGS | {TAG_DEADLINE: "1e9"})), ""),
+    ("held", facts(fold=fold(hold=Hold(JOB, NOW + 60, "why"))), ""),
+    ("at the end of its hold", facts(fold=fold(hold=Hold(JOB, NOW - HOLD_MARGIN, "why"))), ""),
+    ("held too long", facts(fold=fold(hold=Hold(JOB, NOW - HOLD_MARGIN - 1, "why"))), "hold_over"),
     ("condemned", facts(fold=fold(delete=Delete("why", "client"))), "condemned"),
     ("back from the dead", facts(fold=fold(gone=Gone("not found"))), "condemned"),
     ("drained", facts(fold=fold(drain=Drain("no work"))), "drained"),

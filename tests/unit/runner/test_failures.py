@@ -71,9 +71,9 @@ def test_causes_are_told() -> None:
 
 
 def test_frames_of_the_runner_are_left_out() -> None:
-    from vmrun.agent.runner.functions import _caller
+    from vmrun.agent.runner.functions import caller
 
-    call = _caller(lambda value: 1 // value, "one")
+    call = caller(lambda value: 1 // value, "one")
     _, said = described(raised(lambda: call(memoryview(pickle.dumps(0)))))
     lines = said["traceback"]
     assert "1 // value" in lines

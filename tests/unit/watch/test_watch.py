@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,12 @@ from vmrun.core import keys, output
 from vmrun.core.errors import StoreUnavailable, UsageError
 from vmrun.core.ledger import JobLedger, VmLedger
 from vmrun.core.model import JobState
-from vmrun.core.records import Final
+from vmrun.core.records import Final, Heartbeat, Hold
 from vmrun.core.views import OutputChunk
 from vmrun.store.counting import CountingStore
 from vmrun.store.faulty import Fault, FaultsAt, FaultyStore, When
 from vmrun.watch.logs import OutputReader
-from vmrun.watch.observe import JobObserver, find_job, submission_of
+from vmrun.watch.observe import JobObserver, deadlines, find_job, submission_of
 from vmrun.watch.results import ResultReader, value_of
 
 __all__ = ["engine"]
@@ -129,3 +130,25 @@ def test_an_output_object_is_bounded(bench: Bench) -> None:
     write(bench, "a", "x" * (output.OBJECT_MAX * 2 + 5))
     assert max(listed.size for listed in bench.memory.list(keys.task_output(JOB))) <= output.OBJECT_MAX
     assert sum(len(chunk.data) for chunk in OutputReader(bench.memory, JOB).read()) == output.OBJECT_MAX * 2 + 5
+
+
+def test_what_ends_a_vm_is_told_in_order(bench: Bench) -> None:
+    bench.vm()
+    fold = VmLedger(bench.desk(), VM).refresh()
+    assert fold.intent is not None
+    start, hard = bench.clock.now(), fold.intent.hard_deadline
+    beat = Heartbeat(1, "boot", 3, ends_at=start + 60, ends_because="keep-warm window")
+    assert [(each.what, each.at) for each in deadlines(fold, beat)] == [
+        ("keep-warm window", start + 60),
+        ("maximum lifetime", hard),
+    ]
+    # What an agent says is no reason to believe that it outlives its deadline
+    beat = Heartbeat(1, "boot", 3, ends_at=hard + 60, ends_because="keep-warm window")
+    assert deadlines(fold, beat)[0].what == "maximum lifetime"
+    fold = replace(fold, hold=Hold(JOB, start + 30, "it failed", "hold on failure"), max_cost=1.0, given_at=[start])
+    fold = replace(fold, intent=replace(fold.intent, usd_per_hour=3600.0))
+    assert [each.what for each in deadlines(fold, None)] == ["maximum cost", "hold on failure", "maximum lifetime"]
+    assert deadlines(fold, None)[0].at == start + 1.0
+    assert VmLedger(bench.desk(), VM).delete("why", "client")
+    ended = VmLedger(bench.desk(), VM).refresh()
+    assert deadlines(ended, beat) == ()

@@ -92,7 +92,7 @@ class Functions:
             if len(self._loaded) > LOADED_MAX:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(name)
-        return _caller(function, mode)
+        return caller(function, mode)
 
     def _load(self, head: dict[str, Any], data: memoryview) -> Callable[..., Any]:
         if self._code_path and self._code_path not in sys.path:
@@ -165,7 +165,8 @@ def resolve(found: Any, role: str) -> Any:
     return found
 
 
-def _caller(function: Callable[..., Any], mode: str) -> Call:
+def caller(function: Callable[..., Any], mode: str) -> Call:
+    """How `function` is called on payloads in form `mode`. Raises BlockError for a form that is none."""
     loads = parcels.load if mode in PARCELS.values() else pickle.loads
     if mode in ("one", PARCELS["one"]):
         return Call(loads, function)

@@ -85,6 +85,10 @@ class GoogleApi:
             )
         return project
 
+    def _known_project(self) -> str:
+        """The project as far as it is known without asking anybody; "" if it is not."""
+        return self._config.project or (self._credentials[1] if self._credentials is not None else "")
+
     def read(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send a request that changes nothing, again if need be. `method` is as in `compute.instances.get`."""
         attempt = 0
@@ -127,9 +131,8 @@ class GoogleApi:
             answer = request.execute(http=self._http(), num_retries=0)
         except googleapiclient.errors.HttpError as error:
             trouble = errors.read_http(int(error.resp.status), _document(error.content))
-            raise errors.cloud_error(
-                trouble, doing=doing, project=str(known.get("project", "")), creating=creating
-            ) from error
+            project = str(known.get("project") or self._known_project())
+            raise errors.cloud_error(trouble, doing=doing, project=project, creating=creating) from error
         except google.auth.exceptions.TransportError as error:
             raise errors.unreachable(doing, str(error)) from error
         except google.auth.exceptions.GoogleAuthError as error:

@@ -241,5 +241,8 @@ def _is_stranger(error: VmrunError) -> bool:
 
 
 def _bad(what: str, error: VmrunError) -> Finding:
+    if isinstance(error, CloudError) and error.fault in (Fault.permission, Fault.billing) and what != "credentials":
+        # Whatever was looked at, it is a matter of rights.
+        what = f"permission ({what})"
     unclear = isinstance(error, CloudError) and error.fault in (Fault.unavailable, Fault.throttle)
     return Finding(what, Grade.unclear if unclear else Grade.bad, error.message, error.hint)

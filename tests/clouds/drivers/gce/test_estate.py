@@ -99,7 +99,7 @@ def test_each_missing_permission_is_named(world: World) -> None:
     assert "compute.instances.create" in found["permission compute.instances.create"].hint
     assert found["permission compute.addresses.list"].grade is Grade.warning
     assert found["permission compute.instances.delete"].grade is Grade.good
-    assert found["project"].grade is Grade.bad, "and the rest is looked at all the same"
+    assert found["permission (project)"].grade is Grade.bad, "and the rest is looked at all the same"
     assert "image" in found
 
 
