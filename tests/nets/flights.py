@@ -35,6 +35,8 @@ JOB = """
         time.sleep(0.2)
         return x
 """
+#: Longer than anybody waits.
+ENDLESS = JOB.replace("range(60)", "range(6000)")
 #: One result that is too large to stand in a journal.
 QUICK = """
     import vmrun
@@ -88,7 +90,9 @@ class Flight:
     early: str = ""
     #: Done inside the machine when the client is dead.
     late: str = ""
-    boot_grace: float = 0.0
+    boot_grace: float = PATIENT_GRACE
+    #: Further options of its submit.
+    options: tuple[str, ...] = ()
     fold: VmFold = field(default_factory=VmFold)
     #: What the cloud's books call the machine.
     machine: str = ""
@@ -160,7 +164,7 @@ class Flight:
             job = "job.py"
         elif self.phase == "warm":
             more = ["--keep-warm", f"{WINDOW:.0f}s"]
-        return ["submit", "--on", self.world.on, *more, job]
+        return ["submit", "--on", self.world.on, *self.options, *more, job]
 
     def _steps(self, end: Callable[[], None], gate: Gate) -> list[Step]:
         vm = r"vms/\w+/"

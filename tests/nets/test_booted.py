@@ -18,7 +18,6 @@ from tests.nets.flights import (
     LEASE,
     NO_POWER_OFF,
     PACKED,
-    PATIENT_GRACE,
     POLL,
     QUICK,
     STOP_TIMER,
@@ -74,8 +73,8 @@ def all_of(world: World, flights: list[tuple[Flight, float]]) -> list[Flight]:
 
 def test_the_timer_alone(world: World) -> None:
     early = [Flight(world, phase, boot_grace=GRACE[phase]) for phase in reversed(UNSERVED)]
-    late = [Flight(world, phase, late=KILL_AGENT, boot_grace=PATIENT_GRACE) for phase in ("environment", "running")]
-    late += [Flight(world, phase, early=NO_POWER_OFF, boot_grace=PATIENT_GRACE) for phase in ("downloading", "warm")]
+    late = [Flight(world, phase, late=KILL_AGENT) for phase in ("environment", "running")]
+    late += [Flight(world, phase, early=NO_POWER_OFF) for phase in ("downloading", "warm")]
     bounds = [(each, each.boot_grace) for each in early] + [(each, WINDOW + LEASE) for each in late]
     done = all_of(world, [(each, bound + POLL + FLUSH) for each, bound in bounds])
     for flight in done:
@@ -85,7 +84,7 @@ def test_the_timer_alone(world: World) -> None:
 
 
 def test_the_agent_alone(world: World) -> None:
-    flights = [Flight(world, phase, early=STOP_TIMER, boot_grace=PATIENT_GRACE) for phase in SERVED]
+    flights = [Flight(world, phase, early=STOP_TIMER) for phase in SERVED]
     bounds = {"running": 10.0, "warm": WINDOW}
     done = all_of(world, [(each, bounds.get(each.phase, 0.0)) for each in flights])
     for flight in done:

@@ -106,6 +106,9 @@ class DockerSection(DriverSection):
     memory: Size = Field(0, description="Memory of each container, such as 4GB; 0: all of this machine's.")
     store_endpoint: Text = Field("", description='Address of the store as containers see it; "": the one in [store].')
     boot_grace: Period | None = Field(300.0, le=86400, description="As in [vm].")
+    usd_per_hour: Money = Field(
+        0.0, json_schema_extra=DOLLARS, description="What a container is said to cost: for trying out budgets."
+    )
 
 
 class BudgetSection(Section):

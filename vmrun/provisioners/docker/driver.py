@@ -40,23 +40,32 @@ def open_driver(context: ProvisionerContext) -> DockerProvisioner:
     """The driver of the engine that the `docker` command talks to. Nothing is asked of it yet."""
     docker = Docker()
     image = MachineImage(docker, context.clock, context.cache_dir / containers.ON, context.progress)
-    return DockerProvisioner(docker, image, context.clock)
+    price = context.settings.get("usd_per_hour")
+    return DockerProvisioner(docker, image, context.clock, usd_per_hour=price if isinstance(price, float) else 0.0)
 
 
 class DockerProvisioner:
-    """The engine's machine, cut into machines of the size that is asked for. Costs nothing."""
+    """The engine's machine, cut into machines of the size that is asked for. Costs nothing but what it is said to."""
 
     name = containers.ON
     capabilities = Capabilities(poweroff_deletes=True, mounts=True, shares_network=True)
 
     def __init__(
-        self, docker: Docker, image: MachineImage, clock: Clock, *, publish: bool = not sys.platform.startswith("linux")
+        self,
+        docker: Docker,
+        image: MachineImage,
+        clock: Clock,
+        *,
+        publish: bool = not sys.platform.startswith("linux"),
+        usd_per_hour: float = 0.0,
     ) -> None:
         """`publish`: reach SSH through a port of this machine, where containers' own addresses lead nowhere."""
         self._docker = docker
         self._image = image
         self._clock = clock
         self._publish = publish
+        #: What a machine is said to cost.
+        self._usd_per_hour = usd_per_hour
 
     def prepare(self) -> None:
         """Build the image ahead of the first machine, if it is not there yet: about a minute, once."""
@@ -81,7 +90,7 @@ class DockerProvisioner:
                 vcpus=size[0],
                 cores=size[0],
                 memory=size[1],
-                usd_per_hour=0.0,
+                usd_per_hour=self._usd_per_hour,
             )
         ]
 
