@@ -111,10 +111,12 @@ def counts(member: Member, now: float) -> bool:
 def steps(wanted: PoolSpec | None, members: Iterable[Member], now: float) -> Steps:
     """What brings the pool nearer to what is wanted."""
     until = up_until(wanted, now)
+    members = list(members)
     there = [member for member in members if counts(member, now)]
     kept = _kept(wanted, there) if wanted is not None and until else []
     names = {member.vm for member in kept}
-    folds = {member.vm: member.fold for member in there if member.fold is not None and member.fold.ready is not None}
+    # One that is near its end is let go as well: a job that it took now would be cut short.
+    folds = {member.vm: member.fold for member in members if member.fold is not None and member.fold.assignable}
     return Steps(
         until=until,
         missing=max(0, wanted.size - len(kept)) if wanted is not None and until else 0,
