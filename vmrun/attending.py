@@ -1,4 +1,4 @@
-"""The process in the background that gets a job its machines, and others for lost ones.
+"""The process in the background that gets a job its machines, and others for lost ones, or for those that it outgrew.
 
 It stays for the latter if the job asks for that, or if its machines are spot ones, which may be taken back at any time.
 If it is killed the job waits, and whoever waits for it goes on.
@@ -11,6 +11,7 @@ import logging
 from .client import Client
 from .core.clouds import Market
 from .core.errors import CapacityError, VmrunError
+from .core.growth import GROW
 from .core.model import JobState
 from .fleets import is_shared
 from .settings import Settings
@@ -38,12 +39,12 @@ def bring_up_job(settings: Settings, job: str) -> None:
         client.revive(view.id, observer)
     elif view.state is JobState.pending or (shared and not view.state.ended):
         client.bring_up(view.id, lambda text: log.info("event=stage text=%s", text))
-    if shared or spec.need.market is not Market.on_demand:
+    if shared or spec.need.market is not Market.on_demand or spec.on_oom == GROW:
         attend(client, observer)
 
 
 def attend(client: Client, observer: JobObserver) -> None:
-    """Stay until all machines are there and, if lost ones are to be replaced, until the job has ended.
+    """Stay until all machines are there and, if lost or outgrown ones are to be replaced, until the job has ended.
 
     Raises what a look raised when too many in a row did.
     """
@@ -51,7 +52,8 @@ def attend(client: Client, observer: JobObserver) -> None:
     while client.fleets.wants_attendance(job):
         client.desk.clock.sleep(LOOK_EVERY)
         try:
-            client.revive(job, observer)
+            if not client.move(job, observer.ledger.refresh()):
+                client.revive(job, observer)
             failures = 0
         except VmrunError as error:
             failures += 1

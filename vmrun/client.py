@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,15 +15,16 @@ from .background import start_in_background
 from .core.clock import Clock, Rng
 from .core.clouds import CloudError, Market
 from .core.errors import Corrupt, SchemaError, StoreError, UsageError, VmrunError
-from .core.folds import LEFT
+from .core.folds import LEFT, JobFold
+from .core.growth import GROW
 from .core.ids import new_id
 from .core.ledger import Desk, JobLedger, VmLedger
 from .core.model import JobSpec, JobState, Payload
 from .core.records import Final
 from .core.storage import BlobStore
 from .core.views import JobView, Plan, Verdict, VmView
-from .environment.uv import index_variables, private_index_variables
 from .fleet.bring_up import bring_up
+from .fleet.growing import PATIENCE, last_word, next_spec, relocate
 from .fleet.login import login_argv
 from .fleet.losses import Losses, with_ways
 from .fleet.order import Order
@@ -35,16 +35,18 @@ from .handle import JobHandle
 from .registry import AUTO, provisioner_names
 from .settings import Settings, load_settings
 from .settings.directories import check_directories
+from .sizing import right_size
 from .submit.checked import checked_request
 from .submit.machine import check_machine
 from .submit.money import left_to_spend
+from .submit.order import order_of
 from .submit.plan import plan_of
-from .submit.prepare import Preparer, Submission, package_variables
-from .submit.publish import publish, put_payload, put_payload_file, put_payload_pieces
+from .submit.prepare import Preparer, Submission
+from .submit.publish import publish, put_all, put_payload, whole_spec
 from .submit.request import SubmitRequest
 from .watch.costs import By, Costs
 from .watch.life import Life, find_vm, life_of
-from .watch.observe import JobObserver, find_job, job_ids, submission_of, view_vm, vm_ids
+from .watch.observe import JobObserver, find_by_key, find_job, job_ids, view_vm, vm_ids
 from .watch.spending import read_costs
 from .wiring import Wiring
 
@@ -136,57 +138,38 @@ class Client:
 
     def _publish(self, request: SubmitRequest, stage: OnStage, on_price: OnStage) -> tuple[str, bool]:
         if request.idempotency_key:
-            known = self._find_by_key(request.idempotency_key)
+            known = find_by_key(self.desk, request.idempotency_key)
             if known:
                 return known, False
         with tempfile.TemporaryDirectory(prefix="vmrun-") as folder:
             submission = self._preparer(Path(folder), stage).prepare(request)
             if submission.said:
                 stage(f"the job's file printed: {submission.said.strip()[-500:]}")
+            right_size(self, self._wiring, submission, on_price, stage)
             if price := self._check_machine(submission):
                 on_price(price)
-            return self._write(submission, stage, request.idempotency_key or ""), True
-
-    def _find_by_key(self, key: str) -> str:
-        for job in job_ids(self.desk):
-            submit = submission_of(self.desk, job)
-            if submit is not None and submit.idempotency_key == key:
-                return job
-        return ""
+            return self.write(submission, stage, request.idempotency_key or ""), True
 
     def _preparer(self, folder: Path, stage: OnStage) -> Preparer:
         check_directories(self.settings)
-        return Preparer(self.settings, folder, stage, self._same_machine, self._wiring.clock)
+        return Preparer(self.settings, folder, stage, self.same_machine, self._wiring.clock)
 
-    def _same_machine(self, on: str) -> bool:
+    def same_machine(self, on: str) -> bool:
+        """Whether machines of that driver are this computer."""
         return on != AUTO and self._wiring.provisioner(on).capabilities.transport == "process"
 
     def _check_machine(self, submission: Submission) -> str:
         wiring = self._wiring
         return check_machine(submission, wiring.sellers, wiring.priced, self.settings, lambda: self.desk)
 
-    def _write(self, submission: Submission, stage: OnStage, key: str = "") -> str:
+    def write(self, submission: Submission, stage: OnStage, key: str = "") -> str:
+        """Write a job that was prepared, its payloads first; its id."""
         # Nothing goes into a store before it is known to be this deployment's own, and a safe one.
         deployment = self.deployment
         stage("uploading")
-        for _, data in submission.data:
-            put_payload(self.blobs, data)
-        for payload, path in submission.files:
-            put_payload_file(self.blobs, path, payload.sha256, payload.size)
-        for payload, pieces in submission.streams:
-            put_payload_pieces(self.blobs, payload, pieces)
+        put_all(self.blobs, submission)
         job = new_id(self.desk.clock, self.desk.rng)
-        options = submission.options
-        spec = replace(
-            submission.spec,
-            on=options.on,
-            max_lifetime=options.max_lifetime,
-            keep_warm=options.keep_warm,
-            keep_on_failure=options.keep_on_failure,
-            max_cost=options.max_cost,
-            allow_unknown_price=options.allow_unknown_price,
-        )
-        publish(self.desk, deployment, job, spec, key)
+        publish(self.desk, deployment, job, whole_spec(submission), key)
         return job
 
     def submit_open(self, shared: object = None, **options: Any) -> str:
@@ -194,8 +177,9 @@ class Client:
         request = SubmitRequest(shared=shared, **checked_request(options, "vmrun.Executor", _OPEN_OPTIONS))
         with tempfile.TemporaryDirectory(prefix="vmrun-") as folder:
             submission = self._preparer(Path(folder), _silent).prepare_open(request)
+            right_size(self, self._wiring, submission, _silent, _silent)
             self._check_machine(submission)
-            return self._write(submission, _silent)
+            return self.write(submission, _silent)
 
     def put_payload(self, data: bytes) -> Payload:
         """Bytes under their hash, written unless they are there."""
@@ -206,6 +190,7 @@ class Client:
         self._wiring.on_stage = stage = on_stage or _silent
         with tempfile.TemporaryDirectory(prefix="vmrun-") as folder:
             submission = self._preparer(Path(folder), stage).prepare(request)
+            right_size(self, self._wiring, submission, _silent, None)
         plan = plan_of(submission, self._wiring.sellers, self.settings, self._wiring.timings)
         on = str(plan.offers[0]["on"]) if plan.offers else plan.on
         told = self._wiring.lender.warning(on) if plan.tasks else ""
@@ -218,47 +203,33 @@ class Client:
 
         "" for a job of several that ended meanwhile.
         """
-        fold = JobLedger(self.desk, job).refresh()
+        ledger = JobLedger(self.desk, job)
+        fold = ledger.refresh()
         if fold.submit is None:
             raise UsageError(f"there is no job {job} in this store", hint="`vmrun status` lists the jobs")
         stage = self._wiring.on_stage = on_stage or _silent
-        spec = fold.spec
-        left = left_to_spend(self.desk, job, spec.max_cost)
-        if is_shared(spec):
-            return self.fleets.bring_up(self._order(job, spec), spec, stage)
-        vm = bring_up(self._wiring.deck, replace(self._order(job, spec), max_cost=left), stage)
+        with last_word(ledger, job):
+            spec = next_spec(fold, self.desk.clock.now())
+            left = left_to_spend(self.desk, job, spec.max_cost)
+            if is_shared(spec):
+                return self.fleets.bring_up(self._order(job, spec), spec, stage)
+            vm = bring_up(self._wiring.deck, replace(self._order(job, spec), max_cost=left), stage)
         self._brought[job] = [vm]
         return vm
 
     def _order(self, job: str, spec: JobSpec) -> Order:
         """A machine for the job, of all its money, after those that it lost."""
-        variables = package_variables(self.settings, os.environ)
-        order = Order(
-            job=job,
-            on=spec.on,
-            need=spec.need,
-            python="" if spec.kind == "command" else spec.python,
-            keep_warm=spec.keep_warm,
-            max_lifetime=spec.max_lifetime,
-            keep_on_failure=spec.keep_on_failure,
-            max_cost=spec.max_cost,
-            allow_unknown_price=spec.allow_unknown_price,
-            timings=self._wiring.timings(spec.on),
-            needs_packages=spec.environment is not None,
-            environment=spec.environment_name,
-            index={"variables": index_variables(variables)},
-            private_index=private_index_variables(variables),
-            ca_file=self.settings.environment.ca_file or os.environ.get("SSL_CERT_FILE", ""),
-        )
-        return self._losses.order(order)
+        return self._losses.order(order_of(job, spec, self.settings, self._wiring.timings(spec.on)))
 
     def continue_in_background(self, job: str) -> None:
         """Have a process of its own get the job a machine; it outlives this one."""
         start_in_background(self.settings, job)
 
     def leave(self, job: str) -> None:
-        """The person who watched the job leaves; a spot machine that is taken back must be replaced all the same."""
-        if not self.fleets.has(job) and JobLedger(self.desk, job).refresh().spec.need.market is not Market.on_demand:
+        """The person who watched the job leaves; it must get the further machines that it may need all the same."""
+        fold = JobLedger(self.desk, job).refresh()
+        more = fold.spec.need.market is not Market.on_demand or fold.spec.on_oom == GROW
+        if more and fold.final is None and not self.fleets.has(job):
             self.continue_in_background(job)
 
     def revive(self, job: str, observer: JobObserver | None = None) -> None:
@@ -275,18 +246,22 @@ class Client:
         if is_shared(fold.spec) and not fold.cancelled_by:
             alive = self._tend(job)
         else:
-            alive = bool([vm for vm in view.vms if vm.state not in (*LEFT, "held") and not self._lost(vm.id)])
-        if alive or view.created + REVIVE_AFTER > self.desk.clock.now():
+            there = [vm.id for vm in view.vms if vm.state not in (*LEFT, "held") and not fold.outgrew(vm.id)]
+            alive = bool([vm for vm in there if not self._lost(vm)])
+        # Whoever brought up a machine that was outgrown gets the next one, if it is still there.
+        if alive or max(view.created + REVIVE_AFTER, fold.outgrown_at + PATIENCE) > self.desk.clock.now():
             return
         if fold.cancelled_by:
             # Nobody is left to say so; no machine is rented for that.
             observer.ledger.finish(Final("cancelled", view.tasks.done, view.tasks.failed))
             return
-        self._replace(job, [vm.id for vm in view.vms])
+        self._replace(job, [vm.id for vm in view.vms if not fold.outgrew(vm.id)])
 
     def replace_lost(self, job: str) -> None:
-        """Get the job another machine if the one that this client brought up for it is no more, or leaves it."""
+        """Get the job another machine if the one that this client brought up is no more, leaves it, or is too small."""
         brought = self._brought.get(job, [])
+        if brought and self.move(job, JobLedger(self.desk, job).refresh()):
+            return
         lost = not self._tend(job) if self.fleets.has(job) else bool(brought) and all(map(self._lost, brought))
         if lost:
             self._replace(job, brought)
@@ -299,6 +274,18 @@ class Client:
             self.bring_up(job)
         except VmrunError as error:
             raise with_ways(error, job) from error.__cause__
+
+    def move(self, job: str, fold: JobFold) -> bool:
+        """Get the job a larger machine if it outgrew the one that this client brought up; whether it did.
+
+        That one is given back. If there is no larger one, the job has ended, which its journal says.
+        """
+        small = [vm for vm in self._brought.get(job, []) if fold.outgrew(vm)]
+        if not small or fold.final is not None or fold.cancelled_by:
+            return False
+        del self._brought[job]
+        relocate(self._wiring.deck, job, small, lambda: self.bring_up(job))
+        return True
 
     def _tend(self, job: str) -> bool:
         """Look after the machines of a job that has several; whether any serves it."""

@@ -20,6 +20,7 @@ from .core.clock import Clock
 from .core.clouds import Market
 from .core.errors import BudgetError, CapacityError, StoreError
 from .core.folds import VmFold
+from .core.growth import GROW
 from .core.ledger import JobLedger, VmLedger
 from .core.model import JobSpec
 from .core.money import reserved
@@ -57,8 +58,8 @@ def is_loss(fold: VmFold, job: str) -> bool:
 
 
 def _may_need_others(spec: JobSpec) -> bool:
-    """Whether somebody should stay to get other machines for lost ones."""
-    return spec.replace_lost > 0 or spec.need.market is not Market.on_demand
+    """Whether somebody should stay to get other machines for those that are lost, or too small."""
+    return spec.replace_lost > 0 or spec.need.market is not Market.on_demand or spec.on_oom == GROW
 
 
 class Fleets:

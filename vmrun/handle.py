@@ -82,6 +82,8 @@ class JobHandle:
             if view.state.ended and not chunks:
                 self._client.settle(self.id)
                 return
+            if view.outgrown and not view.state.ended:
+                self._client.move(self.id, self._observer.ledger.fold)
             moved = chunks or before is None or (view.state, view.tasks) != (before.state, before.tasks)
             # The end of a short job is seen at once; a long job's watcher must not take part of a core from it.
             calm = max(shortest, (self._clock.monotonic() - began) * DELAY)
@@ -253,6 +255,8 @@ def waiting_for(view: JobView) -> str:
         return ""
     if doing:
         return doing
+    if view.outgrown and view.state is JobState.pending:
+        return "waiting for a larger machine"
     if view.lost:
         return f"its machine is lost; `vmrun wait {view.id}` gets it another one"
     if view.state is JobState.running:

@@ -29,6 +29,10 @@ ARCHITECTURES = ("x86_64", "arm64")
 ANY_ARCH = "any"
 #: At which prices machines may be rented.
 MARKETS = ("on-demand", "spot", "spot-with-fallback")
+#: What `memory="auto"` is checked to.
+AUTO_MEMORY = -1
+#: What may become of a task that runs out of memory.
+ON_OOM = ("fail", "grow")
 #: Bytes; a limit below this would end every task.
 TASK_MEMORY_MIN = 32 * 10**6
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -45,7 +49,7 @@ class JobOptions(TypedDict, total=False):
     #: Where to run: `local`, `docker`, …
     on: str
     cpus: int
-    #: `512GB`, or bytes; likewise `disk`.
+    #: `512GB`, or bytes, or `auto`: by what tasks took in earlier jobs or in a sample. `disk` is a size, too.
     memory: str | int
     disk: str | int
     #: `x86_64`, `arm64`, or `any`; default: that of this computer.
@@ -78,6 +82,8 @@ class JobOptions(TypedDict, total=False):
     max_cost: str | float
     #: Whether a machine will do whose price is not known, on which `max_cost` cannot hold.
     allow_unknown_price: bool
+    #: What becomes of a task that runs out of memory: `fail`, or `grow`: it runs again on the next larger machine.
+    on_oom: str
     #: What the job is called in tables.
     name: str
     #: Environment variables of the tasks.
@@ -269,6 +275,10 @@ def _size(value: object, where: str) -> int:
     return parse_size(value, where)
 
 
+def _memory(value: object, where: str) -> int:
+    return AUTO_MEMORY if value == "auto" else _size(value, where)
+
+
 def _task_memory(value: object, where: str) -> int:
     size = _size(value, where)
     if size < TASK_MEMORY_MIN:
@@ -314,6 +324,15 @@ def _market(value: object, where: str) -> str:
     return str(value)
 
 
+def _on_oom(value: object, where: str) -> str:
+    if value not in ON_OOM:
+        raise UsageError(
+            f"{where}: {value!r:.80} is not what can become of a task that runs out of memory",
+            hint="fail, or grow: it runs again on the next larger machine",
+        )
+    return str(value)
+
+
 def _env(value: object, where: str) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise UsageError(f"{where}: expected names and texts, found {value!r:.80}", hint='such as {"LEVEL" = "2"}')
@@ -336,7 +355,7 @@ def check_python(value: object, where: str) -> str:
 CHECKS: dict[str, Callable[[object, str], Any]] = {
     "on": _text,
     "cpus": functools.partial(_whole, least=1, most=100_000),
-    "memory": _size,
+    "memory": _memory,
     "disk": _size,
     "arch": _arch,
     "instance_type": _text,
@@ -356,6 +375,7 @@ CHECKS: dict[str, Callable[[object, str], Any]] = {
     "keep_on_failure": _duration,
     "max_cost": _max_cost,
     "allow_unknown_price": _flag,
+    "on_oom": _on_oom,
     "name": _name,
     "env": _env,
 }

@@ -16,6 +16,7 @@ import threading
 
 from vmrun.core.clock import Clock
 from vmrun.core.errors import Corrupt, SchemaError, StoreError
+from vmrun.core.folds import VmFold
 from vmrun.core.heartbeats import write_heartbeat
 from vmrun.core.ids import new_id
 from vmrun.core.ledger import Desk, VmLedger
@@ -102,6 +103,11 @@ class Pulse:
         with self._journal_lock:
             self._ledger.refresh()
             return list(self._ledger.fold.jobs)
+
+    def look(self) -> VmFold:
+        """What the VM's journal says by now."""
+        with self._journal_lock:
+            return self._ledger.refresh()
 
     def ready(self) -> bool:
         """Whether the client has let this agent work."""

@@ -7,6 +7,7 @@ import os
 import pwd
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
@@ -15,7 +16,10 @@ from vmrun.bundle.pack import unpack
 from vmrun.core.blocks import PYTHON
 from vmrun.core.crew import Asked, crew_of, usable_memory
 from vmrun.core.errors import UsageError
+from vmrun.core.growth import grown_limit, grown_workers
 from vmrun.core.model import THREAD_VARIABLES, FunctionSpec, JobSpec, ShardPlan
+from vmrun.core.outgrown import Outgrown
+from vmrun.core.records import CrewFacts
 from vmrun.environment.install import InstallOptions, ensure_environment
 from vmrun.machine.programs import facts
 
@@ -69,8 +73,18 @@ class Prepared:
             shutil.rmtree(os.path.dirname(self.engine_spec.directory), ignore_errors=True)
 
 
-def prepare(shop: Workshop, job: str, spec: JobSpec) -> Prepared:
-    """Fetch, unpack, install, start. Raises VmrunError saying what the user can do about it."""
+def crew_facts(prepared: Prepared | None) -> CrewFacts:
+    """Who works here, for the record."""
+    assert prepared is not None
+    spec = prepared.engine_spec
+    return CrewFacts(spec.workers, facts.cpus(), spec.threads)
+
+
+def prepare(shop: Workshop, job: str, spec: JobSpec, outgrown: Sequence[Outgrown] = ()) -> Prepared:
+    """Fetch, unpack, install, start. Raises VmrunError saying what the user can do about it.
+
+    `outgrown` are VMs that were too small for the job.
+    """
     config = shop.config
     shop.pulse.sign(job=job, busy=f"job {job}", doing="fetching the job")
     directory = os.path.join(config.work_dir, job)
@@ -88,8 +102,10 @@ def prepare(shop: Workshop, job: str, spec: JobSpec) -> Prepared:
     way_in.write(job)
     functions = _functions(shop, spec, code)
     memory = facts.memory()
-    asked = Asked(spec.workers, spec.threads_per_task, spec.need.task_memory)
-    crew = crew_of(facts.cpus(), memory, asked)
+    limit = grown_limit(spec.need, outgrown)
+    crew = crew_of(facts.cpus(), memory, Asked(spec.workers, spec.threads_per_task, limit))
+    if (workers := grown_workers(outgrown, crew.workers)) < crew.workers:
+        crew = crew_of(facts.cpus(), memory, Asked(workers, spec.threads_per_task, limit))
     log.info("event=crew job=%s workers=%d threads=%d bound=%s", job, crew.workers, crew.threads, crew.bound)
     shared = _shared(shop, spec)
     python = _interpreter(shop, spec)
@@ -105,7 +121,7 @@ def prepare(shop: Workshop, job: str, spec: JobSpec) -> Prepared:
         workers=crew.workers,
         threads=crew.threads,
         threads_asked=bool(spec.threads_per_task),
-        task_memory=spec.need.task_memory,
+        task_memory=limit,
         memory=usable_memory(memory),
         memory_spare=(memory - usable_memory(memory)) // 2,
         job=job,

@@ -12,17 +12,17 @@ from vmrun.core.errors import BudgetError, Corrupt, StoreError, StoreUnavailable
 from vmrun.core.ledger import JobLedger, ShardLedger
 from vmrun.core.model import ShardPlan
 from vmrun.core.ranges import RangeSet
-from vmrun.core.records import CrewFacts, Download, Final, Traffic
+from vmrun.core.records import Download, Final, Traffic
 from vmrun.core.views import OutputChunk
-from vmrun.machine.programs import facts
 
 from .commit import COMMIT_MIN, Batch, OutputWriter, commit_interval
 from .engine import Engine, Event, Files, LargeResult, Load, Output, Results, RunnerDied
 from .gather import gather_results
+from .growth import Growth
 from .inputs import ArgumentReader, clip, decode_tasks, without_arguments
 from .leaving import last_events
 from .network import Network
-from .setup import Prepared, define_shard, prepare
+from .setup import Prepared, crew_facts, define_shard, prepare
 from .share import HeldShard, Share
 from .states import States
 from .uploads import Uploads
@@ -64,6 +64,7 @@ class JobRun:
         self._share: Share | None = None
         #: Tasks that ended here.
         self._gathered = 0
+        self._growth = Growth(shop, job, self._ledger)
         self._arguments: ArgumentReader | None = None
         self._uploads = Uploads(shop.blobs, job, shop.desk.clock, alive=shop.pulse.sign)
         self._output = OutputWriter(shop.blobs, job, shop.stream, self._clock)
@@ -87,10 +88,10 @@ class JobRun:
         fold = self._ledger.refresh()
         if fold.submit is None or fold.submit.deployment != self._shop.config.deployment:
             raise Corrupt(f"job {self._job} was not submitted to this deployment")
-        if fold.final is not None:
+        if fold.final is not None or self._growth.barred():
             return
         try:
-            self._prepared = prepare(self._shop, self._job, fold.spec)
+            self._prepared = prepare(self._shop, self._job, fold.spec, fold.outgrown)
         except StoreUnavailable:
             raise
         except VmrunError as error:
@@ -136,7 +137,7 @@ class JobRun:
         return self._prepared.states
 
     def _finished(self) -> bool:
-        return self._ledger.fold.final is not None or bool(self._shop.pulse.condemned())
+        return self._growth.ended(self._held) or bool(self._shop.pulse.condemned())
 
     def _step(self) -> None:
         """One turn: look at the journal when it is time, feed, wait for events, commit when it is due."""
@@ -148,6 +149,8 @@ class JobRun:
             self._feed()
             self._take(self._engine.poll(0.0 if self._fallen else self._poll))
             self._commit_if_due()
+            if not self._cancelling:
+                self._growth.depart(self._engine, self._workers, self._held, self._claim, self._commit)
         except StoreUnavailable as error:
             # Outcomes stay in their batches, events where they are, and the engine goes on with what it has.
             log.warning("event=store-unavailable error=%s", error.message)
@@ -207,7 +210,7 @@ class JobRun:
         return self._prepared.engine_spec.workers
 
     def _claim_shard(self, plan: ShardPlan) -> bool:
-        if self._is_settled(plan):
+        if self._growth.closed() or self._is_settled(plan):
             return False
         ledger, vm = self._shards[plan.shard], self._shop.config.vm
         owner = ledger.fold.owner
@@ -220,18 +223,12 @@ class JobRun:
                 "the job may be what ends its machines: look at `vmrun logs`, ask for more --memory",
             )
             return False
-        if not ledger.claim(vm, from_owner=owner or None, crew=self._crew()):
+        if not ledger.claim(vm, from_owner=owner or None, crew=crew_facts(self._prepared)):
             return False
         batch = Batch(self._shop.blobs, self._job, ledger, vm, clock=self._clock, uploads=self._uploads)
         self._held[plan.shard] = HeldShard(plan, batch, self._feed_of(plan, ledger, RangeSet()))
         log.info("event=claimed job=%s shard=%d tasks=%d", self._job, plan.shard, plan.count)
         return True
-
-    def _crew(self) -> CrewFacts:
-        """Who works here, for the record."""
-        assert self._prepared is not None
-        spec = self._prepared.engine_spec
-        return CrewFacts(spec.workers, facts.cpus(), spec.threads)
 
     def _feed_of(self, plan: ShardPlan, ledger: ShardLedger, given: RangeSet) -> Iterator[tuple[TaskBlock, str]]:
         """The shard's tasks that have no outcome yet and were not `given`, with the function that each block calls."""
@@ -258,7 +255,8 @@ class JobRun:
             yield block, function
 
     def _feed(self) -> None:
-        if self._cancelling or sum(held.batch.bytes for held in self._held.values()) > UNCOMMITTED_MAX:
+        waiting = sum(held.batch.bytes for held in self._held.values())
+        if self._cancelling or self._growth.leaving or waiting > UNCOMMITTED_MAX:
             return
         for held in self._held.values():
             while not held.fed and self._engine.wants():
@@ -314,7 +312,8 @@ class JobRun:
         if held is None:
             log.warning("event=dropped task=%d reason=shard-taken-over", task)
         elif isinstance(event, Results):
-            held.batch.add(event.block)
+            for block in self._growth.sift(event.block, self._output):
+                held.batch.add(block)
             self._gathered += event.block.count
             self._states.ended(event.block.first, event.block.count)
         elif isinstance(event, LargeResult):

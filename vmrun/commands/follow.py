@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vmrun.core.growth import verdict
 from vmrun.core.views import JobView, OutputChunk, Snapshot
 from vmrun.render import ProgressView, Screen
 from vmrun.rendering.crew import crew_line
@@ -58,7 +59,7 @@ def follow(handle: JobHandle, screen: Screen, progress: ProgressView, *, task_ou
     """The job as it ended."""
     relay = Relay(screen, task_output=task_output)
     view: JobView | None = None
-    told = False
+    told, moves = False, 0
     try:
         # To the very end: the watch gives back the machine after its last snapshot.
         for snapshot in handle.watch(output=True):
@@ -67,6 +68,10 @@ def follow(handle: JobHandle, screen: Screen, progress: ProgressView, *, task_ou
                 told = True
                 with screen.above_progress():
                     screen.note(line)
+            for outgrown in view.outgrown[moves:]:
+                moves += 1
+                with screen.above_progress():
+                    screen.note(f"{verdict(outgrown)}; on to a larger machine")
             relay.show(snapshot)
             tell(screen, snapshot)
             progress.see(snapshot)

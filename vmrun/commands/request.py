@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vmrun.core.errors import UsageError
-from vmrun.core.units import format_duration
+from vmrun.core.units import format_duration, parse_size
 from vmrun.job import ANY_ARCH, CHECKS, check_python
 from vmrun.names import check_name
 from vmrun.registry import summary
@@ -42,7 +42,7 @@ class Asked:
 
 def build_request(target: str | None, program: tuple[str, ...] | None, asked: Asked) -> SubmitRequest:
     """What to submit. Raises UsageError, naming the option, for whatever cannot be used."""
-    checked = {name: check_option(name, value) for name, value in asked.options.items() if value is not None}
+    checked = {name: check_option(name, value, auto=True) for name, value in asked.options.items() if value is not None}
     return SubmitRequest(
         target=check_target(target, program),
         argv=program or (),
@@ -58,9 +58,14 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def check_option(name: str, value: str | int) -> object:
-    """The value of the option `--name`, checked and in its one form. Raises UsageError, naming the option."""
+def check_option(name: str, value: str | int, *, auto: bool = False) -> object:
+    """The value of the option `--name`, checked and in its one form. Raises UsageError, naming the option.
+
+    `auto`: whether the memory of a machine may be left open.
+    """
     flag = _flag(name)
+    if name == "memory" and not auto:
+        return parse_size(value, flag)
     if name == "name":
         return check_name(str(value), flag)
     if name == "python":

@@ -52,7 +52,9 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
         typer.Option(metavar="WHERE", help=_WHERE, autocompletion=_completions),
     ] = None,
     cpus: Annotated[int | None, typer.Option(metavar="N", help="vCPUs that the machine must have.")] = None,
-    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory that must be usable, as 512GB.")] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Memory that must be usable, as 512GB, or auto to find out.")
+    ] = None,
     disk: Annotated[str | None, typer.Option(metavar="SIZE", help="Disk of the machine, as 200GB.")] = None,
     arch: Annotated[
         str | None,
@@ -115,6 +117,12 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
             "--allow-unknown-price", help="With --max-cost: rent also where no price is known, unbounded by it."
         ),
     ] = False,
+    on_oom: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHAT", help="A task that is out of memory fails (fail), or moves to a larger machine (grow)."
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(metavar="TEXT", help="What the job is called in tables.")] = None,
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="TEXT", help="A second submit with the same key gives the same job.")
@@ -165,6 +173,7 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
         "keep_on_failure": keep_on_failure,
         "max_cost": max_cost,
         "allow_unknown_price": allow_unknown_price or None,
+        "on_oom": on_oom,
         "name": name,
         "idempotency_key": idempotency_key,
     }
@@ -240,6 +249,8 @@ class _Attached:
             if self._job:
                 self._session.client.leave(self._job)
             # A submission that was interrupted while it got its machine says which job it was.
+            if self._job:
+                self._session.client.leave(self._job)
             self._job = self._job or str(interrupt.args[0] if interrupt.args else "")
             return self._interrupted()
         except OutputClosed:

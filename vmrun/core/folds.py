@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from .errors import BudgetError
 from .model import JobSpec, ShardPlan, plan_shards
+from .outgrown import Outgrown
 from .ranges import Range, RangeSet
 from .records import (
     NO_CREW,
@@ -64,18 +65,22 @@ class JobFold:
     #: VMs of a job that several share, in order; and those among them that were lost and are replaced.
     vms: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
+    #: VMs that were too small, one entry each, and when the last one said so, on its clock.
+    outgrown: list[Outgrown] = field(default_factory=list)
+    outgrown_at: float = 0.0
 
     def apply(self, entry: Entry) -> None:
-        """Take in the next entry. Only the client may write what is not a FINAL."""
+        """Take in the next entry. Only the client may write what is neither a FINAL nor an OUTGROWN."""
         body = entry.body
         if isinstance(body, Final):
             if self.final is None:
                 self.final, self.ended_at = body, entry.at
+        elif isinstance(body, Outgrown):
+            self._outgrow(entry, body)
         elif not entry.writer.startswith("client"):
             return
         elif isinstance(body, Submit):
-            if self.submit is None and entry.n == 0:
-                self.submit, self.created_at, self.tasks = body, entry.at, body.spec.tasks
+            self._submit(entry, body)
         elif isinstance(body, Tasks):
             self._add(entry, body)
         elif isinstance(body, Close):
@@ -85,6 +90,16 @@ class JobFold:
         elif isinstance(body, Enlist | Replace):
             known = self.vms if isinstance(body, Enlist) else self.replaced
             known += [] if body.vm in known else [body.vm]
+
+    def _submit(self, entry: Entry, body: Submit) -> None:
+        if self.submit is None and entry.n == 0:
+            self.submit, self.created_at, self.tasks = body, entry.at, body.spec.tasks
+
+    def _outgrow(self, entry: Entry, body: Outgrown) -> None:
+        # A VM speaks for itself only, and once.
+        if entry.writer == f"vm:{body.vm}" and not self.outgrew(body.vm):
+            self.outgrown.append(body)
+            self.outgrown_at = entry.at
 
     def _add(self, entry: Entry, body: Tasks) -> None:
         # Numbers must follow on from what is there: a second client of the same open job loses its range.
@@ -96,6 +111,10 @@ class JobFold:
             plan = ShardPlan(len(self.added), first, count, function=function, entry=entry.n, added=entry.at)
             self.added.append(plan)
             self.tasks += body.count
+
+    def outgrew(self, vm: str) -> bool:
+        """Whether the VM said that it is too small for the job."""
+        return any(each.vm == vm for each in self.outgrown)
 
     @property
     def spec(self) -> JobSpec:

@@ -13,6 +13,7 @@ from .errors import Corrupt, StoreError
 from .folds import Extent, JobFold, ShardFold, VmFold
 from .ids import is_id
 from .model import FunctionSpec, ShardPlan
+from .outgrown import Outgrown
 from .record import Record
 from .records import (
     NO_CREW,
@@ -160,6 +161,11 @@ class JobLedger:
     def replace(self, vm: str) -> bool:
         """Have the right to get another VM for one that was lost; False if it is had, or so many were replaced."""
         return self._move(Replace(vm), lambda fold: fold.may_replace(vm))
+
+    def outgrow(self, body: Outgrown) -> bool:
+        """Say that a VM is too small for the job; whether that stands. Nothing of a job that ended is moved."""
+        self._move(body, lambda fold: fold.final is None and not fold.outgrew(body.vm))
+        return self.fold.final is None and self.fold.outgrew(body.vm)
 
     def finish(self, body: Final, *, tasks: int | None = None) -> bool:
         """Declare the end; False if it was declared before, or if there are more than `tasks` tasks by now."""

@@ -133,6 +133,8 @@ class JobSpec:
     #: VMs that share it, if they are to be had, and how many that are lost are replaced.
     vms: int = 1
     replace_lost: int = 0
+    #: What becomes of a task that runs out of memory: `fail`, or `grow`: it runs again on a larger machine.
+    on_oom: str = "fail"
     #: For an open job: seconds without a call after which it is taken for abandoned and ends.
     idle_timeout: float = 1800.0
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from .host_records import Borrow, Return
 from .model import FunctionSpec, JobSpec
+from .outgrown import Outgrown
 from .pool_records import PoolState
 from .ranges import Range
 from .record import Record
@@ -417,7 +418,7 @@ class Heartbeat(Record):
     agent_memory: int = 0
 
 
-_KINDS: tuple[type[Record], ...] = (*Record.__subclasses__(), Borrow, PoolState, Return)
+_KINDS: tuple[type[Record], ...] = (*Record.__subclasses__(), Borrow, Outgrown, PoolState, Return)
 #: By the word in the store.
 TYPES: dict[str, type[Record]] = {kind.TYPE: kind for kind in _KINDS}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from .folds import LEFT
 from .model import JobState
+from .outgrown import Outgrown
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +113,16 @@ class JobView:
     #: VMs that were asked for, and how many that were lost others were to take the place of.
     vms_asked: int = 1
     vms_replaced: int = 0
+    #: VMs that were too small for it, in order.
+    outgrown: tuple[Outgrown, ...] = ()
 
     @property
     def lost(self) -> bool:
         """Whether it had machines and has none any more, although it is not at its end."""
-        left = all(vm.state in LEFT for vm in self.vms) and any(vm.state != "failed" for vm in self.vms)
+        # Those that it outgrew are not missed.
+        small = {each.vm for each in self.outgrown}
+        vms = [vm for vm in self.vms if vm.id not in small]
+        left = all(vm.state in LEFT for vm in vms) and any(vm.state != "failed" for vm in vms)
         return left and not self.state.ended
 
 
@@ -210,3 +216,6 @@ class Plan:
     task_memory: int = 0
     #: What a careful person would want to know before, a sentence each.
     warnings: tuple[str, ...] = ()
+    #: Bytes that the machine is to have, and where that number comes from; 0 and "" if it was not to be found out.
+    memory: int = 0
+    memory_why: str = ""

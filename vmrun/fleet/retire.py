@@ -64,13 +64,16 @@ def retire(  # noqa: PLR0913 -- the options say what must still hold, and for ho
     return True
 
 
-def give_back(deck: Deck, vm: str, job: str) -> None:
-    """Delete the VM of a job that ended, unless it is to stay, warm or for debugging, or has another job."""
+def give_back(deck: Deck, vm: str, job: str, what: str = "ended") -> None:
+    """Delete the VM of a job that ended, or did what `what` says, unless it is to stay or has another job.
+
+    It stays warm, or for debugging.
+    """
     if JobLedger(deck.desk, job).refresh().may_be_held:
         return  # its agent decides, and ends it
     fold = VmLedger(deck.desk, vm).refresh()
     if fold.jobs[-1:] == [job] and not (fold.stays(deck.desk.clock.now()) and fold.assignable):
-        retire(deck, vm, f"job {job} ended", lambda _: None, jobs=len(fold.jobs))
+        retire(deck, vm, f"job {job} {what}", lambda _: None, jobs=len(fold.jobs))
 
 
 def close_if_gone(deck: Deck, vm: str) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vmrun.core.errors import VmrunError
+from vmrun.core.outgrown import Outgrown
 from vmrun.core.views import JobResults, JobView, OutputChunk, Plan, PoolView, TaskFailure, Verdict, VmView
 
 #: Number of the format of all documents.
@@ -103,9 +104,22 @@ def job(view: JobView) -> dict[str, Any]:
     }
     if view.keep_on_failure:
         shown["keep_on_failure"] = view.keep_on_failure
+    if view.outgrown:
+        shown["outgrown"] = [_outgrown(each) for each in view.outgrown]
     if view.error:
         shown |= {"error": view.error, "hint": view.hint, "error_code": view.error_code or None}
     return shown
+
+
+def _outgrown(each: Outgrown) -> dict[str, Any]:
+    return {
+        "vm": each.vm,
+        "memory_bytes": each.memory,
+        "task": each.task,
+        "peak_bytes": each.peak or None,
+        "limit_bytes": each.limit,
+        "message": each.message,
+    }
 
 
 def task_failure(failed: TaskFailure) -> dict[str, Any]:
@@ -173,6 +187,7 @@ def plan(planned: Plan) -> dict[str, Any]:
         "usd_at_most": planned.usd_at_most,
         "deadlines": dict(planned.deadlines),
         "warnings": list(planned.warnings),
+        **({"memory_bytes": planned.memory, "memory_why": planned.memory_why} if planned.memory else {}),
     }
 
 

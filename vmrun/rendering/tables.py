@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from vmrun.core.growth import verdict
+from vmrun.core.model import JobState
 from vmrun.core.units import format_size
 from vmrun.core.views import JobView, Plan, TaskCounts, Verdict, VmView
 
@@ -193,6 +195,8 @@ def job(view: JobView, now: float, style: Style) -> list[str]:
         ("ended", f"{ago(view.ended, now)}, after {short_duration(view.ended - view.created)}" if view.ended else ""),
         ("cost", money(view.usd)),
         ("waiting", f"its machine is lost; `vmrun wait {view.id}` gets it another one" if view.lost else ""),
+        *(("outgrew", visible(f"{each.vm}: {verdict(each)}")) for each in view.outgrown),
+        ("next", f"`vmrun wait {view.id}` gets it a larger machine" if _stranded(view) else ""),
         ("error", visible(view.error)),
         ("hint", visible(view.hint)),
     ]
@@ -210,6 +214,11 @@ def _serving(view: JobView) -> str:
     return f"{there} of {view.vms_asked}{replaced}"
 
 
+def _stranded(view: JobView) -> bool:
+    """Whether a job outgrew its machine and has no other; whoever submitted it may be getting it one."""
+    return bool(view.outgrown) and view.state is JobState.pending
+
+
 def plan(planned: Plan, style: Style) -> list[str]:
     """What a submit would do, the offers ranked by price."""
     workers = f" with {_crew(planned)}" if planned.workers else ""
@@ -219,6 +228,7 @@ def plan(planned: Plan, style: Style) -> list[str]:
         most = f", at most {money(planned.usd_at_most)}" if planned.usd_at_most is not None else ""
         price = f"cost {money(planned.usd_per_hour, digits=4)} an hour{most}" if planned.usd_per_hour else "be free"
         lines.append(f"It would {price}.")
+    lines += [f"memory: {visible(planned.memory_why)}"] if planned.memory_why else []
     lines += [f"{visible(what)}: {short_duration(seconds)}" for what, seconds in planned.deadlines]
     lines += ["", "It would make:", *(f"  {visible(made)}" for made in planned.creates)] if planned.creates else []
     if planned.offers:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from vmrun.core.errors import UsageError
 from vmrun.core.secret import Secret
 from vmrun.core.units import parse_duration, parse_money, parse_size
-from vmrun.job import ANY_ARCH, ARCHITECTURES, check_python
+from vmrun.job import ANY_ARCH, ARCHITECTURES, ON_OOM, check_python
 
 V = TypeVar("V")
 #: Seconds; no lease, deadline or grace that a person means is longer.
@@ -83,6 +83,12 @@ def _arch(text: str) -> str:
     return text
 
 
+def _oom(text: str) -> str:
+    if text not in ON_OOM:
+        raise ValueError(f"must be one of {', '.join(ON_OOM)}")
+    return text
+
+
 def _python(text: str) -> str:
     return check_python(text, "python") if text else text
 
@@ -110,6 +116,7 @@ FilePath = Text
 
 
 Arch = Annotated[Text, AfterValidator(_arch)]
+Oom = Annotated[Text, AfterValidator(_oom)]
 Python = Annotated[Text, AfterValidator(_checked(_python))]
 
 

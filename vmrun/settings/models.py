@@ -21,6 +21,7 @@ from .fields import (
     FilePath,
     Hidden,
     Money,
+    Oom,
     Period,
     Python,
     Section,
@@ -66,6 +67,10 @@ class Defaults(Section):
     max_cost: Money = Field(0.0, json_schema_extra=DOLLARS, description="Dollars that a job may cost; 0: no limit.")
     allow_unknown_price: bool = Field(
         default=False, description="Whether a job with a limit in dollars may rent at a price that is not known."
+    )
+    on_oom: Oom = Field(
+        "fail",
+        description='What becomes of a task that runs out of memory: "fail", or "grow": again on a larger machine.',
     )
     python: Python = Field("", description='Python version of jobs, such as "3.12"; "": the one that submits.')
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from vmrun.core.clouds import Need, Offer
 from vmrun.core.crew import fits, refusal
+from vmrun.core.errors import UsageError
+from vmrun.core.growth import GROW
 from vmrun.core.ledger import Desk
 from vmrun.fleet.explain import explain
 from vmrun.fleet.offering import Sellers, find_offers
@@ -29,7 +31,22 @@ def check_machine(
     """
     if submission.spec.tasks == 0 and submission.spec.kind != "open":
         return ""
+    check_growth(submission.options)
     return check_offers(submission.options, sellers, priced, settings, desk)
+
+
+def check_growth(options: Options) -> None:
+    """Refuse what cannot move to a larger machine though it is to."""
+    if options.on_oom == GROW and options.need.instance_type:
+        raise UsageError(
+            f"--on-oom grow: a job that must run on {options.need.instance_type[:80]} cannot move to a larger machine",
+            hint="leave out --instance-type and ask for --cpus and --memory, or take --on-oom fail",
+        )
+    if options.on_oom == GROW and (options.vms > 1 or options.replace_lost):
+        raise UsageError(
+            "--on-oom grow is for a job of one machine",
+            hint="leave out --vms and --replace-lost, or take --on-oom fail",
+        )
 
 
 def check_offers(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vmrun.core.clouds import Market, Need
+from vmrun.job import AUTO_MEMORY
 from vmrun.settings import Settings
 
 from .request import SubmitRequest
@@ -21,6 +22,8 @@ class Options:
     #: Machines, and how many that are lost are replaced.
     vms: int
     replace_lost: int
+    #: Whether the need's memory is to be found out.
+    memory_auto: bool
     workers: int
     #: 0: one, or the cores that are left over when there are few workers.
     threads_per_task: int
@@ -35,6 +38,8 @@ class Options:
     #: Dollars; 0: no limit.
     max_cost: float
     allow_unknown_price: bool
+    #: `fail`, or `grow`.
+    on_oom: str
     name: str
     env: dict[str, str]
 
@@ -51,9 +56,10 @@ def decide(
                 return said
         return getattr(defaults, key, default)
 
+    memory = pick("memory", 0)
     need = Need(
         cpus=pick("cpus", 0),
-        memory=pick("memory", 0),
+        memory=0 if memory == AUTO_MEMORY else memory,
         task_memory=pick("task_memory", 0),
         disk=pick("disk", 0),
         arch=pick("arch", ""),
@@ -67,6 +73,7 @@ def decide(
         need=need,
         vms=pick("vms", 1),
         replace_lost=pick("replace_lost", 0),
+        memory_auto=memory == AUTO_MEMORY,
         workers=pick("workers", 0),
         threads_per_task=pick("threads_per_task", 0),
         fresh=pick("fresh", default=False),
@@ -77,6 +84,7 @@ def decide(
         keep_on_failure=pick("keep_on_failure", 0.0),
         max_cost=pick("max_cost", 0.0),
         allow_unknown_price=pick("allow_unknown_price", default=False),
+        on_oom=pick("on_oom", "fail"),
         name=str(pick("name", name) or name),
         env={**decorator.get("env", {}), **header.get("env", {}), **request.env},
     )

@@ -94,6 +94,8 @@ def make_plan(
         # A program that is a task of its own has all cores, unless the user said otherwise.
         threads=options.threads_per_task if submission.spec.kind in ("script", "command") else crew.threads,
         task_memory=need.task_memory,
+        memory=submission.sized.memory if submission.sized else 0,
+        memory_why=submission.sized.why if submission.sized else "",
     )
 
 

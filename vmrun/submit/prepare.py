@@ -37,6 +37,7 @@ from vmrun.store.files import CheckedPieces, FilePieces, hash_file
 from .options import Options, decide
 from .processor import for_program, settled
 from .request import SubmitRequest
+from .sizing import Sized
 
 OnStage = Callable[[str], None]
 #: Options that the environment of a callable is decided with when there is no script.
@@ -55,6 +56,8 @@ class Submission:
     streams: list[tuple[Payload, Iterable[bytes]]] = field(default_factory=list)
     #: What the job's file printed when it was looked at.
     said: str = ""
+    #: What `--memory auto` came to.
+    sized: Sized | None = None
 
     def add(self, data: bytes) -> Payload:
         """Name bytes as a payload."""

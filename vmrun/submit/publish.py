@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from vmrun.core import codec, keys
@@ -12,6 +13,8 @@ from vmrun.core.ledger import Desk, JobLedger
 from vmrun.core.model import JobSpec, Payload
 from vmrun.core.records import Final, Submit
 from vmrun.core.storage import BlobStore
+
+from .prepare import Submission
 
 
 def put_payload(blobs: BlobStore, data: bytes) -> Payload:
@@ -46,6 +49,31 @@ def put_payload_pieces(blobs: BlobStore, payload: Payload, pieces: Iterable[byte
         return False
     blobs.write(keys.payload(payload.sha256), pieces)
     return True
+
+
+def put_all(blobs: BlobStore, submission: Submission) -> None:
+    """All payloads that a submission names."""
+    for _, data in submission.data:
+        put_payload(blobs, data)
+    for payload, path in submission.files:
+        put_payload_file(blobs, path, payload.sha256, payload.size)
+    for payload, pieces in submission.streams:
+        put_payload_pieces(blobs, payload, pieces)
+
+
+def whole_spec(submission: Submission) -> JobSpec:
+    """The job with those of its options that are for whoever gets it its machine."""
+    options = submission.options
+    return replace(
+        submission.spec,
+        on=options.on,
+        max_lifetime=options.max_lifetime,
+        keep_warm=options.keep_warm,
+        keep_on_failure=options.keep_on_failure,
+        max_cost=options.max_cost,
+        allow_unknown_price=options.allow_unknown_price,
+        on_oom=options.on_oom,
+    )
 
 
 def _stored_size(blobs: BlobStore, payload: Payload) -> int | None:

@@ -25,7 +25,7 @@ class SubmitRequest:
     #: `local`, `docker`, …; None: the configuration's default.
     on: str | None = None
     cpus: int | None = None
-    #: Bytes.
+    #: Bytes, or `job.AUTO_MEMORY`.
     memory: int | None = None
     disk: int | None = None
     arch: str | None = None
@@ -50,6 +50,8 @@ class SubmitRequest:
     #: Dollars.
     max_cost: float | None = None
     allow_unknown_price: bool | None = None
+    #: `fail`, or `grow`.
+    on_oom: str | None = None
     python: str | None = None
     name: str | None = None
     idempotency_key: str | None = None

@@ -80,6 +80,15 @@ def shard_lengths(desk: Desk, job: str) -> dict[int, int]:
     return lengths
 
 
+def find_by_key(desk: Desk, key: str) -> str:
+    """The job that was submitted with this idempotency key; "" if there is none."""
+    for job in job_ids(desk):
+        submit = submission_of(desk, job)
+        if submit is not None and submit.idempotency_key == key:
+            return job
+    return ""
+
+
 class JobObserver:
     """One job, looked at again and again; each look reads only what is new."""
 
@@ -118,6 +127,7 @@ class JobObserver:
             error=final.error if final is not None else "",
             hint=final.hint if final is not None else "",
             error_code=final.code if final is not None else "",
+            outgrown=tuple(fold.outgrown),
             kind=fold.spec.kind,
             reduce=fold.spec.reduce,
             keep_on_failure=fold.spec.keep_on_failure,
@@ -154,7 +164,7 @@ class JobObserver:
         for ledger in self.shards.values():
             wanted.update(ledger.fold.claimants)
         views = {vm: self._view(vm, fold) for vm in wanted}
-        if fold.final is None and all(self._left(view) for view, _ in views.values()):
+        if fold.final is None and all(self._left(view, fold) for view, _ in views.values()):
             # None that is known works on it: there may be one that has not begun.
             others = [vm for vm in vm_ids(self._desk) if vm not in views and self._has_job(self._vm(vm))]
             views.update((vm, self._view(vm, fold)) for vm in others)
@@ -164,10 +174,10 @@ class JobObserver:
     def _view(self, vm: str, fold: JobFold) -> tuple[VmView, Heartbeat | None]:
         return view_vm(self._desk, self._vm(vm), fold.ended_at or None, self.job)
 
-    def _left(self, view: VmView) -> bool:
+    def _left(self, view: VmView, job: JobFold) -> bool:
         """Whether the VM does nothing for the job any more; its journal was just read."""
         fold = self._vm(view.id).fold
-        return view.state == "unreadable" or fold.ended or fold.drain is not None
+        return view.state == "unreadable" or fold.ended or fold.drain is not None or job.outgrew(view.id)
 
     def _has_job(self, ledger: VmLedger) -> bool:
         fold = readable(ledger)
@@ -187,7 +197,9 @@ class JobObserver:
     def _state(self, fold: JobFold, vms: tuple[tuple[VmView, Heartbeat | None], ...]) -> JobState:
         if fold.final is not None:
             return JobState(fold.final.outcome)
-        owners = {ledger.fold.owner for ledger in self.shards.values()} - {""}
+        # Those that are too small wait for other jobs, or for their end.
+        vms = tuple(each for each in vms if not fold.outgrew(each[0].id))
+        owners = {owner for ledger in self.shards.values() if not fold.outgrew(owner := ledger.fold.owner)} - {""}
         if any(not self._vm(owner).fold.ended for owner in owners):
             return JobState.running
         if any(view.state in ("ready", "suspected") for view, _ in vms):

@@ -6,8 +6,9 @@ import pickle
 import random
 from array import array
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -57,6 +58,8 @@ class FakeEngine:
     stuck: set[int]
     #: Tasks that raise.
     failing: set[int]
+    #: Tasks that run out of memory.
+    greedy: set[int]
     #: For each task, what comes right before its outcome.
     before: Callable[[FakeEngine, int], list[Event]]
 
@@ -116,7 +119,9 @@ class FakeEngine:
                     events = type(self).before(self, task)
                     self.ready += events
                     if not any(isinstance(event, LargeResult) for event in events):
-                        status = Status.raised if task in type(self).failing else Status.ok
+                        failed = Status.oom if task in type(self).greedy else Status.raised
+                        bad = task in type(self).failing | type(self).greedy
+                        status = failed if bad else Status.ok
                         self.ready.append(Results(outcome(task, status), function))
         self.waiting = left
 
@@ -163,10 +168,10 @@ class Bench:
         self.submit(0, 0, kind="open", function=None, idle_timeout=idle_timeout)
         return JobLedger(self.desk(), JOB), FunctionSpec("pickle", payload=payload)
 
-    def vm(self, vm: str = VM, job: str = JOB) -> None:
-        """A VM that was let in and given the job."""
+    def vm(self, vm: str = VM, job: str = JOB, **changes: Any) -> None:
+        """A VM that was let in and given the job; `changes` are fields of its intent."""
         ledger = VmLedger(self.desk(), vm)
-        assert ledger.intend(intent(vm, job))
+        assert ledger.intend(replace(intent(vm, job), **changes))
         assert ledger.created("i-1")
         assert ledger.ready(ready(vm))
 
@@ -259,6 +264,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> type[FakeEngine]:
         script = staticmethod(lambda engine: None)
         stuck: ClassVar[set[int]] = set()
         failing: ClassVar[set[int]] = set()
+        greedy: ClassVar[set[int]] = set()
         before = staticmethod(lambda engine, task: [])
 
     monkeypatch.setattr(setup, "Engine", Own)

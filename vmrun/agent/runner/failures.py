@@ -98,6 +98,16 @@ def by_signal(number: int, *, why: str = "", last: str = "") -> bytes:
     return failure(Status.signalled, message, traceback=last, code=number)
 
 
+def by_system(peak: int, limit: int, *, last: str = "") -> bytes:
+    """The payload for a process that the system ended for lack of memory.
+
+    `peak` are the most bytes that it had, `limit` those that all tasks together may take; 0: not known.
+    """
+    most = f", and all tasks together may take {size(limit)}" if limit else ""
+    message = f"killed by the system, which was out of memory; its memory peaked at {size(peak)}{most}"
+    return failure(Status.oom, message, traceback=last, code=int(signal.SIGKILL))
+
+
 def prefixed(document: bytes, words: str) -> bytes:
     """A failure document whose message begins with `words`."""
     said = json.loads(document)

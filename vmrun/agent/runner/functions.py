@@ -6,6 +6,7 @@ import importlib.abc
 import importlib.util
 import os
 import pickle
+import resource
 import signal
 import struct
 import subprocess
@@ -23,8 +24,9 @@ from vmrun.core.parcels import PARCELS
 
 from . import system
 from .byvalue import ByValue
-from .failures import by_exit_code, by_signal, foreign_python
+from .failures import by_exit_code, by_signal, by_system, foreign_python
 from .guard import Place
+from .processes import out_of_memory_kills
 
 #: Name under which the job's own file is imported: not `__main__`, so that its guard does not fire.
 JOB_MODULE = "__vmrun_job__"
@@ -62,6 +64,7 @@ class Functions:
 
     def __init__(self, place: Place, app_path: str, by_value: ByValue, defaults: AbstractSet[str]) -> None:
         self._code_path = place.code_path
+        self._memory = place.memory
         self._tools = os.path.join(place.directory, "path")
         self._app_path = app_path
         self._by_value = by_value
@@ -82,7 +85,7 @@ class Functions:
         """
         head, data = self._defined[name]
         if head["kind"] == "command":
-            return Call(as_it_is, Command(head["argv"], self._tools, self._app_path, self._defaults))
+            return Call(as_it_is, Command(head["argv"], self._tools, self._app_path, self._defaults, self._memory))
         if python != PYTHON and mode != "results":
             raise Ended(Status.unpicklable, foreign_python("the task's argument", python))
         function = self._loaded.get(name)
@@ -206,7 +209,9 @@ def read_results(path: str) -> Iterator[Any]:
 class Command:
     """A program that is run once per task, with the task's environment and output, and no input."""
 
-    def __init__(self, argv: list[str], tools: str, app_path: str, defaults: AbstractSet[str]) -> None:
+    def __init__(self, argv: list[str], tools: str, app_path: str, defaults: AbstractSet[str], memory: int = 0) -> None:
+        """`memory`: bytes that all tasks together may take; 0: not known."""
+        self._memory = memory
         self._argv = list(argv)
         self._defaults = defaults
         self._env = {"PYTHONUNBUFFERED": "1"}
@@ -223,6 +228,7 @@ class Command:
         # A handler, not SIG_IGN, because the program would inherit the latter.
         env = {name: value for name, value in os.environ.items() if name not in self._defaults}
         before = signal.signal(signal.SIGTERM, _wait_on)
+        kills = out_of_memory_kills()
         parent = os.getpid()
         try:
             done = subprocess.run(
@@ -236,6 +242,9 @@ class Command:
             signal.signal(signal.SIGTERM, before)
         if done.returncode > 0:
             raise Ended(Status.exited, by_exit_code(done.returncode))
+        if done.returncode == -signal.SIGKILL and out_of_memory_kills() > kills:
+            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+            raise Ended(Status.oom, by_system(peak, self._memory))
         if done.returncode < 0:
             raise Ended(Status.signalled, by_signal(-done.returncode))
 

@@ -76,6 +76,8 @@ class Place:
     threads_asked: bool = False
     #: Whether it is to end after one task.
     fresh: bool = False
+    #: Bytes that all tasks together may take; 0: not known.
+    memory: int = 0
 
     @property
     def output(self) -> str:

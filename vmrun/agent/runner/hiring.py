@@ -97,6 +97,7 @@ class Hiring:
             threads=config.threads or max(1, len(os.sched_getaffinity(0)) // config.workers),
             threads_asked=config.threads_asked,
             fresh=config.fresh,
+            memory=config.memory,
         )
 
     def up(self, slot: Slot) -> None:

@@ -321,7 +321,7 @@ class Outcomes:
         elif slot.broken:
             self._failed(slot, chunk, task, _unreadable(last))
         else:
-            self._failed(slot, chunk, task, verdict(death, last, began=began))
+            self._failed(slot, chunk, task, verdict(death, last, began=began, limit=self._config.memory))
         chunk.next = task + 1
 
     def _last_works(self, slot: Slot, task: int, attempt: int) -> str:
@@ -357,8 +357,11 @@ class Outcomes:
             self._output_size = 0
 
 
-def verdict(death: Death, last: str, *, began: bool = True) -> tuple[Status, bytes]:
-    """Status and failure document for a process that ended; `last` is the end of what it wrote to stderr."""
+def verdict(death: Death, last: str, *, began: bool = True, limit: int = 0) -> tuple[Status, bytes]:
+    """Status and failure document for a process that ended; `last` is the end of what it wrote to stderr.
+
+    `limit`: bytes that all tasks together may take, 0 if not known.
+    """
     if not began:
         message = f"its worker ended {LOSSES_MAX + 1} times before the task began, the last time with {_ending(death)}"
         return Status.lost, failure(Status.lost, message, traceback=last)
@@ -367,10 +370,9 @@ def verdict(death: Death, last: str, *, began: bool = True) -> tuple[Status, byt
     number = -death.code
     if number != signal.SIGKILL:
         return Status.signalled, failures.by_signal(number, last=last)
-    peak = f"its memory peaked at {failures.size(death.peak_bytes)}"
     if death.out_of_memory:
-        message = f"killed by the system, which was out of memory; {peak}"
-        return Status.oom, failure(Status.oom, message, traceback=last, code=number)
+        return Status.oom, failures.by_system(death.peak_bytes, limit, last=last)
+    peak = f"its memory peaked at {failures.size(death.peak_bytes)}"
     return Status.signalled, failures.by_signal(number, why=f" (out of memory, or from outside); {peak}", last=last)
 
 
