@@ -115,14 +115,15 @@ class JobRun:
 
     def _leave(self) -> None:
         """Before this VM ends with work in hand: commit what is finished, and let others have the rest."""
-        if not self._held or self._ledger.fold.final is not None:
+        if not self._held:
             return
         try:
             self._take([] if self._fallen else list(last_events(self._engine, self._clock)))
             self._commit()
-            self._states.save(held.batch for held in self._held.values())
-            for held in self._held.values():
-                held.batch.ledger.release(self._shop.config.vm, self._shop.pulse.condemned() or "agent stopped")
+            if self._ledger.fold.final is None:  # else another VM declared the end meanwhile
+                self._states.save(held.batch for held in self._held.values())
+                for held in self._held.values():
+                    held.batch.ledger.release(self._shop.config.vm, self._shop.pulse.condemned() or "agent stopped")
         except StoreError as error:
             log.warning("event=not-released error=%s", error.message)
 
@@ -167,12 +168,12 @@ class JobRun:
             self._stop("cancelled")
             return
         self._overspent = self._overspent or self._shop.pulse.overspent(self._job)
-        if self._overspent and fold.spec.vms > 1:
-            # Others may have money left; if none has, the daemon ends the job after this VM has taken its leave.
-            self._shop.pulse.give_up(f"{OVERSPENT}: {self._overspent}")
-            return
         if self._overspent:
-            self._stop("failed", f"its money is spent: {self._overspent}", BudgetError.code)
+            if fold.spec.vms > 1:
+                # Others may have money left; if none has, the daemon ends the job after this VM has taken its leave.
+                self._shop.pulse.give_up(f"{OVERSPENT}: {self._overspent}")
+            else:
+                self._stop("failed", f"its money is spent: {self._overspent}", BudgetError.code)
             return
         progress = self._claim()
         if not self._held:
@@ -192,9 +193,8 @@ class JobRun:
         if not self._wants(share):
             return False
         known = self._held.keys() | self._settled
-        for plan in share.turn(
-            plan for plan in fold.shards(self._floor) if plan.shard not in known and not plan.reduce
-        ):
+        free = (plan for plan in fold.shards(self._floor) if plan.shard not in known and not plan.reduce)
+        for plan in share.turn(free):
             taken = self._claim_shard(plan) or taken
             if not self._wants(share):
                 break

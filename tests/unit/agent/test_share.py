@@ -11,6 +11,7 @@ from vmrun.agent.share import LOOKS_MAX, SHARDS_MAX, Share
 from vmrun.agent.spent import end_if_last
 from vmrun.core.ledger import JobLedger, VmLedger
 from vmrun.core.model import ShardPlan
+from vmrun.core.records import Final
 
 Engine = type[FakeEngine]
 
@@ -131,6 +132,33 @@ def test_a_vm_that_works_without_being_listed_keeps_the_job_from_being_ended(ben
     assert not end_if_last(bench.shop(), JOB, "maximum cost: spent")
     assert unlisted.delete("lost", "client")
     assert end_if_last(bench.shop(), JOB, "maximum cost: spent")
+
+
+def test_what_a_vm_has_finished_is_kept_when_another_one_declares_the_end_first(bench: Bench, engine: Engine) -> None:
+    engine.stuck = {0, 1, 2, 3}
+    bench.submit(4, 4, vms=2)
+    fleet(bench)
+
+    def other_ends(own: FakeEngine) -> None:
+        """The other VM sees the cancellation, and says so, before this one looks."""
+        if own.polls == 1:
+            # A job that has run for long is committed now and then only
+            own.clock.sleep(3000.0)
+            engine.stuck = {1, 2, 3}
+        elif own.polls == 4:
+            assert bench.values() == [0]
+            engine.stuck = {1}
+            ledger = JobLedger(bench.desk(), JOB)
+            assert ledger.cancel("user")
+            assert ledger.finish(Final("cancelled", 0, 0))
+            # What runs takes its time to end
+            own.cancel = lambda: None  # type: ignore[method-assign]
+
+    engine.script = staticmethod(other_ends)
+    final = bench.run(VM).final
+    assert final is not None
+    assert final.outcome == "cancelled"
+    assert bench.values() == [0, 2, 3]
 
 
 def test_of_shards_only_the_last_outcomes_are_committed_in_a_hurry(bench: Bench, engine: Engine) -> None:

@@ -66,6 +66,16 @@ def test_vms_are_listed_once_and_a_loss_is_one_clients(bench: Bench) -> None:
     assert other.refresh().replaced == [VM, OTHER_VM]
 
 
+def test_the_list_has_no_room_for_more_than_are_wanted(bench: Bench) -> None:
+    mine, other = submitted(bench, vms=2), JobLedger(bench.desk(), JOB)
+    assert mine.enlist(VM, 2)
+    assert other.enlist(OTHER_VM, 2)
+    assert not mine.enlist(THIRD_VM, 2)
+    assert not mine.enlist(THIRD_VM, 2, {THIRD_VM})
+    assert mine.enlist(THIRD_VM, 2, {VM})
+    assert other.refresh().vms == [VM, OTHER_VM, THIRD_VM]
+
+
 def test_nothing_is_replaced_for_a_job_that_does_not_ask_or_has_ended(bench: Bench) -> None:
     ledger = submitted(bench, vms=2)
     assert ledger.enlist(VM)
