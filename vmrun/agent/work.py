@@ -74,10 +74,9 @@ class JobRun:
         self._polled = -1e9
         self._poll = shop.config.poll_min
         self._deaths = 0
-        self._cancelling = False
+        self._cancelling = self._failed_here = False
         #: That the job has cost what it may; then no more of it is run, whatever the clock says later.
         self._overspent = ""
-        self._failed_here = False
         #: What the engine has told and was not dealt with yet; stays while the store does not answer.
         self._events: deque[Event] = deque()
         #: Why the runner is gone, until there is another.
