@@ -75,8 +75,8 @@ def add(deck, cloud, signer, number: int) -> None:
     from vmrun.core.clouds import TAG_DEADLINE, TAG_OWNER, TAG_PROOF, TAG_VM, InstanceSpec, Need, instance_name
     from vmrun.core.heartbeats import write_heartbeat
     from vmrun.core.ids import new_id
-    from vmrun.core.ledger import VmLedger
     from vmrun.core.records import Entry, Heartbeat, Intent, Ready
+    from vmrun.core.vm_ledger import VmLedger
     from vmrun.crypto import Ed25519Signer
     from vmrun.fleet.guards import make_proof
 

@@ -18,11 +18,12 @@ from .core.errors import Corrupt, SchemaError, StoreError, UsageError, VmrunErro
 from .core.folds import LEFT, JobFold
 from .core.growth import GROW
 from .core.ids import new_id
-from .core.ledger import Desk, JobLedger, VmLedger
+from .core.ledger import Desk, JobLedger
 from .core.model import JobSpec, JobState, Payload
 from .core.records import Final
 from .core.storage import BlobStore
 from .core.views import JobView, Plan, Verdict, VmView
+from .core.vm_ledger import VmLedger
 from .fleet.bring_up import bring_up
 from .fleet.growing import PATIENCE, last_word, next_spec, relocate
 from .fleet.login import login_argv

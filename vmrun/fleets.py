@@ -21,9 +21,10 @@ from .core.clouds import Market
 from .core.errors import BudgetError, CapacityError, StoreError
 from .core.folds import VmFold
 from .core.growth import GROW
-from .core.ledger import JobLedger, VmLedger
+from .core.ledger import JobLedger
 from .core.model import JobSpec
 from .core.money import reserved
+from .core.vm_ledger import VmLedger
 from .fleet.bring_up import rent
 from .fleet.deck import OnStage
 from .fleet.muster import Muster, Recruit, Stopped

@@ -14,8 +14,8 @@ from tests.clouds.machines import PaperMachines
 from tests.clouds.trouble import Call, Script
 from vmrun.core.clock import Clock
 from vmrun.core.clouds import Instance, Provisioner
-from vmrun.core.ledger import VmLedger
 from vmrun.core.records import Ready
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.crypto import public_hex
 from vmrun.fleet.address import wait_for_address
 from vmrun.fleet.ssh import SshBringUp

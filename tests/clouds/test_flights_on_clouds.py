@@ -21,7 +21,7 @@ from tests.support.source import ROOT
 from vmrun.core import codec
 from vmrun.core.clouds import instance_name
 from vmrun.core.folds import VmFold
-from vmrun.core.ledger import VmLedger
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.transport.keys import new_key_pair
 
 pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.timeout(600)]

@@ -17,8 +17,8 @@ from vmrun.client import REVIVE_AFTER, Client
 from vmrun.core.clock import SystemClock, system_rng
 from vmrun.core.folds import VmFold
 from vmrun.core.ids import new_deployment_id
-from vmrun.core.ledger import VmLedger
 from vmrun.core.views import Verdict
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.fleet import attempt
 from vmrun.provisioners.context import ProvisionerContext
 from vmrun.reaper.policies import ORPHAN_GRACE

@@ -20,8 +20,9 @@ from tests.docker.machines import engine_fault
 from tests.support.shell import kill, processes, until
 from vmrun.core.clock import SystemClock
 from vmrun.core.folds import VmFold
-from vmrun.core.ledger import JobLedger, ShardLedger, VmLedger
+from vmrun.core.ledger import JobLedger, ShardLedger
 from vmrun.core.records import Results
+from vmrun.core.vm_ledger import VmLedger
 
 pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.timeout(900)]
 

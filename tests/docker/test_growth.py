@@ -11,7 +11,7 @@ import pytest
 from tests.docker.test_jobs import containers, nothing_left
 from tests.support.journals import client_of, committed_tasks
 from tests.support.shell import Shell, kill, until
-from vmrun.core.ledger import VmLedger
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.provisioners.docker.driver import DockerProvisioner
 
 pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.timeout(500)]

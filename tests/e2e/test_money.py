@@ -8,7 +8,8 @@ import pytest
 
 from tests.support.journals import client_of, committed_tasks
 from tests.support.shell import Shell, processes, until
-from vmrun.core.ledger import JobLedger, VmLedger
+from vmrun.core.ledger import JobLedger
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.watch.spending import known_vms
 
 #: Twelve seconds of this computer at 0.1 dollars a second.

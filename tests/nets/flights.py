@@ -15,7 +15,7 @@ from tests.nets.matrix import SERVED
 from tests.nets.worlds import World
 from tests.support.shell import until
 from vmrun.core.folds import VmFold
-from vmrun.core.ledger import VmLedger
+from vmrun.core.vm_ledger import VmLedger
 
 #: Seconds that a machine waits for its agent where the client dies before there is one: as short as they can be for the
 #: client to get so far on a busy computer.

@@ -9,8 +9,9 @@ from vmrun.client import Client
 from vmrun.core.clock import Clock
 from vmrun.core.heartbeats import write_heartbeat
 from vmrun.core.ids import new_id
-from vmrun.core.ledger import Desk, JobLedger, ShardLedger, VmLedger
+from vmrun.core.ledger import Desk, JobLedger, ShardLedger
 from vmrun.core.records import Entry, Final, Heartbeat
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.crypto import Ed25519Signer
 
 #: What it is doing when it falls silent.

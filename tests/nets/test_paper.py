@@ -19,7 +19,7 @@ from tests.clouds.test_kills import Cloud, Survivor
 from tests.nets.matrix import PHASES, SERVED, cell
 from tests.nets.paper_agent import PaperAgent
 from tests.support.shell import until
-from vmrun.core.ledger import VmLedger
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.provisioners.gce.request import TTL_MARGIN
 from vmrun.reaper.observing import CONTEST
 from vmrun.reaper.policies import BOOT_MARGIN

@@ -12,10 +12,11 @@ from vmrun.core import keys
 from vmrun.core.blocks import ResultBlock, TaskBlock, lengths_of
 from vmrun.core.errors import Corrupt, KeyExists, StoreUnavailable
 from vmrun.core.heartbeats import read_heartbeat, write_heartbeat
-from vmrun.core.ledger import JobLedger, ShardLedger, VmLedger
+from vmrun.core.ledger import JobLedger, ShardLedger
 from vmrun.core.model import ShardPlan
 from vmrun.core.outcomes import pack
 from vmrun.core.records import Entry, Final, Heartbeat
+from vmrun.core.vm_ledger import VmLedger
 
 #: Seconds between looks while there is nothing to do.
 POLL = 12.0

@@ -15,10 +15,11 @@ from vmrun.core.errors import Corrupt, KeyExists, StoreUnavailable
 from vmrun.core.folds import Extent, JobFold
 from vmrun.core.heartbeats import read_heartbeat
 from vmrun.core.ids import new_id
-from vmrun.core.ledger import Desk, JobLedger, ShardLedger, VmLedger
+from vmrun.core.ledger import Desk, JobLedger, ShardLedger
 from vmrun.core.model import FunctionSpec, JobSpec, ShardPlan
 from vmrun.core.outcomes import OutcomeReader, in_order
 from vmrun.core.records import Entry, Final, Intent, Ready, Submit
+from vmrun.core.vm_ledger import VmLedger
 
 T = TypeVar("T")
 FUNCTION = FunctionSpec("source", path="job.py", name="simulate")

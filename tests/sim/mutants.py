@@ -18,8 +18,9 @@ from vmrun.core import keys, sealing
 from vmrun.core.errors import Corrupt, KeyExists, StoreUnavailable
 from vmrun.core.folds import Extent, ShardFold, VmFold
 from vmrun.core.journal import Journal
-from vmrun.core.ledger import JobLedger, OwnCheck, ShardLedger, VmLedger, WriterCheck
+from vmrun.core.ledger import JobLedger, OwnCheck, ShardLedger, WriterCheck
 from vmrun.core.records import Alive, Assign, Claim, Delete, Drain, Entry, Intent, Release, Replace, Results
+from vmrun.core.vm_ledger import VmLedger
 
 #: Seeds within which a mutant must be caught, unless it says otherwise.
 SEEDS = 150

@@ -11,7 +11,8 @@ from vmrun.core.clouds import CloudError
 from vmrun.core.errors import Corrupt, StoreUnavailable
 from vmrun.core.folds import VmFold
 from vmrun.core.heartbeats import read_heartbeat
-from vmrun.core.ledger import Desk, VmLedger
+from vmrun.core.ledger import Desk
+from vmrun.core.vm_ledger import VmLedger
 
 #: Passes in a row in which the cloud must not know a VM before it counts as absent.
 ABSENT = 2

@@ -19,9 +19,10 @@ from vmrun.core.errors import Corrupt, SchemaError, StoreError
 from vmrun.core.folds import VmFold
 from vmrun.core.heartbeats import write_heartbeat
 from vmrun.core.ids import new_id
-from vmrun.core.ledger import Desk, VmLedger
+from vmrun.core.ledger import Desk
 from vmrun.core.money import hourly, spent_on, stop_at
 from vmrun.core.records import Entry, Heartbeat, Hold
+from vmrun.core.vm_ledger import VmLedger
 
 from .config import AgentConfig
 

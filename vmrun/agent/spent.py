@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from vmrun.core.errors import BudgetError
-from vmrun.core.ledger import JobLedger, VmLedger
+from vmrun.core.ledger import JobLedger
 from vmrun.core.records import Final
+from vmrun.core.vm_ledger import VmLedger
 
 from .workshop import Workshop
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from vmrun.core.clock import Clock
 from vmrun.core.errors import Corrupt
 from vmrun.core.heartbeats import read_heartbeat
-from vmrun.core.ledger import Desk, VmLedger
+from vmrun.core.ledger import Desk
 from vmrun.core.storage import BlobStore
+from vmrun.core.vm_ledger import VmLedger
 
 from .config import AgentConfig
 from .pulse import Pulse

@@ -14,10 +14,10 @@ from . import keys
 from .desk import Desk
 from .errors import Corrupt, KeyExists, StoreError
 from .host_records import Borrow, Return
-from .ledger import MOVES_MAX
 from .record import Record
 from .records import Entry
 from .signing import Keyring
+from .vm_ledger import MOVES_MAX
 
 
 @dataclass(slots=True)

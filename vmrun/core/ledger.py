@@ -1,16 +1,16 @@
-"""The moves of the protocol: each reads its journal to the end, judges by the fold, and appends or does not.
+"""The moves of jobs and shards: each reads its journal to the end, judges by the fold, and appends or does not.
 
 Every move says whether it holds. None rests on a lease or a clock: the journal's order decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from . import keys
 from .desk import Desk
-from .errors import Corrupt, StoreError
-from .folds import Extent, JobFold, ShardFold, VmFold
+from .errors import Corrupt
+from .folds import Extent, JobFold, ShardFold
 from .ids import is_id
 from .model import FunctionSpec, ShardPlan
 from .outgrown import Outgrown
@@ -18,43 +18,28 @@ from .record import Record
 from .records import (
     NO_CREW,
     NO_TRAFFIC,
-    Alive,
-    Assign,
     BlockRef,
     Cancel,
     Claim,
     Close,
-    Created,
     CrewFacts,
-    Delete,
-    Drain,
     Enlist,
     Entry,
-    Failed,
     FileRef,
     Final,
-    Gone,
-    Hold,
-    Intent,
-    Ready,
     Release,
-    Relieve,
     Replace,
     Results,
     Saved,
     StateRef,
-    Stay,
     Submit,
-    Suspect,
     Tasks,
     Traffic,
 )
 from .signing import OwnCheck
+from .vm_ledger import MOVES_MAX, VmLedger, contended
 
-__all__ = ["MOVES_MAX", "Desk", "JobLedger", "OwnCheck", "ShardLedger", "VmLedger", "WriterCheck"]
-
-#: Attempts at one move before giving up; each lost attempt means that somebody else's move succeeded.
-MOVES_MAX = 1000
+__all__ = ["Desk", "JobLedger", "OwnCheck", "ShardLedger", "WriterCheck"]
 
 
 class JobLedger:
@@ -105,7 +90,7 @@ class JobLedger:
                 raise Corrupt(f"the journal of job {self.job} does not begin with a submission")
             if self._append(body) is not None:
                 return True
-        raise _contended(keys.job_journal(self.job))
+        raise contended(keys.job_journal(self.job))
 
     def add(self, count: int, function: FunctionSpec, block: Callable[[int], bytes]) -> ShardPlan | None:
         """Add tasks to the open job; `block(first)` is their task block. None once it is closed or ended.
@@ -124,7 +109,7 @@ class JobLedger:
             if self._append(Tasks(fold.tasks, count, function), block(fold.tasks)) is not None:
                 self._adding = -1
                 return fold.added[-1]
-        raise _contended(keys.job_journal(self.job))
+        raise contended(keys.job_journal(self.job))
 
     def _added_in_doubt(self, count: int, function: FunctionSpec, block: Callable[[int], bytes]) -> ShardPlan | None:
         """The shard of an earlier `add` of the same tasks, whose entry was found to hold only afterwards."""
@@ -179,7 +164,7 @@ class JobLedger:
                 return False
             if self._append(body) is not None:
                 return True
-        raise _contended(keys.job_journal(self.job))
+        raise contended(keys.job_journal(self.job))
 
     def _append(self, body: Record, attachment: bytes = b"") -> Entry | None:
         entry = self._journal.append(body, attachment)
@@ -237,7 +222,7 @@ class ShardLedger:
                 return False
             if self._append(Claim(vm, crew)):
                 return True
-        raise _contended(self.prefix)
+        raise contended(self.prefix)
 
     def commit(
         self,
@@ -259,7 +244,7 @@ class ShardLedger:
             self.refresh()
             if (blocks and self.fold.knows(blocks)) or self._append(body, inline):
                 return self.fold.owner == vm and self.fold.epoch == epoch
-        raise _contended(self.prefix)
+        raise contended(self.prefix)
 
     def release(self, vm: str, reason: str) -> bool:
         """Give the shard back; False if it is not this VM's."""
@@ -276,160 +261,12 @@ class ShardLedger:
                 return False
             if self._append(body):
                 return True
-        raise _contended(self.prefix)
+        raise contended(self.prefix)
 
     def _append(self, body: Record, attachment: bytes = b"") -> bool:
         entry = self._journal.append(body, attachment)
         if entry is not None:
             self.fold.apply(entry)
-        return entry is not None
-
-
-class VmLedger:
-    """A VM's journal and what it means. Learns the VM's key from READY, for this and for other journals."""
-
-    def __init__(self, desk: Desk, vm: str) -> None:
-        self.vm = vm
-        self.fold = VmFold()
-        self._desk = desk
-        self._keyring = desk.keyring
-        self._journal = desk.journal(keys.vm_journal(vm), OwnCheck(desk.keyring, vm))
-
-    @property
-    def seen(self) -> int:
-        """Number of entries read."""
-        return self._journal.next
-
-    def refresh(self) -> VmFold:
-        """Read what is new."""
-        for _ in self.read():
-            pass
-        self._check_intent()
-        return self.fold
-
-    def read(self) -> Iterator[Entry]:
-        """What is new, entry by entry, each folded when it is given."""
-        for entry in self._journal.read():
-            self._take(entry)
-            yield entry
-
-    def _check_intent(self) -> None:
-        if self.fold.intent is not None:
-            self._desk.check_deployment(self.fold.intent.deployment, f"VM {self.vm}")
-
-    def has(self, job: str) -> bool:
-        """Whether the VM was made ready and given `job` at any time. Reads no further than it must.
-
-        So what a VM did for a job stays readable whatever is appended to, or befalls, its journal later.
-        """
-        if not self._has(job):
-            for entry in self._journal.read():
-                self._take(entry)
-                if self._has(job):
-                    break
-        return self._has(job)
-
-    def _has(self, job: str) -> bool:
-        self._check_intent()
-        return self.fold.ready is not None and job in self.fold.jobs
-
-    def _take(self, entry: Entry) -> None:
-        self.fold.apply(entry)
-        self._check_intent()
-        ready = self.fold.ready
-        if ready is not None and entry.body is ready:
-            self._keyring.add(f"vm:{self.vm}", _public_key(self.vm, ready))
-
-    def intend(self, body: Intent) -> bool:
-        """Fix what may be created; nothing may be created before, nor when this is False."""
-        for _ in range(MOVES_MAX):
-            self.refresh()
-            # An intent counts as the first entry only: an id that was condemned before is burnt.
-            if self.seen:
-                return self._journal.wrote(0) and not self.fold.ended
-            if self._append(body):
-                return True
-        raise _contended(keys.vm_journal(self.vm))
-
-    def created(self, cloud_id: str) -> bool:
-        """Note the cloud's identifier."""
-        return self._move(Created(cloud_id), lambda fold: not fold.cloud_id and not fold.ended)
-
-    def failed(self, fault: str, message: str) -> bool:
-        """Note that the cloud refused for good."""
-        return self._move(Failed(fault, message[:2000]), lambda fold: not fold.cloud_id and not fold.ended)
-
-    def ready(self, body: Ready) -> bool:
-        """Let the agent work. Raises Corrupt, with nothing written, for a key that is none."""
-        _public_key(self.vm, body)
-        return self._move(body, lambda fold: fold.ready is None and not fold.ended)
-
-    def assign(self, job: str, keep_warm: float, max_cost: float = 0.0, environment: str = "") -> bool:
-        """Give it a further job; False if it can take none. One that it has already is not given twice."""
-        self._move(Assign(job, keep_warm, max_cost, environment), lambda fold: fold.assignable and job not in fold.jobs)
-        return job in self.fold.jobs and self.fold.drain is None and not self.fold.ended
-
-    def stay(self, until: float) -> bool:
-        """Have it wait for jobs until then, 0 for no longer than they say; False if it ends already."""
-        self._move(Stay(until), lambda fold: fold.drain is None and not fold.ended and fold.stay_until != until)
-        return self.fold.stay_until == until and self.fold.drain is None and not self.fold.ended
-
-    def suspect(self, by: str) -> bool:
-        """Say that it seems dead."""
-        return self._move(Suspect(by), lambda fold: not fold.suspected and not fold.ended)
-
-    def alive(self) -> bool:
-        """Refute a SUSPECT."""
-        return self._move(Alive(), lambda fold: fold.suspected and not fold.ended)
-
-    def hold(self, body: Hold, *, jobs: int) -> bool:
-        """Keep it for debugging after the `jobs` jobs it has been given; False if it has another one, or ends."""
-        self._move(body, lambda fold: fold.unsettled and len(fold.jobs) == jobs)
-        return self.fold.hold is not None and self.fold.drain is None and not self.fold.ended
-
-    def drain(self, reason: str, *, jobs: int) -> bool:
-        """End after the `jobs` jobs that it has been given; False if a further one came in meanwhile, or it ended."""
-        self._move(Drain(reason), lambda fold: fold.drain is None and not fold.ended and len(fold.jobs) == jobs)
-        return self.fold.drain is not None and not self.fold.ended and len(self.fold.jobs) == jobs
-
-    def delete(self, why: str, by: str, *, seen: int | None = None, jobs: int | None = None) -> bool:
-        """Condemn it; False if that is so already, if there are more entries than `seen`, or other than `jobs` jobs.
-
-        A refused creation too: the refusal may have been wrong. Without any entry, it burns the id.
-        """
-        for _ in range(MOVES_MAX):
-            fold = self.refresh()
-            if fold.delete is not None or fold.gone is not None or seen not in (None, self.seen):
-                return False
-            if jobs not in (None, len(fold.jobs)):
-                return False
-            if self._append(Delete(why, by)):
-                return True
-        raise _contended(keys.vm_journal(self.vm))
-
-    def gone(self, evidence: str) -> bool:
-        """Note that it is no more."""
-        return self._move(Gone(evidence), lambda fold: fold.gone is None)
-
-    def relieve(self, by: str, patience: float, now: float) -> bool:
-        """Take it on to replace the lost VM; False while another has, for at most `patience` seconds by the clock."""
-        self._move(Relieve(by), lambda fold: fold.relieved_by != by and fold.relieved_at + patience <= now)
-        return self.fold.relieved_by == by
-
-    def _move(self, body: Record, allowed: Callable[[VmFold], bool]) -> bool:
-        for _ in range(MOVES_MAX):
-            fold = self.refresh()
-            # The first entry is the intent's: before it, nothing but its end can be said of the VM.
-            if (fold.intent is None and fold.delete is None) or not allowed(fold):
-                return False
-            if self._append(body):
-                return True
-        raise _contended(keys.vm_journal(self.vm))
-
-    def _append(self, body: Record) -> bool:
-        entry = self._journal.append(body)
-        if entry is not None:
-            self._take(entry)
         return entry is not None
 
 
@@ -454,17 +291,3 @@ class WriterCheck:
         if ledger is None:
             ledger = self._ledgers[vm] = VmLedger(self._desk, vm)
         return ledger.has(self._job)
-
-
-def _public_key(vm: str, ready: Ready) -> bytes:
-    try:
-        return bytes.fromhex(ready.agent_key)
-    except ValueError as error:
-        raise Corrupt(f"the key of VM {vm} is not hexadecimal") from error
-
-
-def _contended(prefix: str) -> StoreError:
-    return StoreError(
-        f"{MOVES_MAX} attempts to append to {prefix} were all overtaken",
-        hint="another vmrun process appends to it without end; look for a runaway client",
-    )

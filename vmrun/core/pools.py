@@ -12,10 +12,10 @@ from collections.abc import Callable
 from . import keys
 from .desk import Desk
 from .errors import Corrupt, KeyExists, StoreError, UsageError
-from .ledger import MOVES_MAX
 from .pool_records import PoolSpec, PoolState
 from .records import Entry
 from .signing import Keyring
+from .vm_ledger import MOVES_MAX
 
 #: What a pool is called that nobody gave a name.
 DEFAULT = "default"

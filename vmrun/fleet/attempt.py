@@ -19,8 +19,8 @@ from vmrun.core.clouds import (
 )
 from vmrun.core.errors import KeyExists, Unreachable
 from vmrun.core.ids import new_id
-from vmrun.core.ledger import VmLedger
 from vmrun.core.records import Hold, Intent
+from vmrun.core.vm_ledger import VmLedger
 
 from .address import lost
 from .budget import lifetime, price, told

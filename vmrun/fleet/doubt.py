@@ -5,7 +5,7 @@ from __future__ import annotations
 from vmrun.core import keys
 from vmrun.core.clouds import CloudError, InstanceState, Provisioner
 from vmrun.core.errors import StoreError
-from vmrun.core.ledger import VmLedger
+from vmrun.core.vm_ledger import VmLedger
 
 from .deck import Deck, OnStage
 from .leftovers import discard_leftovers

@@ -12,7 +12,7 @@ from vmrun.core.clouds import Address
 from vmrun.core.errors import Corrupt, SchemaError, UsageError
 from vmrun.core.folds import VmFold
 from vmrun.core.ids import is_id
-from vmrun.core.ledger import VmLedger
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.machine import layout
 from vmrun.watch.observe import find_job
 

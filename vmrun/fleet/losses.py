@@ -9,7 +9,7 @@ from functools import cached_property
 from vmrun.core.errors import Corrupt, SchemaError, VmrunError
 from vmrun.core.folds import VmFold
 from vmrun.core.ids import new_id
-from vmrun.core.ledger import VmLedger
+from vmrun.core.vm_ledger import VmLedger
 
 from .deck import Deck
 from .memory import Memory

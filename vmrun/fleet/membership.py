@@ -6,9 +6,9 @@ import logging
 
 from vmrun.core.errors import Corrupt, SchemaError, VmrunError
 from vmrun.core.heartbeats import read_heartbeat
-from vmrun.core.ledger import VmLedger
 from vmrun.core.pool_records import PoolState
 from vmrun.core.pools import PoolLedger
+from vmrun.core.vm_ledger import VmLedger
 
 from .deck import Deck
 from .pooling import Member, counts

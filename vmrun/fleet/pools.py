@@ -7,9 +7,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from vmrun.core.ledger import VmLedger
 from vmrun.core.pool_records import PoolSpec, PoolState
 from vmrun.core.pools import PoolLedger
+from vmrun.core.vm_ledger import VmLedger
 
 from .bring_up import rent
 from .deck import Deck, OnStage

@@ -13,8 +13,8 @@ from vmrun.core import codec
 from vmrun.core.blocks import PYTHON
 from vmrun.core.clouds import Capabilities, Instance, Provisioner
 from vmrun.core.errors import Unreachable, VmrunError
-from vmrun.core.ledger import VmLedger
 from vmrun.core.records import Ready
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.crypto import ensure_private_key, public_hex
 from vmrun.environment.uv import find_uv
 from vmrun.transport.process import ProcessHost

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vmrun.core.errors import UsageError
 from vmrun.core.heartbeats import read_heartbeat
-from vmrun.core.ledger import VmLedger
+from vmrun.core.vm_ledger import VmLedger
 
 from .deck import Deck, OnStage
 from .login import Found, find

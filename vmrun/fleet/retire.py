@@ -8,7 +8,8 @@ from vmrun.core import keys
 from vmrun.core.clouds import InstanceNotFound, InstanceState, Provisioner
 from vmrun.core.errors import VmrunError
 from vmrun.core.folds import VmFold
-from vmrun.core.ledger import JobLedger, VmLedger
+from vmrun.core.ledger import JobLedger
+from vmrun.core.vm_ledger import VmLedger
 
 from .deck import Deck, OnStage, Session
 from .guards import Case

@@ -12,8 +12,8 @@ from vmrun.core import codec
 from vmrun.core.clouds import Address, Capabilities, Instance, Provisioner, instance_name
 from vmrun.core.errors import Unreachable, VmrunError
 from vmrun.core.hosts import Host
-from vmrun.core.ledger import VmLedger
 from vmrun.core.records import Ready
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.environment.target import Target
 from vmrun.machine import borrowed, commands, layout, units
 from vmrun.machine.user_data import Seed, user_data

@@ -11,7 +11,7 @@ from vmrun.core.errors import Corrupt, SchemaError
 from vmrun.core.folds import VmFold
 from vmrun.core.heartbeats import read_heartbeat
 from vmrun.core.ids import is_id
-from vmrun.core.ledger import VmLedger
+from vmrun.core.vm_ledger import VmLedger
 
 from .deck import Deck
 from .matching import Waiting, best_first, fits

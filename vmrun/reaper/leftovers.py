@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from vmrun.core.clouds import Leftover
 from vmrun.core.errors import StoreError, VmrunError
-from vmrun.core.ledger import VmLedger
 from vmrun.core.views import Verdict
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.fleet.deck import Deck, OnStage
 from vmrun.fleet.leftovers import vm_of
 

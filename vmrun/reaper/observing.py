@@ -14,7 +14,7 @@ from vmrun.core.errors import StoreError, StoreUnavailable
 from vmrun.core.folds import VmFold
 from vmrun.core.heartbeats import read_heartbeat
 from vmrun.core.ids import is_id
-from vmrun.core.ledger import VmLedger
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.fleet.deck import Deck
 from vmrun.fleet.guards import stranger
 from vmrun.fleet.removal import case_of

@@ -10,9 +10,9 @@ from vmrun.core import keys
 from vmrun.core.clouds import Instance, InstanceNotFound, InstanceState
 from vmrun.core.errors import ConfigError, StoreError, VmrunError
 from vmrun.core.ids import born
-from vmrun.core.ledger import VmLedger
 from vmrun.core.units import format_duration
 from vmrun.core.views import Verdict
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.fleet.deck import Deck, OnStage, Session
 from vmrun.fleet.guards import Case
 from vmrun.fleet.removal import case_of, recorded, remove

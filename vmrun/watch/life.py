@@ -10,9 +10,9 @@ from vmrun.core.desk import Desk
 from vmrun.core.errors import Corrupt, SchemaError, UsageError
 from vmrun.core.heartbeats import read_heartbeat_entry
 from vmrun.core.ids import is_id
-from vmrun.core.ledger import VmLedger
 from vmrun.core.records import Entry, Heartbeat
 from vmrun.core.views import Deadline, VmView
+from vmrun.core.vm_ledger import VmLedger
 
 from .observe import view_vm
 

@@ -10,11 +10,12 @@ from vmrun.core.errors import Corrupt, SchemaError, UsageError
 from vmrun.core.folds import JobFold, VmFold
 from vmrun.core.heartbeats import read_heartbeat
 from vmrun.core.ids import is_id
-from vmrun.core.ledger import Desk, JobLedger, ShardLedger, VmLedger
+from vmrun.core.ledger import Desk, JobLedger, ShardLedger
 from vmrun.core.model import THREAD_VARIABLES, JobState
 from vmrun.core.money import billed, hourly, paid_until, spent_on
 from vmrun.core.records import NO_CREW, CrewFacts, Heartbeat, Submit
 from vmrun.core.views import Deadline, JobView, TaskCounts, VmView
+from vmrun.core.vm_ledger import VmLedger
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ from vmrun.core import keys
 from vmrun.core.errors import Corrupt, SchemaError
 from vmrun.core.folds import VmFold
 from vmrun.core.ids import first_id, is_id
-from vmrun.core.ledger import Desk, JobLedger, VmLedger
+from vmrun.core.ledger import Desk, JobLedger
+from vmrun.core.vm_ledger import VmLedger
 
 from .costs import By, Costs, pieces
 from .observe import readable

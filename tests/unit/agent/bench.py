@@ -26,11 +26,12 @@ from vmrun.core.clock import Clock
 from vmrun.core.desk import Desk
 from vmrun.core.errors import StoreUnavailable
 from vmrun.core.folds import JobFold
-from vmrun.core.ledger import JobLedger, ShardLedger, VmLedger
+from vmrun.core.ledger import JobLedger, ShardLedger
 from vmrun.core.model import FunctionSpec, JobSpec
 from vmrun.core.outcomes import OutcomeReader, in_order
 from vmrun.core.records import FileRef, Submit
 from vmrun.core.storage import BlobStore
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.store.faulty import Fault as StoreFault
 from vmrun.store.faulty import FaultPlan, FaultyStore, NoFaults, Request, When
 from vmrun.store.memory import MemoryStore

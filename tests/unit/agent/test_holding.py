@@ -21,9 +21,10 @@ from vmrun.agent.workshop import Workshop
 from vmrun.bundle.arguments import pack_arguments
 from vmrun.bundle.pack import Item, pack
 from vmrun.core.errors import StoreDenied, UsageError
-from vmrun.core.ledger import JobLedger, VmLedger
+from vmrun.core.ledger import JobLedger
 from vmrun.core.model import Arguments, FunctionSpec, Payload
 from vmrun.core.records import Final, Hold
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.submit.publish import put_payload
 
 

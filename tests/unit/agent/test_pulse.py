@@ -16,7 +16,7 @@ from vmrun.agent.pulse import write_lease
 from vmrun.core import keys
 from vmrun.core.errors import StoreUnavailable
 from vmrun.core.heartbeats import read_heartbeat
-from vmrun.core.ledger import VmLedger
+from vmrun.core.vm_ledger import VmLedger
 
 
 def lease(folder: Path) -> int:

@@ -9,9 +9,10 @@ from tests.unit.core.world import JOB, OTHER_VM, THIRD_VM, VM, intent, ready
 from vmrun.agent import daemon
 from vmrun.agent.share import LOOKS_MAX, SHARDS_MAX, Share
 from vmrun.agent.spent import end_if_last
-from vmrun.core.ledger import JobLedger, VmLedger
+from vmrun.core.ledger import JobLedger
 from vmrun.core.model import ShardPlan
 from vmrun.core.records import Final
+from vmrun.core.vm_ledger import VmLedger
 
 Engine = type[FakeEngine]
 

@@ -18,8 +18,9 @@ from vmrun.agent.work import JobRun
 from vmrun.core import codec, keys
 from vmrun.core.blocks import TaskBlock, lengths_of
 from vmrun.core.errors import StoreUnavailable
-from vmrun.core.ledger import JobLedger, VmLedger
+from vmrun.core.ledger import JobLedger
 from vmrun.core.model import Arguments, FunctionSpec
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.store.faulty import Fault, FaultsAt, FaultyStore, When
 from vmrun.submit.publish import put_payload
 

@@ -8,10 +8,11 @@ import pytest
 
 from tests.unit.core.world import JOB, OTHER_JOB, OTHER_VM, THIRD_VM, VM, Bench, intent, job_spec, ready
 from vmrun.core.folds import VmFold
-from vmrun.core.ledger import JobLedger, VmLedger
+from vmrun.core.ledger import JobLedger
 from vmrun.core.model import SHARDS_MOST, SHARDS_PER_VM, plan_shards, shard_size
 from vmrun.core.money import reserved
 from vmrun.core.records import Enlist, Final, Replace, Submit
+from vmrun.core.vm_ledger import VmLedger
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,12 @@ from tests.unit.core.world import (
 )
 from vmrun.core import keys
 from vmrun.core.errors import Corrupt, StoreDenied, StoreError, StoreUnavailable
-from vmrun.core.ledger import JobLedger, ShardLedger, VmLedger, WriterCheck
+from vmrun.core.ledger import JobLedger, ShardLedger, WriterCheck
 from vmrun.core.model import ShardPlan
 from vmrun.core.outcomes import OutcomeReader, in_order
 from vmrun.core.records import Alive, Assign, Cancel, Claim, Delete, Drain, Entry, Final, Ready, Record, Results, Submit
 from vmrun.core.sealing import seal
+from vmrun.core.vm_ledger import VmLedger
 
 PLAN = ShardPlan(0, 0, 4)
 AGENT, OTHER_AGENT = f"vm:{VM}", f"vm:{OTHER_VM}"

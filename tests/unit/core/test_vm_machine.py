@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.unit.core.world import JOB, VM, Bench, an_id
 from vmrun.core import keys
 from vmrun.core.errors import StoreUnavailable
-from vmrun.core.ledger import VmLedger
 from vmrun.core.records import Alive, Assign, Delete, Drain, Gone, Record, Suspect
+from vmrun.core.vm_ledger import VmLedger
 
 CLIENTS = st.integers(0, 1)
 FATES = st.sampled_from(["", "", "", "lost", "dropped", "late"])

@@ -11,11 +11,12 @@ from tests.sim.keys import FakeSigner, fake_key, fake_keyring
 from vmrun.core.blocks import ResultBlock, lengths_of
 from vmrun.core.desk import Desk
 from vmrun.core.errors import KeyExists, KeyNotFound, StoreUnavailable
-from vmrun.core.ledger import JobLedger, ShardLedger, VmLedger
+from vmrun.core.ledger import JobLedger, ShardLedger
 from vmrun.core.model import FunctionSpec, JobSpec, ShardPlan
 from vmrun.core.outcomes import pack
 from vmrun.core.records import BlockRef, Intent, Ready, Submit
 from vmrun.core.storage import Listed
+from vmrun.core.vm_ledger import VmLedger
 
 DEPLOYMENT = "0" * 25 + "d"
 

@@ -21,10 +21,10 @@ from vmrun.core.errors import CapacityError, Corrupt, StoreDenied, UsageError
 from vmrun.core.folds import VmFold
 from vmrun.core.heartbeats import write_heartbeat
 from vmrun.core.ids import first_id
-from vmrun.core.ledger import VmLedger
 from vmrun.core.pool_records import PoolSpec, PoolState
 from vmrun.core.pools import PoolLedger, check_pool, pool_names
 from vmrun.core.records import Drain, Entry, Heartbeat
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.fleet import attempt as module
 from vmrun.fleet.order import Order
 from vmrun.fleet.pooling import (

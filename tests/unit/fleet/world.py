@@ -12,9 +12,9 @@ from vmrun.core.clouds import TAG_DEADLINE, TAG_OWNER, TAG_PROOF, TAG_VM, Instan
 from vmrun.core.desk import Desk
 from vmrun.core.heartbeats import write_heartbeat
 from vmrun.core.ids import new_id
-from vmrun.core.ledger import VmLedger
 from vmrun.core.records import Entry, Heartbeat, Intent, Ready
 from vmrun.core.storage import Store
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.fleet.deck import Deck
 from vmrun.fleet.guards import make_proof
 from vmrun.fleet.order import StoreAccess

@@ -12,8 +12,8 @@ from tests.unit.fleet.world import Fleet
 from vmrun.core import codec, keys
 from vmrun.core.clouds import Fault, InstanceNotFound, Leftover
 from vmrun.core.ids import new_id
-from vmrun.core.ledger import VmLedger
 from vmrun.core.views import Verdict
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.fleet.deck import Session
 from vmrun.reaper.leftovers import CAP as LEFTOVER_CAP
 from vmrun.reaper.policies import LEFTOVER_AGE, LEFTOVER_SEEN, ORPHAN_GRACE

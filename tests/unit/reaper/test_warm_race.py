@@ -23,8 +23,8 @@ from tests.unit.fleet.world import Fleet
 from vmrun.core.clouds import Need
 from vmrun.core.heartbeats import write_heartbeat
 from vmrun.core.ids import new_id
-from vmrun.core.ledger import VmLedger
 from vmrun.core.records import Entry, Heartbeat
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.fleet.deck import Deck
 from vmrun.fleet.order import Order
 from vmrun.fleet.warm import take_warm

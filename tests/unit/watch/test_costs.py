@@ -12,8 +12,9 @@ from tests.sim.keys import FakeSigner, fake_keyring
 from tests.unit.core.world import DEPLOYMENT, ManualClock, intent, job_spec, ready
 from vmrun.core import keys
 from vmrun.core.ids import first_id, is_id, new_id
-from vmrun.core.ledger import Desk, JobLedger, VmLedger
+from vmrun.core.ledger import Desk, JobLedger
 from vmrun.core.records import Final, Submit
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.store.memory import MemoryStore
 from vmrun.watch.costs import By, Costs
 from vmrun.watch.spending import known_vms, read_costs, spent_since

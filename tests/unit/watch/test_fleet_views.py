@@ -7,9 +7,10 @@ import random
 from tests.sim.keys import FakeSigner, fake_keyring
 from tests.unit.core.world import JOB, OTHER_VM, VM, ManualClock, intent, job_spec, ready, results
 from vmrun.core.desk import Desk
-from vmrun.core.ledger import JobLedger, VmLedger
+from vmrun.core.ledger import JobLedger
 from vmrun.core.model import JobState
 from vmrun.core.records import Submit
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.store.counting import CountingStore
 from vmrun.store.memory import MemoryStore
 from vmrun.watch.observe import READ_MOST, JobObserver

@@ -12,10 +12,11 @@ from tests.unit.core.world import JOB, OTHER_JOB, VM, an_id
 from vmrun.agent.commit import OutputWriter
 from vmrun.core import keys, output
 from vmrun.core.errors import StoreUnavailable, UsageError
-from vmrun.core.ledger import JobLedger, VmLedger
+from vmrun.core.ledger import JobLedger
 from vmrun.core.model import JobState
 from vmrun.core.records import Final, Heartbeat, Hold
 from vmrun.core.views import OutputChunk
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.store.counting import CountingStore
 from vmrun.store.faulty import Fault, FaultsAt, FaultyStore, When
 from vmrun.watch.logs import OutputReader

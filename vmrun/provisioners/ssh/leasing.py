@@ -10,7 +10,7 @@ from vmrun.core.desk import Desk
 from vmrun.core.errors import Corrupt, SchemaError
 from vmrun.core.host_records import Borrow
 from vmrun.core.leases import HostFold
-from vmrun.core.ledger import VmLedger
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.machine.borrowed import Marker
 
 from .hosts import HostName

@@ -13,8 +13,8 @@ from vmrun.core import keys
 from vmrun.core.clouds import CloudError, Fault, Instance, InstanceNotFound, InstanceState, Need, Scope
 from vmrun.core.host_records import Borrow
 from vmrun.core.leases import HostLedger
-from vmrun.core.ledger import VmLedger
 from vmrun.core.records import Intent
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.provisioners.ssh.errors import Trouble
 from vmrun.provisioners.ssh.hosts import parse_host
 from vmrun.provisioners.ssh.leasing import MARGIN
