@@ -685,7 +685,7 @@ def test_what_a_vm_may_not_say_in_its_own_journal_is_void() -> None:
 
 
 def test_endless_contention_ends_with_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vmrun.core.ledger.MOVES_MAX", 20)
+    monkeypatch.setattr("vmrun.core.vm_ledger.MOVES_MAX", 20)
     bench = Bench()
     bench.ready_vm()
     ledger = bench.vm()
