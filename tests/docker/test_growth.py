@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,7 +59,7 @@ def machines_of(shell: Shell, job: str) -> list[tuple[str, int]]:
 
 
 def test_it_moves_from_512_mb_to_2_gib_and_only_what_had_not_finished_runs_again(shell: Shell) -> None:
-    done = shell.ask("submit", "--on", "docker", "--cpus", "1", "--memory", "512MB", "--on-oom", "grow", "greedy.py")
+    done = json.loads(shell.run("submit", "--json", *WANTED, timeout=400).stdout)
     job = done["job"]["id"]
     assert done["job"]["state"] == "done"
     found = shell.ask("result", job)["results"]
@@ -129,7 +130,7 @@ def test_a_script_that_the_system_ends_moves_too_and_without_growth_its_error_na
         "big.py", "import sys\nx = [bytes(range(256)) * 40_000 for _ in range(100)]\nprint(len(x), *sys.argv[1:])\n"
     )
     asked = ("--on", "docker", "--cpus", "1", "--memory", "512MB", "--keep-warm", "2m")
-    failed = shell.ask("submit", *asked, "big.py", exit_code=6)
+    failed = json.loads(shell.run("submit", "--json", *asked, "big.py", exit_code=6, timeout=300).stdout)
     (error,) = failed["errors"]
     assert error["kind"] == "oom"
     assert "its memory peaked at " in error["message"]
