@@ -286,7 +286,13 @@ def test_a_person_gets_in_with_the_openssh_client(machines: Machines, tmp_path: 
     assert (done.returncode, done.stdout) == (0, b"vmrun\n"), done.stderr
 
     (folder / "known").write_text(known_hosts_line(address, new_key_pair().public))
-    done = subprocess.run([*argv, "id", "-un"], capture_output=True, timeout=30, check=False)
+
+    def answered() -> subprocess.CompletedProcess[bytes] | None:
+        # At the end of its boot the machine may start its server anew.
+        again = subprocess.run([*argv, "id", "-un"], capture_output=True, timeout=30, check=False)
+        return None if b"Connection refused" in again.stderr else again
+
+    done = until(answered, 30, "the server answers")
     assert done.returncode == 255
     assert b"HOST IDENTIFICATION HAS CHANGED" in done.stderr
 
