@@ -9,11 +9,9 @@ from __future__ import annotations
 import logging
 
 from .client import Client
-from .core.clouds import Market
 from .core.errors import CapacityError, VmrunError
-from .core.growth import GROW
 from .core.model import JobState
-from .fleets import is_shared
+from .fleets import is_shared, may_need_others
 from .settings import Settings
 from .watch.observe import JobObserver
 
@@ -39,7 +37,7 @@ def bring_up_job(settings: Settings, job: str) -> None:
         client.revive(view.id, observer)
     elif view.state is JobState.pending or (shared and not view.state.ended):
         client.bring_up(view.id, lambda text: log.info("event=stage text=%s", text))
-    if shared or spec.need.market is not Market.on_demand or spec.on_oom == GROW:
+    if shared or may_need_others(spec):
         attend(client, observer)
 
 

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from .background import start_in_background
 from .core.clock import Clock, Rng
-from .core.clouds import CloudError, Market
+from .core.clouds import CloudError
 from .core.errors import Corrupt, SchemaError, StoreError, UsageError, VmrunError
 from .core.folds import LEFT, JobFold
-from .core.growth import GROW
 from .core.ids import new_id
 from .core.ledger import Desk, JobLedger
 from .core.model import JobSpec, JobState, Payload
@@ -31,7 +30,7 @@ from .fleet.losses import Losses, with_ways
 from .fleet.order import Order
 from .fleet.release import Released, release
 from .fleet.retire import close_if_gone, give_back
-from .fleets import Fleets, is_shared
+from .fleets import Fleets, is_shared, may_need_others
 from .handle import JobHandle
 from .registry import AUTO, provisioner_names
 from .settings import Settings, load_settings
@@ -228,10 +227,11 @@ class Client:
 
     def leave(self, job: str) -> None:
         """The person who watched the job leaves; it must get the further machines that it may need all the same."""
-        fold = JobLedger(self.desk, job).refresh()
-        more = fold.spec.need.market is not Market.on_demand or fold.spec.on_oom == GROW
-        if more and fold.final is None and not self.fleets.has(job):
-            self.continue_in_background(job)
+        # A fleet sees to it at the end of this program. Without the store, whoever waits for the job goes on with it.
+        with contextlib.suppress(StoreError):
+            fold = JobLedger(self.desk, job).refresh()
+            if fold.final is None and may_need_others(fold.spec) and not self.fleets.has(job):
+                self.continue_in_background(job)
 
     def revive(self, job: str, observer: JobObserver | None = None) -> None:
         """Get a job a machine if it has none any more and none on its way: its client died, or its VM was lost.

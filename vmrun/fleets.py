@@ -58,7 +58,7 @@ def is_loss(fold: VmFold, job: str) -> bool:
     return worked and not any(why.startswith(_MEANT) for why in ended)
 
 
-def _may_need_others(spec: JobSpec) -> bool:
+def may_need_others(spec: JobSpec) -> bool:
     """Whether somebody should stay to get other machines for those that are lost, or too small."""
     return spec.replace_lost > 0 or spec.need.market is not Market.on_demand or spec.on_oom == GROW
 
@@ -287,7 +287,7 @@ class Fleets:
     def wants_attendance(self, job: str) -> bool:
         """Whether somebody should stay: for machines that are on their way, or to replace those that are lost."""
         fold = self._refresh(job).fold
-        return fold.final is None and (self.on_the_way(job) or _may_need_others(fold.spec))
+        return fold.final is None and (self.on_the_way(job) or may_need_others(fold.spec))
 
     # --- the end ---
 

@@ -15,7 +15,7 @@ from tests.unit.fleet.world import Fleet
 from vmrun.attending import attend
 from vmrun.client import REVIVE_AFTER, Client
 from vmrun.core.clouds import Fault, Offer
-from vmrun.core.errors import CapacityError, JobFailed, VmrunError
+from vmrun.core.errors import CapacityError, JobFailed, StoreUnavailable, VmrunError
 from vmrun.core.ledger import JobLedger
 from vmrun.core.model import JobSpec, JobState
 from vmrun.core.outgrown import Outgrown
@@ -277,6 +277,20 @@ def test_a_job_that_its_client_leaves_is_looked_after_if_it_may_grow(
     monkeypatch.setattr(client, "continue_in_background", left.append)
     client.leave(JOB)
     assert left == [JOB] * looked_after
+
+
+def test_leaving_a_job_while_the_store_is_away_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path)
+    world.submit(on_oom="grow")
+    client, left = world.client(), list[str]()
+    monkeypatch.setattr(client, "continue_in_background", left.append)
+
+    def away(key: str) -> bytes:
+        raise StoreUnavailable(f"no answer for {key}")
+
+    monkeypatch.setattr(client.desk.store, "get", away)
+    client.leave(JOB)
+    assert left == []
 
 
 def test_whoever_looks_after_a_job_gets_it_its_machines_until_it_has_ended(tmp_path: Path) -> None:
