@@ -18,7 +18,7 @@ from vmrun.rendering import documents
 from vmrun.rendering.offers import offer_document, offers_table
 from vmrun.settings import cache_dir
 
-from .options import Json, OnDemand, Spot, SpotWithFallback, market_of
+from .options import Arch, Cpus, InstanceType, Json, Memory, OnDemand, Spot, SpotWithFallback, market_of
 from .request import check_described, check_option
 from .session import Session, session_of
 
@@ -48,10 +48,10 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
             autocompletion=_completions,
         ),
     ] = None,
-    cpus: Annotated[int | None, typer.Option(metavar="N", help="vCPUs that the machine must have.")] = None,
-    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory that must be usable, as 512GB.")] = None,
-    arch: Annotated[str | None, typer.Option(metavar="ARCH", help="x86_64, arm64, or any.")] = None,
-    instance_type: Annotated[str | None, typer.Option(metavar="TYPE", help="This type of machine only.")] = None,
+    cpus: Cpus = None,
+    memory: Memory = None,
+    arch: Arch = None,
+    instance_type: InstanceType = None,
     region: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="This region only; repeatable. [default: all that are known]"),

@@ -10,6 +10,13 @@ from vmrun.core.errors import UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON document on stdout instead of text.")]
 JobId = Annotated[str, typer.Argument(help="Id of the job, a unique part of it, or its name.")]
+Cpus = Annotated[int | None, typer.Option(metavar="N", help="vCPUs that each VM must have.")]
+Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="Memory that must be usable, as 512GB.")]
+Disk = Annotated[str | None, typer.Option(metavar="SIZE", help="Disk of each VM, as 200GB.")]
+Arch = Annotated[str | None, typer.Option(metavar="ARCH", help="x86_64, arm64, or any.")]
+InstanceType = Annotated[str | None, typer.Option(metavar="TYPE", help="This type of machine only.")]
+Region = Annotated[str | None, typer.Option(metavar="NAME", help="This region only.")]
+Zone = Annotated[str | None, typer.Option(metavar="NAME", help="This zone only.")]
 Spot = Annotated[
     bool, typer.Option("--spot", help="Spot prices only: cheaper, and the cloud may take the machine back.")
 ]

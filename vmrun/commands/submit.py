@@ -16,7 +16,7 @@ from vmrun.submit.request import SubmitRequest
 
 from . import finish
 from .follow import follow
-from .options import Json, OnDemand, Spot, SpotWithFallback, market_of
+from .options import Cpus, Disk, InstanceType, Json, OnDemand, Region, Spot, SpotWithFallback, Zone, market_of
 from .patience import patience
 from .request import Asked, build_request
 from .session import Interrupted, Session, session_of
@@ -51,18 +51,18 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
         str | None,
         typer.Option(metavar="WHERE", help=_WHERE, autocompletion=_completions),
     ] = None,
-    cpus: Annotated[int | None, typer.Option(metavar="N", help="vCPUs that the machine must have.")] = None,
+    cpus: Cpus = None,
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Memory that must be usable, as 512GB, or auto to find out.")
     ] = None,
-    disk: Annotated[str | None, typer.Option(metavar="SIZE", help="Disk of the machine, as 200GB.")] = None,
+    disk: Disk = None,
     arch: Annotated[
         str | None,
         typer.Option(metavar="ARCH", help="x86_64, arm64, or any. [default: the program's, or this computer's]"),
     ] = None,
-    instance_type: Annotated[str | None, typer.Option(metavar="TYPE", help="This type of machine only.")] = None,
-    region: Annotated[str | None, typer.Option(metavar="NAME", help="This region only.")] = None,
-    zone: Annotated[str | None, typer.Option(metavar="NAME", help="This zone only.")] = None,
+    instance_type: InstanceType = None,
+    region: Region = None,
+    zone: Zone = None,
     spot: Spot = False,
     on_demand: OnDemand = False,
     spot_with_fallback: SpotWithFallback = False,

@@ -14,7 +14,20 @@ from vmrun.fleet.pooling import SIZE_MAX, Changes
 from vmrun.rendering import documents
 from vmrun.rendering import pools as rendered
 
-from .options import Json, OnDemand, Spot, SpotWithFallback, market_of
+from .options import (
+    Arch,
+    Cpus,
+    Disk,
+    InstanceType,
+    Json,
+    Memory,
+    OnDemand,
+    Region,
+    Spot,
+    SpotWithFallback,
+    Zone,
+    market_of,
+)
 from .request import check_option
 from .session import session_of
 
@@ -45,13 +58,13 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
     on: Annotated[
         str | None, typer.Option(metavar="WHERE", help="Where its VMs are, as in submit. [default: local]")
     ] = None,
-    cpus: Annotated[int | None, typer.Option(metavar="N", help="vCPUs that each VM must have.")] = None,
-    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory that must be usable, as 512GB.")] = None,
-    disk: Annotated[str | None, typer.Option(metavar="SIZE", help="Disk of each VM, as 200GB.")] = None,
-    arch: Annotated[str | None, typer.Option(metavar="ARCH", help="x86_64 or arm64.")] = None,
-    instance_type: Annotated[str | None, typer.Option(metavar="TYPE", help="This type of machine only.")] = None,
-    region: Annotated[str | None, typer.Option(metavar="NAME", help="This region only.")] = None,
-    zone: Annotated[str | None, typer.Option(metavar="NAME", help="This zone only.")] = None,
+    cpus: Cpus = None,
+    memory: Memory = None,
+    disk: Disk = None,
+    arch: Arch = None,
+    instance_type: InstanceType = None,
+    region: Region = None,
+    zone: Zone = None,
     spot: Spot = False,
     on_demand: OnDemand = False,
     spot_with_fallback: SpotWithFallback = False,
