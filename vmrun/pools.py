@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterable
@@ -15,7 +14,6 @@ from .core.errors import UsageError, VmrunError
 from .core.pool_records import PoolSpec
 from .core.pools import PoolLedger, check_pool, pool_names
 from .core.views import PoolView
-from .environment.uv import index_variables, private_index_variables
 from .fleet.membership import members_of
 from .fleet.order import Order
 from .fleet.pooling import Changes, Member, Steps, changed, counts, up_from, up_until
@@ -24,7 +22,7 @@ from .settings import Settings
 from .settings.directories import check_directories
 from .submit.machine import check_offers
 from .submit.options import Options, decide
-from .submit.prepare import package_variables
+from .submit.order import with_packages
 from .submit.request import SubmitRequest
 from .wiring import Wiring
 
@@ -159,8 +157,7 @@ class Pools:
 
     def _order(self, wanted: PoolSpec) -> Order:
         self._check(wanted)
-        variables = package_variables(self._settings, os.environ)
-        return Order(
+        order = Order(
             job="",
             on=wanted.on,
             need=wanted.need,
@@ -169,10 +166,8 @@ class Pools:
             timings=self._wiring.timings(wanted.on),
             # Whatever comes may need packages.
             needs_packages=True,
-            index={"variables": index_variables(variables)},
-            private_index=private_index_variables(variables),
-            ca_file=self._settings.environment.ca_file or os.environ.get("SSL_CERT_FILE", ""),
         )
+        return with_packages(order, self._settings)
 
 
 def view_pool(name: str, wanted: PoolSpec | None, there: Iterable[Member], now: float) -> PoolView:

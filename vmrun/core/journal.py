@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from . import keys
 from .clock import Clock, Rng, backoff
-from .errors import KeyExists, KeyNotFound, StoreDenied, StoreUnavailable
+from .errors import Corrupt, KeyExists, KeyNotFound, StoreDenied, StoreUnavailable
 from .record import Record
 from .records import Entry
 from .sealing import authentic, seal, unseal
@@ -81,6 +81,17 @@ class Journal:
             self._sent, self._doubtful = None, False
             self.next += 1
             yield entry
+
+    def skip_to_last(self) -> None:
+        """Have the next read begin with the last entry: for a journal each of whose entries says all.
+
+        Raises Corrupt for what is no entry, and StoreError.
+        """
+        for listed in self._store.list(self.prefix):
+            number = listed.key[len(self.prefix) :]
+            if not number.isdigit():
+                raise Corrupt(f"{listed.key} is no entry of a journal")
+            self.next = int(number)
 
     def wrote(self, n: int) -> bool:
         """Whether entry `n`, which was read or appended, is this object's, the ones that ended in doubt included."""

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from . import keys
 from .desk import Desk
-from .errors import Corrupt, KeyExists, StoreError
+from .errors import KeyExists, StoreError
 from .host_records import Borrow, Return
 from .record import Record
 from .records import Entry
-from .signing import Keyring
+from .signing import ClientsOnly
 from .vm_ledger import MOVES_MAX
 
 
@@ -46,14 +46,14 @@ class HostLedger:
         self.host = host
         self.fold = HostFold()
         self._desk = desk
-        self._journal = desk.journal(keys.host_journal(host), _ClientsOnly(desk.keyring))
+        self._journal = desk.journal(keys.host_journal(host), ClientsOnly(desk.keyring))
         self._found = False
 
     def refresh(self) -> HostFold:
         """Read what is new."""
         if not self._found:
             # Each entry was appended in view of the one before, so that the last one says all.
-            self._journal.next = self._last()
+            self._journal.skip_to_last()
             self._found = True
         for entry in self._journal.read():
             self.fold.apply(entry)
@@ -89,15 +89,6 @@ class HostLedger:
             self.fold.apply(entry)
         return entry is not None
 
-    def _last(self) -> int:
-        prefix, last = keys.host_journal(self.host), 0
-        for listed in self._desk.store.list(prefix):
-            number = listed.key[len(prefix) :]
-            if not number.isdigit():
-                raise Corrupt(f"{listed.key} is no entry of a journal")
-            last = int(number)
-        return last
-
 
 def leased_hosts(desk: Desk) -> Iterator[HostLedger]:
     """Every host that a VM of this deployment has, its journal read."""
@@ -105,16 +96,6 @@ def leased_hosts(desk: Desk) -> Iterator[HostLedger]:
         ledger = HostLedger(desk, listed.key[len(keys.HOSTS_INDEX) :])
         if ledger.refresh().holder is not None:
             yield ledger
-
-
-class _ClientsOnly:
-    """Trusts the client, and no VM: what runs on one host must not lend itself another."""
-
-    def __init__(self, keyring: Keyring) -> None:
-        self._keyring = keyring
-
-    def verify(self, writer: str, message: bytes, signature: bytes) -> bool:
-        return writer == "client" and self._keyring.verify(writer, message, signature)
 
 
 def _contended(host: str) -> StoreError:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 from . import keys
 from .desk import Desk
-from .errors import Corrupt, KeyExists, StoreError, UsageError
+from .errors import KeyExists, StoreError, UsageError
 from .pool_records import PoolSpec, PoolState
 from .records import Entry
-from .signing import Keyring
+from .signing import ClientsOnly
 from .vm_ledger import MOVES_MAX
 
 #: What a pool is called that nobody gave a name.
@@ -40,13 +40,13 @@ class PoolLedger:
         self.pool = check_pool(pool)
         self._state: PoolState | None = None
         self._desk = desk
-        self._journal = desk.journal(keys.pool_journal(pool), _ClientsOnly(desk.keyring))
+        self._journal = desk.journal(keys.pool_journal(pool), ClientsOnly(desk.keyring))
         self._found = False
 
     def refresh(self) -> PoolState:
         """Read what is new; a pool that never was is not wanted and has no VMs."""
         if not self._found:
-            self._journal.next = self._last()
+            self._journal.skip_to_last()
             self._found = True
         for entry in self._journal.read():
             self._take(entry)
@@ -95,27 +95,8 @@ class PoolLedger:
         if isinstance(entry.body, PoolState):
             self._state = entry.body
 
-    def _last(self) -> int:
-        prefix, last = keys.pool_journal(self.pool), 0
-        for listed in self._desk.store.list(prefix):
-            number = listed.key[len(prefix) :]
-            if not number.isdigit():
-                raise Corrupt(f"{listed.key} is no entry of a journal")
-            last = int(number)
-        return last
-
 
 def pool_names(desk: Desk) -> list[str]:
     """The pools that are wanted, or have VMs still."""
     found = (listed.key[len(keys.POOLS_INDEX) :] for listed in desk.store.list(keys.POOLS_INDEX))
     return [name for name in found if _NAME.fullmatch(name)]
-
-
-class _ClientsOnly:
-    """Trusts the client, and no VM: none is to have others made."""
-
-    def __init__(self, keyring: Keyring) -> None:
-        self._keyring = keyring
-
-    def verify(self, writer: str, message: bytes, signature: bytes) -> bool:
-        return writer == "client" and self._keyring.verify(writer, message, signature)

@@ -55,6 +55,16 @@ class SignatureScheme(Protocol):
         ...
 
 
+class ClientsOnly:
+    """Trusts the client, and no VM: none is to get itself, or others, a machine."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+
+    def verify(self, writer: str, message: bytes, signature: bytes) -> bool:
+        return writer == "client" and self._keyring.verify(writer, message, signature)
+
+
 class OwnCheck:
     """Trusts, in a VM's journal, the client and that VM."""
 

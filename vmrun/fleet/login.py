@@ -7,14 +7,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vmrun.core import keys
 from vmrun.core.clouds import Address
-from vmrun.core.errors import Corrupt, SchemaError, UsageError
+from vmrun.core.errors import UsageError
 from vmrun.core.folds import VmFold
-from vmrun.core.ids import is_id
 from vmrun.core.vm_ledger import VmLedger
 from vmrun.machine import layout
-from vmrun.watch.observe import find_job
+from vmrun.watch.observe import find_job, readable, vm_ids
 
 from .deck import Deck, Session
 
@@ -67,15 +65,9 @@ def find(deck: Deck, text: str) -> Found:
 
 def _running(deck: Deck) -> list[Found]:
     found = []
-    for listed in deck.desk.store.list(keys.VMS_INDEX):
-        vm = listed.key[len(keys.VMS_INDEX) :]
-        if not is_id(vm):
-            continue
-        try:
-            fold = VmLedger(deck.desk, vm).refresh()
-        except (Corrupt, SchemaError):
-            continue
-        if (fold.ready is not None or fold.hold is not None) and not fold.ended:
+    for vm in vm_ids(deck.desk):
+        fold = readable(VmLedger(deck.desk, vm))
+        if fold is not None and (fold.ready is not None or fold.hold is not None) and not fold.ended:
             found.append(Found(vm, fold, ""))
     return found
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-
-from vmrun.core.errors import Corrupt, SchemaError, VmrunError
+from vmrun.core.errors import VmrunError
 from vmrun.core.heartbeats import read_heartbeat
 from vmrun.core.pool_records import PoolState
 from vmrun.core.pools import PoolLedger
 from vmrun.core.vm_ledger import VmLedger
+from vmrun.watch.observe import readable
 
 from .deck import Deck
 from .pooling import Member, counts
-
-log = logging.getLogger(__name__)
 
 
 class PoolFull(VmrunError):
@@ -40,12 +37,8 @@ def join(deck: Deck, pool: str, vm: str) -> None:
 
 def _member(deck: Deck, vm: str) -> Member:
     desk, ledger = deck.desk, VmLedger(deck.desk, vm)
-    try:
-        fold = ledger.refresh()
-    except (Corrupt, SchemaError) as error:
-        log.warning("event=journal-refused vm=%s error=%s", vm, error.message)
-        return Member(vm, None)
-    if fold.ready is None or fold.ended:
+    fold = readable(ledger)
+    if fold is None or fold.ready is None or fold.ended:
         return Member(vm, fold)
     beat = read_heartbeat(desk.store, vm, desk.keyring)
     unseen = beat is not None and bool(fold.jobs) and beat.seen < ledger.seen

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Container, Iterator
 from dataclasses import replace
 
 from vmrun.core import keys
-from vmrun.core.errors import Corrupt, SchemaError
-from vmrun.core.folds import VmFold
 from vmrun.core.heartbeats import read_heartbeat
 from vmrun.core.ids import is_id
 from vmrun.core.vm_ledger import VmLedger
+from vmrun.watch.observe import readable
 
 from .deck import Deck
 from .matching import Waiting, best_first, fits
 from .order import Order
-
-log = logging.getLogger(__name__)
 
 
 def take_warm(deck: Deck, order: Order, without: Container[str] = ()) -> str | None:
@@ -36,18 +32,9 @@ def _warm(deck: Deck, order: Order, without: Container[str]) -> Iterator[tuple[s
     for listed in desk.store.list(keys.VMS_INDEX):
         vm = listed.key[len(keys.VMS_INDEX) :]
         ledger = VmLedger(desk, vm)
-        fold = _read(ledger) if is_id(vm) and vm not in without else None
+        fold = readable(ledger) if is_id(vm) and vm not in without else None
         if fold is not None and any(fits(fold, each, desk.clock.now()) for each in orders) and _rests(deck, vm):
             yield vm, ledger
-
-
-def _read(ledger: VmLedger) -> VmFold | None:
-    try:
-        return ledger.refresh()
-    except (Corrupt, SchemaError) as error:
-        # One damaged journal must not keep every job from its machine.
-        log.warning("event=journal-refused vm=%s error=%s", ledger.vm, error.message)
-        return None
 
 
 def _rests(deck: Deck, vm: str) -> bool:

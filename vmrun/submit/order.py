@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from vmrun.core.model import JobSpec
 from vmrun.environment.uv import index_variables, private_index_variables
@@ -14,8 +15,7 @@ from .prepare import package_variables
 
 def order_of(job: str, spec: JobSpec, settings: Settings, timings: Timings) -> Order:
     """The order for a machine of the job, of all its money."""
-    variables = package_variables(settings, os.environ)
-    return Order(
+    order = Order(
         job=job,
         on=spec.on,
         need=spec.need,
@@ -28,6 +28,15 @@ def order_of(job: str, spec: JobSpec, settings: Settings, timings: Timings) -> O
         timings=timings,
         needs_packages=spec.environment is not None,
         environment=spec.environment_name,
+    )
+    return with_packages(order, settings)
+
+
+def with_packages(order: Order, settings: Settings) -> Order:
+    """The order with what tells its machine from where it gets packages."""
+    variables = package_variables(settings, os.environ)
+    return replace(
+        order,
         index={"variables": index_variables(variables)},
         private_index=private_index_variables(variables),
         ca_file=settings.environment.ca_file or os.environ.get("SSL_CERT_FILE", ""),
