@@ -282,16 +282,16 @@ def test_a_person_gets_in_with_the_openssh_client(machines: Machines, tmp_path: 
     write_private_key(folder / "key", booted.plan.client.private)
     (folder / "known").write_text(known_hosts_line(address, booted.plan.host.public))
     argv = open_shell_argv(address, folder / "key", folder / "known")
-    done = subprocess.run([*argv, "id", "-un"], capture_output=True, timeout=30, check=False)
-    assert (done.returncode, done.stdout) == (0, b"vmrun\n"), done.stderr
-
-    (folder / "known").write_text(known_hosts_line(address, new_key_pair().public))
 
     def answered() -> subprocess.CompletedProcess[bytes] | None:
         # At the end of its boot the machine may start its server anew.
         again = subprocess.run([*argv, "id", "-un"], capture_output=True, timeout=30, check=False)
         return None if b"Connection refused" in again.stderr else again
 
+    done = until(answered, 30, "the server answers")
+    assert (done.returncode, done.stdout) == (0, b"vmrun\n"), done.stderr
+
+    (folder / "known").write_text(known_hosts_line(address, new_key_pair().public))
     done = until(answered, 30, "the server answers")
     assert done.returncode == 255
     assert b"HOST IDENTIFICATION HAS CHANGED" in done.stderr
