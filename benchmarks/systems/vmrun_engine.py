@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import struct
 import sys
 import tempfile
 import time
@@ -26,8 +27,8 @@ from vmrun.agent.engine import Engine, EngineSpec, FunctionDefinition, LargeResu
 from vmrun.core.blocks import PYTHON, ResultBlock, Status, TaskBlock, lengths_of, read_failure
 from vmrun.core.clock import SystemClock
 
-#: Tasks of the first block and of the largest, and bytes: so that the first run while the next are made ready.
-FIRST_TASKS, BLOCK_TASKS, BLOCK_BYTES = 2048, 16 * 1024, 8 * 1024 * 1024
+#: Tasks and bytes of a block.
+BLOCK_TASKS, BLOCK_BYTES = 16 * 1024, 8 * 1024 * 1024
 
 #: Takes the number of a block's first task, counted from the first of a run, and the block.
 Note = Callable[[int, ResultBlock], None]
@@ -35,9 +36,10 @@ Note = Callable[[int, ResultBlock], None]
 
 def encode(first: int, arguments: list[Any]) -> TaskBlock:
     """A block of tasks with these arguments, made as a submission makes it: integers as numbers, all else pickled."""
-    if set(map(type, arguments)) == {int}:
-        with contextlib.suppress(OverflowError):
-            return TaskBlock(first, array("Q"), b"", numbers=array("q", arguments))
+    if list(map(type, arguments)).count(int) == len(arguments):
+        with contextlib.suppress(struct.error):
+            numbers = array("q", struct.pack(f"{len(arguments)}q", *arguments))
+            return TaskBlock(first, array("Q"), b"", numbers=numbers)
     payloads = [cloudpickle.dumps(one, 5) for one in arguments]
     return TaskBlock(first, lengths_of(payloads), b"".join(payloads))
 
@@ -74,11 +76,8 @@ def _outcome(status: Status, payload: Any) -> Outcome:
 def pieces(arguments: list[Any]) -> Iterator[list[Any]]:
     """Arguments in groups that make blocks of a fair size."""
     large = bool(arguments) and hasattr(arguments[0], "nbytes")
-    size = max(1, BLOCK_BYTES // arguments[0].nbytes) if large else FIRST_TASKS
-    at = 0
-    while at < len(arguments):
-        yield arguments[at : at + size]
-        at, size = at + size, size if large else min(4 * size, BLOCK_TASKS)
+    size = max(1, BLOCK_BYTES // arguments[0].nbytes) if large else BLOCK_TASKS
+    return (arguments[at : at + size] for at in range(0, len(arguments), size))
 
 
 class VmrunEngine(System):

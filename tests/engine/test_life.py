@@ -288,6 +288,16 @@ def test_workers_are_made_as_they_are_needed(make_bench: MakeBench, tmp_path: Pa
     assert 2 <= len(marked(mark)) <= 5
 
 
+def test_what_runs_user_code_is_as_nice_as_the_agent(bench: Bench) -> None:
+    niceness, runner = bench.run(lambda _: (os.getpriority(os.PRIO_PROCESS, 0), os.getppid()), [0])[0]
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert niceness == ours
+    # The runner is let in before the tasks, where the agent may ask for that.
+    allowed = subprocess.run([sys.executable, "-c", "import os; os.nice(-1)"], capture_output=True, check=False)
+    favoured = ours if allowed.returncode else max(-20, ours - launch.FAVOUR)
+    assert os.getpriority(os.PRIO_PROCESS, runner) == favoured
+
+
 def test_an_idle_engine_uses_no_processor_time(bench: Bench) -> None:
     bench.run(lambda _: os.getppid(), [0])
     bench.until(lambda: bench.events and isinstance(bench.events[-1], Load))

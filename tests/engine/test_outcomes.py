@@ -327,10 +327,10 @@ def test_a_reduce_gets_all_results_in_order(bench: Bench, tmp_path: Path) -> Non
 
 def test_the_load_is_reported(bench: Bench) -> None:
     bench.define(lambda _: nap(0.3))
-    bench.feed(range(6))
+    bench.feed(range(12))
     bench.until(lambda: any(isinstance(event, Load) and event.running == 2 and event.queued for event in bench.events))
-    bench.until(lambda: bench.events and isinstance(bench.events[-1], Load) and bench.events[-1].done == 6)
-    assert bench.events[-1] == Load(0, 0, 6)
+    bench.until(lambda: bench.events and isinstance(bench.events[-1], Load) and bench.events[-1].done == 12)
+    assert bench.events[-1] == Load(0, 0, 12)
 
 
 def test_a_large_result_that_cannot_be_written_is_not_said_to_be_unpicklable(bench: Bench) -> None:

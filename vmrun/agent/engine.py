@@ -198,6 +198,8 @@ class Engine:
             self._process = launch.start(paths, spec.user, env, theirs.fileno())
             # It starts no process before it is configured: all that there will be is in the group.
             self._group.add(self._process.pid)
+            self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
+            launch.favour(self._process.pid, self._niceness)
         except (OSError, KeyError, ValueError, subprocess.SubprocessError) as error:
             ours.close()
             self._group.end(clock)
@@ -232,6 +234,7 @@ class Engine:
         spec = self._spec
         head = {name: getattr(spec, name) for name in _FOR_RUNNER}
         head["directory"] = os.path.join(spec.directory, launch.RUN)
+        head["niceness"] = self._niceness
         self._writer.push(Kind.configure, head)
         self._flush()
 

@@ -15,8 +15,8 @@ from .shared import CAPACITY
 
 #: Seconds of work in one chunk.
 TARGET = 0.2
-#: Seconds of work for each worker that are handed out at once.
-LITTLE = 0.002
+#: Seconds of work for each worker that are handed out at once, if each task takes less than `LEAST`.
+LITTLE = 0.005
 #: Seconds of work that are not divided any further toward the end: handing them out would take longer.
 LEAST = 0.0005
 #: A chunk has at most this many times the tasks of the largest one that was measured.
@@ -73,7 +73,7 @@ class Sizer:
     def little(self, waiting: int, workers: int) -> bool:
         """Whether `waiting` tasks are so little work that it is handed out at once."""
         work = max(0.0, waiting * self.seconds)
-        return work < LITTLE * workers or int(work / LEAST) < workers
+        return (self.seconds < LEAST and work < LITTLE * workers) or int(work / LEAST) < workers
 
     def below(self, limit: float) -> bool:
         """Whether tasks are known to take less than `limit` seconds."""

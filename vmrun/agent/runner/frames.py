@@ -217,11 +217,10 @@ class FrameWriter:
 
 def send(channel: socket.socket, kind: Kind, head: dict[str, Any], *parts: Buffer) -> None:
     """Send a frame over a blocking socket. Raises OSError."""
-    data = (_start(kind, head, parts), *parts)
-    if sum(len(part) for part in data) < _SCRATCH:
-        data = (b"".join(data),)
-    for part in data:
-        channel.sendall(part)
+    writer = FrameWriter(channel)
+    writer.push(kind, head, *parts)
+    # In as few calls as there can be: each wakes the other side, which would look at a frame that is not all there.
+    writer.flush()
 
 
 def receive(channel: socket.socket) -> Frame:

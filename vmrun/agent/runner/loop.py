@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import os
 import resource
 import selectors
@@ -32,6 +33,8 @@ CONGESTED, RELIEVED = 16 * 1024 * 1024, 4 * 1024 * 1024
 _BUDGET = 4 * 1024 * 1024
 #: Seconds between reports of the load, and between looks at whether tasks that wait can be started.
 _LOAD_EVERY = 0.5
+#: Seconds from a change of the load to the report of it, at least: what comes and goes at once is none.
+_LOAD_SETTLES = 0.1
 #: What the others may have grown to since the largest of all was killed, as a part of it.
 _SOME = 0.5
 #: Seconds to get the last words to the agent.
@@ -58,7 +61,8 @@ class Runner:
         #: Monotonic time of the next look at the workers, should one be at work by then.
         self._look_at = time.monotonic()
         self._load: tuple[int, ...] = (0, 0, 0, 0)
-        self._load_sent = (self._look_at, self._load)
+        #: What the agent was told and when, and when it is to be told of a change, in monotonic time.
+        self._load_sent, self._load_due = (self._look_at, self._load), math.inf
         self._memory = MemoryWatch()
         self._warden = Warden(config)
         #: Workers that were killed, and wait in the kernel.
@@ -83,6 +87,7 @@ class Runner:
             self._tick()
             self._hiring.refuse()
             self._dispatch.fill(list(self._slots.values()))
+            self._report_load()
             self._send()
         return self._end()
 
@@ -113,6 +118,10 @@ class Runner:
     def _send(self) -> None:
         """Get rid of what is to be sent, and listen to those who may now send."""
         self._outcomes.flush_output()
+        # Workers first: whoever is woken takes a core, and on these there is work to do.
+        for slot in self._slots.values():
+            with contextlib.suppress(OSError):  # its death is about to be noticed
+                slot.writer.flush()
         try:
             self._writer.flush()
         except OSError:
@@ -121,8 +130,6 @@ class Runner:
         wanted = selectors.EVENT_WRITE if self._writer.pending else 0
         self._watch(self._channel, selectors.EVENT_READ | wanted, None)
         for slot in self._slots.values():
-            with contextlib.suppress(OSError):  # its death is about to be noticed
-                slot.writer.flush()
             wanted = selectors.EVENT_WRITE if slot.writer.pending else 0
             if not self._congested:
                 wanted |= selectors.EVENT_READ
@@ -244,18 +251,32 @@ class Runner:
 
     def _tick(self) -> None:
         now = time.monotonic()
-        if now >= self._look_at:
-            self._memory.look()
-            self._abandon(now)
-            slots = list(self._slots.values())
-            self._warden.look(self._hiring.live)
-            self._dispatch.watch(slots, room=len(slots) < self._config.workers, follow=not self._congested)
-            self._look_at = now + min(self._dispatch.pace(slots), max(SOON, self._warden.due() - now))
+        if not self._busy():
+            # There is nothing to see. When work comes, it is to be handed out before anyone looks.
+            self._look_at = max(self._look_at, now + SOON)
+        elif now >= self._look_at:
+            self._look(now)
+
+    def _look(self, now: float) -> None:
+        self._memory.look()
+        self._abandon(now)
+        slots = list(self._slots.values())
+        self._warden.look(self._hiring.live)
+        self._dispatch.watch(slots, room=len(slots) < self._config.workers, follow=not self._congested)
+        self._look_at = now + min(self._dispatch.pace(slots), max(SOON, self._warden.due() - now))
+
+    def _report_load(self) -> None:
+        now = time.monotonic()
         running = sum(1 for slot in self._slots.values() if slot.chunks)
         self._load = (running, self._outcomes.queue.tasks, self._outcomes.done, len(self._stuck))
         sent, before = self._load_sent
-        if self._load != before and now - sent >= _LOAD_EVERY:
-            self._load_sent = (now, self._load)
+        if self._load == before:
+            self._load_due = math.inf
+        elif self._load_due == math.inf:
+            # Not at once: the agent would be woken, and take a core, while the first chunks go out.
+            self._load_due = max(now + _LOAD_SETTLES, sent + _LOAD_EVERY)
+        elif now >= self._load_due:
+            self._load_sent, self._load_due = (now, self._load), math.inf
             self._writer.push(Kind.load, dict(zip(("running", "queued", "done", "stuck"), self._load, strict=True)))
 
     # --- the end ---

@@ -54,6 +54,8 @@ class RunnerConfig:
     abandon_after: float = 60.0
     #: Whether each task gets a new worker.
     fresh: bool = False
+    #: What user code runs at; the runner itself may be favoured.
+    niceness: int = 0
     #: The parcel of the job's shared object; "" if it has none.
     shared: str = ""
     #: The file whose functions the job calls; "" if it calls none by name.
@@ -245,7 +247,8 @@ def become_worker(
 ) -> NoReturn:
     """In a child of the runner's: cut all other ties to it, then work. Never returns."""
     try:
-        settle_child(runner, limits, {ends.channel.fileno(), ends.out, ends.err} if close_others else None)
+        keep = {ends.channel.fileno(), ends.out, ends.err} if close_others else None
+        settle_child(runner, limits, keep, config.niceness, _OOM_SCORE)
         # Whatever a task starts stays below this process, to be ended with the task; else with the worker.
         system.adopt_orphans()
         guard = Guard(place, ends.out, ends.err, ends.shared.done)
@@ -260,9 +263,11 @@ def become_worker(
         os._exit(RETIRED)
 
 
-def settle_child(runner: int, limits: tuple[int, int], keep: set[int] | None, oom_score: bytes = _OOM_SCORE) -> None:
+def settle_child(runner: int, limits: tuple[int, int], keep: set[int] | None, niceness: int, oom_score: bytes) -> None:
     """What every process that runs user code begins with; of the descriptors 0-2 and `keep` stay; None: all."""
     os.setsid()
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, niceness)
     reset_signals()
     system.die_with(runner)
     if keep is not None:

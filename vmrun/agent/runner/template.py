@@ -167,7 +167,7 @@ def _become_template(
     channel, report, log = ends
     try:
         _redirect(log)
-        settle_child(runner, limits, {channel.fileno(), report}, _OOM_SCORE)
+        settle_child(runner, limits, {channel.fileno(), report}, config.niceness, _OOM_SCORE)
         faulthandler.enable(2, all_threads=False)
         defaults = _prepare(config, place)
         status, document = _load(config)
