@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.nets.gate import Gate, Step
+from tests.nets.holdings import KINDS, Thing, kinds
 from tests.nets.index import PACKAGE
 from tests.nets.matrix import SERVED
 from tests.nets.worlds import World
-from tests.support.shell import until
+from tests.support.shell import Shell, until
 from vmrun.core.folds import VmFold
 from vmrun.core.vm_ledger import VmLedger
 
@@ -80,6 +81,12 @@ systemctl daemon-reload && systemctl kill --signal=KILL vmrun-agent.service
 """
 
 
+def write_jobs(shell: Shell) -> None:
+    """What the flights submit."""
+    for name, text in (("job.py", JOB), ("quick.py", QUICK), ("packed.py", PACKED)):
+        shell.write(name, text)
+
+
 @dataclass
 class Flight:
     """A client that dies in `phase`."""
@@ -91,21 +98,25 @@ class Flight:
     #: Done inside the machine when the client is dead.
     late: str = ""
     boot_grace: float = PATIENT_GRACE
+    #: Seconds for which its VM is to stay warm.
+    window: float = WINDOW
     #: Further options of its submit.
     options: tuple[str, ...] = ()
     fold: VmFold = field(default_factory=VmFold)
     #: What the cloud's books call the machine.
     machine: str = ""
+    #: The machine's disks and addresses, by the same books.
+    held: list[Thing] = field(default_factory=list)
     #: Seconds since the client's death.
     took: float = 0.0
 
     def run(self) -> None:
-        """Submit, and let the client die."""
+        """Submit, and let the client die; the machine is then on its own."""
         gate = Gate(self.world.store.endpoint, [])
         try:
             self._die(gate)
             self.fold = self._look(gate.vm)
-            self.machine = self.machine or self.world.place.machine(self.fold)
+            self._note(self.fold)
             self._check_phase()
             if self.late:
                 self.world.enter(self.machine, self.late)
@@ -115,8 +126,18 @@ class Flight:
     def watch(self, bound: float) -> None:
         """Wait until the VM is gone from the cloud's books. Fails after `bound` seconds."""
         began = time.monotonic()
-        until(lambda: not self.world.place.there(self.machine), bound, f"{self.phase}: the VM is gone")
+        until(self.is_gone, bound, f"{self.phase}: the VM is gone")
         self.took = time.monotonic() - began
+        self.check_nothing_is_left()
+
+    def is_gone(self) -> bool:
+        """Whether the machine is in the books no longer."""
+        return not self.world.place.state(self.machine)
+
+    def check_nothing_is_left(self) -> None:
+        """What the machine had goes with it; it may take the cloud a moment."""
+        place = self.world.place
+        until(lambda: not place.left(self.held), 30, f"{self.phase}: gone are {[each.known_as for each in self.held]}")
 
     def latest(self) -> VmFold:
         """What the VM's journal says now."""
@@ -163,7 +184,7 @@ class Flight:
         elif self.phase == "running":
             job = "job.py"
         elif self.phase == "warm":
-            more = ["--keep-warm", f"{WINDOW:.0f}s"]
+            more = ["--keep-warm", f"{self.window:.0f}s"]
         return ["submit", "--on", self.world.on, *self.options, *more, job]
 
     def _steps(self, end: Callable[[], None], gate: Gate) -> list[Step]:
@@ -188,8 +209,17 @@ class Flight:
         return steps
 
     def _change(self, vm: str) -> None:
-        self.machine = self.world.place.machine(self._look(vm))
+        self._note(self._look(vm))
         self.world.enter(self.machine, self.early)
+
+    def _note(self, fold: VmFold) -> None:
+        """What the books call the machine, and what they say that it has: something of each kind."""
+        if self.held:
+            return
+        place = self.world.place
+        self.machine = place.machine(fold)
+        until(lambda: kinds(place.held(self.machine)) == KINDS, 30, f"{self.phase}: the machine has {KINDS}")
+        self.held = place.held(self.machine)
 
     def _look(self, vm: str) -> VmFold:
         return VmLedger(self.world.client.desk, vm).refresh()

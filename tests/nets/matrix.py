@@ -13,6 +13,20 @@ NETS = ("agent", "timer", "cloud", "reaper", "hand")
 #: Where machines boot, and the doubles of clouds.
 WORLDS = ("docker", "ec2", "gce", "ibm")
 
+#: What a power-off from inside makes of a machine that may not delete itself, in the books' own words; "" for nothing.
+POWERED_OFF = {"docker": "", "ec2": "", "gce": "TERMINATED", "ibm": "stopped"}
+#: What the cells are shown with: a machine that boots and the client of the command line, or a machine of paper and a
+#: client that is a forked process; "" for nothing to show.
+BOOTED, PAPER = "booted", "paper"
+_CLOUDS_ON_PAPER = {"docker": "", "ec2": PAPER, "gce": PAPER, "ibm": PAPER}
+SHOWN_WITH = {
+    "agent": dict.fromkeys(WORLDS, BOOTED),
+    "timer": dict.fromkeys(WORLDS, BOOTED),
+    "cloud": _CLOUDS_ON_PAPER,
+    "reaper": {**_CLOUDS_ON_PAPER, "docker": BOOTED},
+    "hand": {**_CLOUDS_ON_PAPER, "docker": BOOTED},
+}
+
 _EARLY = "no agent runs yet"
 _NO_LIMIT = "it ends no machine by a clock of its own"
 
@@ -42,6 +56,11 @@ def cell(world: str, net: str, phase: str) -> Cell:
     if net == "reaper":
         return Cell(_REAPED[phase])
     return Cell("one command")
+
+
+def shown(net: str, how: str) -> tuple[str, ...]:
+    """The worlds in which the net is shown so, in each phase in which it acts."""
+    return tuple(world for world, with_ in SHOWN_WITH[net].items() if with_ == how)
 
 
 _DRAINED = {

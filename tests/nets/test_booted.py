@@ -13,18 +13,16 @@ from tests.docker.machines import engine_fault
 from tests.nets.flights import (
     FLUSH,
     GRACE,
-    JOB,
     KILL_AGENT,
     LEASE,
     NO_POWER_OFF,
-    PACKED,
     POLL,
-    QUICK,
     STOP_TIMER,
     WINDOW,
     Flight,
+    write_jobs,
 )
-from tests.nets.matrix import SERVED, UNSERVED, WORLDS
+from tests.nets.matrix import BOOTED, SERVED, UNSERVED, shown
 from tests.nets.worlds import World, open_world
 from tests.support.shell import until
 
@@ -36,13 +34,12 @@ AT_ONCE = 3
 MARGIN = 45.0
 
 
-@pytest.fixture(params=WORLDS)
+@pytest.fixture(params=shown("timer", BOOTED))
 def world(request: pytest.FixtureRequest, isolated: Path, tmp_path: Path) -> Iterator[World]:
     if fault := engine_fault():
         pytest.skip(fault)
     with open_world(request.param, isolated, tmp_path) as made:
-        for name, text in (("job.py", JOB), ("quick.py", QUICK), ("packed.py", PACKED)):
-            made.shell.write(name, text)
+        write_jobs(made.shell)
         yield made
 
 

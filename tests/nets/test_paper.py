@@ -16,9 +16,11 @@ from tests.clouds.double import Inventory
 from tests.clouds.mortal import LIFETIME, Nursery, read_once
 from tests.clouds.paper import PAPERS
 from tests.clouds.test_kills import Cloud, Survivor
-from tests.nets.matrix import PHASES, SERVED, cell
+from tests.nets import holdings
+from tests.nets.matrix import PAPER, PHASES, POWERED_OFF, SERVED, cell, shown
 from tests.nets.paper_agent import PaperAgent
 from tests.support.shell import until
+from vmrun.core.folds import VmFold
 from vmrun.core.vm_ledger import VmLedger
 from vmrun.provisioners.gce.request import TTL_MARGIN
 from vmrun.reaper.observing import CONTEST
@@ -37,16 +39,18 @@ def nursery() -> Iterator[Nursery]:
     made.close()
 
 
-@pytest.fixture(params=list(PAPERS))
+@pytest.fixture(scope="module", params=shown("reaper", PAPER))
 def cloud(
-    request: pytest.FixtureRequest, tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, nursery: Nursery
 ) -> Iterator[Cloud]:
-    made = Cloud(request.param, tmp_path, nursery)
-    for key, value in made.double.environment().items():
-        monkeypatch.setenv(key, value)
-    read_once(monkeypatch.setattr)
-    made.establish()
-    yield made
+    """One account for all cells of its cloud: to found one costs more than a cell."""
+    made = Cloud(request.param, tmp_path_factory.mktemp("account"), nursery)
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in made.double.environment().items():
+            patch.setenv(key, value)
+        read_once(patch.setattr)
+        made.establish()
+        yield made
     made.double.close()
 
 
@@ -56,8 +60,9 @@ def phase(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def survivor(cloud: Cloud, phase: str) -> Survivor:
+def survivor(cloud: Cloud, phase: str) -> Iterator[Survivor]:
     """Who comes after a client that was killed in the phase; its VM runs and is on its own."""
+    assert cloud.double.inventory() == cloud.empty
     died = "ready" if phase in SERVED else phase
     deployment = replace(cloud.deployment(), dies=died, keep_warm=WINDOW if phase == "warm" else 0.0)
     code = cloud.nursery.submit(deployment, lambda _: None)
@@ -68,7 +73,11 @@ def survivor(cloud: Cloud, phase: str) -> Survivor:
     (fold,) = found.folds()
     assert (bool(fold.cloud_id), fold.ready is not None) == (phase != "intent", phase in (*SERVED, "ready"))
     assert len(cloud.double.inventory().instances) == 1
-    return found
+    # What is to be gone in the end is there, and in no other cell's machine.
+    assert holdings.kinds(held(cloud, fold)) == holdings.KINDS
+    yield found
+    # Whatever the cell came to, the next one begins with an empty account.
+    found.reap(everything=True)
 
 
 def test_the_reaper_alone(cloud: Cloud, phase: str, survivor: Survivor) -> None:
@@ -116,8 +125,43 @@ def test_the_cloud_alone(cloud: Cloud, phase: str, survivor: Survivor) -> None:
     cloud.clock.sleep(PASS + TTL_MARGIN + PASS)
     if cell(cloud.paper.name, "cloud", phase).acts:
         until(lambda: passed(cloud) == cloud.empty, 30, "the cloud has deleted it")
+        assert holdings.things(cloud.double) == []
     else:
         assert set(passed(cloud).instances) == begun
+
+
+@pytest.mark.parametrize("cloud", [world for world in PAPERS if POWERED_OFF[world]], indirect=True)
+def test_a_power_off_that_only_stops_it(cloud: Cloud, phase: str, survivor: Survivor) -> None:
+    """As agent and timer do where it may not delete itself: disk and address stay until a reaper comes by."""
+    (fold,) = survivor.folds()
+    assert fold.intent is not None
+    before = cloud.double.inventory()
+    cloud.double.power_off(fold.intent.name)
+    until(lambda: set(passed(cloud).instances.values()) == {POWERED_OFF[cloud.paper.name]}, 30, "it is off")
+    assert replace(passed(cloud), instances={}) == replace(before, instances={})
+    cloud.clock.sleep(LIFETIME / 2)
+    assert set(passed(cloud).instances.values()) == {POWERED_OFF[cloud.paper.name]}, "and so it stays"
+    (verdict,) = survivor.reap()
+    assert (verdict.policy, verdict.delete) == ("drained", True)
+    assert survivor.is_empty(), f"{survivor.where}: {survivor.said}"
+    settled(survivor)
+
+
+@pytest.mark.parametrize("cloud", [world for world in PAPERS if not POWERED_OFF[world]], indirect=True)
+def test_a_power_off_that_ends_it(cloud: Cloud, phase: str, survivor: Survivor) -> None:
+    """As agent and timer do; nobody else comes by."""
+    (fold,) = survivor.folds()
+    assert fold.intent is not None
+    cloud.double.power_off(fold.intent.name)
+    until(lambda: passed(cloud) == cloud.empty, 30, "it is gone, with all that it had")
+    assert holdings.things(cloud.double) == []
+
+
+def held(cloud: Cloud, fold: VmFold) -> list[holdings.Thing]:
+    """What the VM's machine has."""
+    assert fold.intent is not None
+    machine = holdings.named(cloud.double, fold.intent.name)
+    return holdings.held_by(machine, holdings.things(cloud.double))
 
 
 def passed(cloud: Cloud) -> Inventory:
@@ -127,6 +171,7 @@ def passed(cloud: Cloud) -> Inventory:
 
 
 def settled(survivor: Survivor) -> None:
-    """The store knows of the end, and nobody need watch for the VM any more."""
+    """The store knows of the end, nobody need watch for the VM any more, and of all that it had nothing is left."""
+    assert holdings.things(survivor.cloud.double) == [], survivor.where
     assert all(fold.ended for fold in survivor.folds()), survivor.where
     assert vm_ids(survivor.client.desk) == [], survivor.where

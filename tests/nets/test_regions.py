@@ -13,9 +13,17 @@ from tests.clouds.paper import PAPERS
 from tests.clouds.test_kills import Cloud, Survivor
 
 
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    made = Nursery()
+    yield made
+    made.close()
+
+
 @pytest.fixture(params=list(PAPERS))
-def cloud(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
-    nursery = Nursery()
+def cloud(
+    request: pytest.FixtureRequest, tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Cloud]:
     made = Cloud(request.param, tmp_path, nursery)
     for key, value in made.double.environment().items():
         monkeypatch.setenv(key, value)
@@ -24,7 +32,6 @@ def cloud(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     made.establish()
     yield made
     made.double.close()
-    nursery.close()
 
 
 @pytest.mark.timeout(120)

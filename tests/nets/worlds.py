@@ -16,17 +16,19 @@ from typing import Protocol
 
 from tests.clouds.docker_machines import DockerMachines
 from tests.clouds.double import Double, Inventory
-from tests.clouds.ec2 import Ec2Double
 from tests.clouds.gce.project import CALLER
 from tests.clouds.ibm import IbmDouble
 from tests.clouds.journeys import bridge
 from tests.clouds.opening import open_double
 from tests.docker.machines import open_provisioner
+from tests.nets import holdings
+from tests.nets.holdings import Thing
 from tests.nets.index import Index
 from tests.support.journals import client_of
 from tests.support.s3 import BUCKET, S3Server, s3_server
 from tests.support.shell import Shell
 from vmrun.client import Client
+from vmrun.core.clock import Clock
 from vmrun.core.folds import VmFold
 
 #: Bytes of a machine.
@@ -64,8 +66,20 @@ class Place(Protocol):
         """What the books call the VM's machine. KeyError if they never had it."""
         ...
 
-    def there(self, machine: str) -> bool:
-        """Whether the machine is in the books, in whatever state."""
+    def state(self, machine: str) -> str:
+        """What the books say it is, in the cloud's own words; "" when it is not in them."""
+        ...
+
+    def held(self, machine: str) -> list[Thing]:
+        """Its disks, its addresses, its keys, by the same books."""
+        ...
+
+    def left(self, held: list[Thing]) -> list[Thing]:
+        """What is still there of what a machine had."""
+        ...
+
+    def delete(self, machine: str) -> None:
+        """As a person does who does not know of vmrun."""
         ...
 
     def container(self, machine: str) -> str:
@@ -86,7 +100,11 @@ class World:
     @property
     def client(self) -> Client:
         """A reader of the store who has the shell's configuration."""
-        return client_of(self.told())
+        return self.client_by()
+
+    def client_by(self, clock: Clock | None = None) -> Client:
+        """The same with a clock of its own."""
+        return client_of(self.told(), clock)
 
     def told(self, **more: str) -> Shell:
         """The shell with further variables."""
@@ -107,30 +125,55 @@ class World:
 
 
 class Engine:
-    """Docker itself, seen through the labels of one deployment's containers."""
+    """Docker itself, seen through the names of one deployment's containers."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
     def inventory(self) -> Inventory:
-        shown = subprocess.run(
-            ["docker", "ps", "-a", "--filter", f"name=vmrun-{self._client.deployment}-", "--format", "{{.Names}}"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        )
-        return Inventory(dict.fromkeys(shown.stdout.split(), "there"))
+        states = self._states()
+        return Inventory(states, addresses=[each for each, name in self._addresses().items() if name in states])
 
     def machine(self, fold: VmFold) -> str:
         assert fold.intent is not None
         return fold.intent.name
 
-    def there(self, machine: str) -> bool:
-        return machine in self.inventory().instances
+    def state(self, machine: str) -> str:
+        return self._states().get(machine, "")
+
+    def held(self, machine: str) -> list[Thing]:
+        (found,) = json.loads(_docker("inspect", "--type", "container", machine))
+        volumes = [str(mount["Name"]) for mount in found["Mounts"] if mount["Type"] == "volume"]
+        addresses = [each for each, name in self._addresses().items() if name == machine]
+        # Its disk is what it wrote, under its own identifier.
+        return [
+            *(Thing("address", each, machine) for each in addresses),
+            *(Thing("disk", each, machine) for each in (found["Id"], *volumes)),
+        ]
+
+    def left(self, held: list[Thing]) -> list[Thing]:
+        disks = {*_docker("ps", "-a", "-q", "--no-trunc").split(), *_docker("volume", "ls", "-q").split()}
+        there = [Thing("disk", each) for each in disks] + [Thing("address", each) for each in self._addresses()]
+        return holdings.left(held, there)
+
+    def delete(self, machine: str) -> None:
+        _docker("rm", "--force", machine)
 
     def container(self, machine: str) -> str:
         return machine
+
+    def _states(self) -> dict[str, str]:
+        names = ("--filter", f"name=^/?vmrun-{self._client.deployment}-", "--format", "{{.Names}} {{.State}}")
+        return dict(line.split() for line in _docker("ps", "-a", *names).splitlines())
+
+    def _addresses(self) -> dict[str, str]:
+        """Identifiers of the ends of the bridge, each with the name of the container that has it."""
+        (bridge_,) = json.loads(_docker("network", "inspect", "bridge"))
+        return {str(end["EndpointID"]): str(end["Name"]) for end in bridge_["Containers"].values()}
+
+
+def _docker(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True, timeout=120).stdout
 
 
 class Cloud:
@@ -145,14 +188,20 @@ class Cloud:
 
     def machine(self, fold: VmFold) -> str:
         assert fold.intent is not None
-        name = fold.intent.name
-        # On Google's cloud machines are known by their names, elsewhere by ids.
-        if isinstance(self._double, Ec2Double):
-            return self._double._records.named(name).id
-        return self._double._find(name).id if isinstance(self._double, IbmDouble) else name
+        return holdings.named(self._double, fold.intent.name)
 
-    def there(self, machine: str) -> bool:
-        return any(key.rpartition("/")[2] == machine for key in self.inventory().instances)
+    def state(self, machine: str) -> str:
+        states = self.inventory().instances
+        return next((states[key] for key in states if key.rpartition("/")[2] == machine), "")
+
+    def held(self, machine: str) -> list[Thing]:
+        return holdings.held_by(machine, holdings.things(self._double))
+
+    def left(self, held: list[Thing]) -> list[Thing]:
+        return holdings.left(held, holdings.things(self._double))
+
+    def delete(self, machine: str) -> None:
+        self._double.delete_by_hand(machine)
 
     def container(self, machine: str) -> str:
         return self._machines.container(machine)
@@ -171,8 +220,11 @@ class MetadataMachines(DockerMachines):
 
 
 @contextlib.contextmanager
-def open_world(on: str, home: Path, tmp: Path) -> Iterator[World]:
-    """A world with a deployment in it; machines and servers are gone afterwards."""
+def open_world(on: str, home: Path, tmp: Path, *, trusted: bool = True) -> Iterator[World]:
+    """A world with a deployment in it; machines and servers are gone afterwards.
+
+    `trusted`: machines may delete themselves where their cloud asks for a right of its own for that.
+    """
     with contextlib.ExitStack() as stack:
         host = bridge()
         store = stack.enter_context(s3_server(host, tmp / "s3.log"))
@@ -193,7 +245,7 @@ def open_world(on: str, home: Path, tmp: Path) -> Iterator[World]:
         stack.callback(double.close)
         address, _, port = double.endpoint.removeprefix("http://").partition(":")
         machines.metadata = (address, port)
-        _configure(shell, store, index, on, _table(double))
+        _configure(shell, store, index, on, _table(double, trusted=trusted))
         shell.environment |= double.environment()
         shell.run("init", on, "--yes")
         yield World(on, Cloud(double, machines), store, index, shell)
@@ -203,10 +255,12 @@ def _with_store(shell: Shell) -> Shell:
     return replace(shell, environment={**shell.environment, "VMRUN_STORE_URL": f"s3://{BUCKET}/deployment"})
 
 
-def _table(double: Double) -> dict[str, object]:
-    """The driver's table: machines may delete themselves where that takes a right of their own."""
+def _table(double: Double, *, trusted: bool) -> dict[str, object]:
+    """The driver's table, with the right of machines to delete themselves where that takes one."""
     table = {key: value for key, value in double.settings().items() if key not in ("vpc", "security_group")}
     table["ssh_from"] = [CALLER_NETWORK]
+    if not trusted:
+        return table
     if isinstance(double, IbmDouble):
         table["trusted_profile"] = double.trusted_profile
     elif "project" in table:

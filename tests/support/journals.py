@@ -6,13 +6,14 @@ from pathlib import Path
 
 from tests.support.shell import Shell
 from vmrun.client import Client
+from vmrun.core.clock import Clock
 from vmrun.core.ledger import JobLedger, ShardLedger
 from vmrun.core.records import Claim
 from vmrun.settings import load_settings
 
 
-def client_of(shell: Shell) -> Client:
-    """A client with the shell's home."""
+def client_of(shell: Shell, clock: Clock | None = None) -> Client:
+    """A client with the shell's home, and this computer's clock where it is given no other."""
     home = str(shell.home)
     environment = {
         "HOME": home,
@@ -22,7 +23,7 @@ def client_of(shell: Shell) -> Client:
         "VMRUN_STORE_URL": f"file://{home}/.local/share/vmrun/store",
         **shell.environment,
     }
-    return Client(load_settings(environ=environment, cwd=Path(home)))
+    return Client(load_settings(environ=environment, cwd=Path(home)), clock)
 
 
 def committed_tasks(shell: Shell, job: str) -> list[int]:
