@@ -26,7 +26,7 @@ from vmrun.watch.observe import vm_ids
 pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 
 #: Clients and machines that start at the same time.
-AT_ONCE = 3
+AT_ONCE = 4
 #: Seconds between passes of the reaper, on its own clock, and the passes that the page grants it.
 PASS, PASSES = 60.0, 3
 #: Seconds for which a warm machine would stay: longer than anybody waits.

@@ -46,12 +46,17 @@ def cloud(
     """One account for all cells of its cloud: to found one costs more than a cell."""
     made = Cloud(request.param, tmp_path_factory.mktemp("account"), nursery)
     with pytest.MonkeyPatch.context() as patch:
-        for key, value in made.double.environment().items():
-            patch.setenv(key, value)
+        let_in(made, patch)
         read_once(patch.setattr)
         made.establish()
         yield made
     made.double.close()
+
+
+def let_in(cloud: Cloud, patch: pytest.MonkeyPatch) -> None:
+    """Give this process the account's credentials, which no test has from the first."""
+    for key, value in cloud.double.environment().items():
+        patch.setenv(key, value)
 
 
 @pytest.fixture(params=PHASES)
@@ -60,8 +65,9 @@ def phase(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def survivor(cloud: Cloud, phase: str) -> Iterator[Survivor]:
+def survivor(cloud: Cloud, phase: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Survivor]:
     """Who comes after a client that was killed in the phase; its VM runs and is on its own."""
+    let_in(cloud, monkeypatch)
     assert cloud.double.inventory() == cloud.empty
     died = "ready" if phase in SERVED else phase
     deployment = replace(cloud.deployment(), dies=died, keep_warm=WINDOW if phase == "warm" else 0.0)
