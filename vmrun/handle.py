@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 REVIVE_EVERY = 15.0
 #: The same, once its journal says that the machine left the job.
 LEFT_EVERY = 1.0
-#: Seconds between looks of a watcher: at least, and at most where the store does not ask for more; and the share of
-#: the time watched by which it may be late.
-SHORTEST, LONGEST, DELAY = 0.01, 0.2, 0.05
+#: Seconds between looks of a watcher: at least, and at most where the store does not ask for more.
+SHORTEST, LONGEST = 0.01, 0.2
+#: Shares of the time watched by which it may be late: as long as that is under so many seconds, and beyond.
+DELAY, PRESENT, CALM = 0.05, 0.1, 0.01
 
 
 class JobHandle:
@@ -86,7 +87,7 @@ class JobHandle:
                 self._client.move(self.id, self._observer.ledger.fold)
             moved = chunks or before is None or (view.state, view.tasks) != (before.state, before.tasks)
             # The end of a short job is seen at once; a long job's watcher must not take part of a core from it.
-            calm = max(shortest, (self._clock.monotonic() - began) * DELAY)
+            calm = max(shortest, patience(self._clock.monotonic() - began))
             pause = shortest if moved else min(longest, calm, pause * 1.5)
             before = view
             self._clock.sleep(pause)
@@ -246,6 +247,11 @@ def _open(outcome: Outcome, failures: list[TaskFailure]) -> tuple[Any] | None:
     except CannotOpen as error:
         failures.append(unopened(outcome, error))
         return None
+
+
+def patience(watched: float) -> float:
+    """Seconds by which the end of a job may be seen late that was watched for `watched` seconds."""
+    return max(min(DELAY * watched, PRESENT), CALM * watched)
 
 
 def waiting_for(view: JobView) -> str:

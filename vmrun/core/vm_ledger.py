@@ -11,6 +11,7 @@ from . import keys
 from .desk import Desk
 from .errors import Corrupt, StoreError
 from .folds import VmFold
+from .heartbeats import HeartbeatReader
 from .record import Record
 from .records import (
     Alive,
@@ -43,6 +44,7 @@ class VmLedger:
         self._desk = desk
         self._keyring = desk.keyring
         self._journal = desk.journal(keys.vm_journal(vm), OwnCheck(desk.keyring, vm))
+        self.heartbeats = HeartbeatReader(desk.store, vm, desk.keyring)
 
     @property
     def seen(self) -> int:

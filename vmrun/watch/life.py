@@ -8,7 +8,6 @@ from vmrun.core import keys
 from vmrun.core.clouds import NAME_PREFIX
 from vmrun.core.desk import Desk
 from vmrun.core.errors import Corrupt, SchemaError, UsageError
-from vmrun.core.heartbeats import read_heartbeat_entry
 from vmrun.core.ids import is_id
 from vmrun.core.records import Entry, Heartbeat
 from vmrun.core.views import Deadline, VmView
@@ -84,7 +83,7 @@ def life_of(desk: Desk, vm: str) -> Life:
     except (Corrupt, SchemaError) as error:
         broken = error.message
     fold = ledger.fold
-    beat = read_heartbeat_entry(desk.store, vm, desk.keyring) if fold.ready is not None else None
+    beat = ledger.heartbeats.read_entry() if fold.ready is not None else None
     view, _ = view_vm(desk, ledger)
     return Life(
         view,

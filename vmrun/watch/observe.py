@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from vmrun.core import keys
 from vmrun.core.errors import Corrupt, SchemaError, UsageError
 from vmrun.core.folds import JobFold, VmFold
-from vmrun.core.heartbeats import read_heartbeat
 from vmrun.core.ids import is_id
 from vmrun.core.ledger import Desk, JobLedger, ShardLedger
 from vmrun.core.model import THREAD_VARIABLES, JobState
@@ -228,7 +227,7 @@ def view_vm(desk: Desk, ledger: VmLedger, until: float | None = None, job: str =
     fold = readable(ledger)
     if fold is None:
         return VmView(ledger.vm, "", "", "", "unreadable"), None
-    beat = read_heartbeat(desk.store, ledger.vm, desk.keyring) if fold.ready is not None else None
+    beat = ledger.heartbeats.read() if fold.ready is not None else None
     intent = fold.intent
     if intent is None:
         return VmView(ledger.vm, "", "", "", "unknown"), beat

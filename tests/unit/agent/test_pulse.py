@@ -15,7 +15,7 @@ from vmrun.agent import daemon, pulse
 from vmrun.agent.pulse import write_lease
 from vmrun.core import keys
 from vmrun.core.errors import StoreUnavailable
-from vmrun.core.heartbeats import read_heartbeat
+from vmrun.core.heartbeats import HeartbeatReader, read_heartbeat
 from vmrun.core.vm_ledger import VmLedger
 
 
@@ -87,6 +87,33 @@ def test_a_damaged_journal_does_not_silence_the_agent(bench: Bench) -> None:
     assert beat is not None
     assert beat.counter == 2
     assert not shop.pulse.condemned()
+
+
+def test_a_sign_of_life_is_checked_once_and_a_later_or_a_forged_one_anew(bench: Bench) -> None:
+    bench.vm()
+    shop = bench.shop()
+    shop.pulse._once()
+    desk, checks = bench.desk(), []
+    VmLedger(desk, VM).has(JOB)
+
+    class Counting:
+        def verify(self, writer: str, message: bytes, signature: bytes) -> bool:
+            checks.append(writer)
+            return desk.keyring.verify(writer, message, signature)
+
+    reader = HeartbeatReader(bench.memory, VM, Counting())
+    first = [reader.read() for _ in range(3)]
+    assert [beat.counter for beat in first if beat] == [1, 1, 1]
+    assert len(checks) == 1
+    shop.pulse._once()
+    second = reader.read()
+    assert second is not None
+    assert second.counter == 2
+    genuine = bench.memory.get(keys.heartbeat(VM))
+    bench.memory.replace(keys.heartbeat(VM), genuine.replace(b'"counter":2', b'"counter":3'))
+    assert [reader.read() for _ in range(2)] == [None, None]
+    bench.memory.replace(keys.heartbeat(VM), genuine)
+    assert reader.read() == second
 
 
 def test_a_suspicion_is_refuted(bench: Bench) -> None:

@@ -17,6 +17,7 @@ from vmrun.core.model import JobState
 from vmrun.core.records import Final, Heartbeat, Hold
 from vmrun.core.views import OutputChunk
 from vmrun.core.vm_ledger import VmLedger
+from vmrun.handle import patience
 from vmrun.store.counting import CountingStore
 from vmrun.store.faulty import Fault, FaultsAt, FaultyStore, When
 from vmrun.watch.logs import OutputReader
@@ -63,6 +64,12 @@ def test_output_that_was_read_before_a_failure_is_not_lost(bench: Bench) -> None
             except StoreUnavailable:
                 continue
         assert found == b"0 1 2 3 4 5 ", number
+
+
+def test_the_end_of_a_job_is_seen_the_later_the_longer_it_ran() -> None:
+    assert [round(patience(watched), 3) for watched in (0.0, 0.2, 1.0, 2.0, 10.0, 20.0, 100.0)] == [
+        *(0.0, 0.01, 0.05, 0.1, 0.1, 0.2, 1.0)
+    ]
 
 
 def test_a_look_at_a_running_job_costs_little_however_long_it_has_run(bench: Bench, engine: type[FakeEngine]) -> None:

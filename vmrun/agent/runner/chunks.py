@@ -14,7 +14,7 @@ from vmrun.core.blocks import TaskBlock
 from .shared import CAPACITY
 
 #: Seconds of work in one chunk.
-TARGET = 0.2
+TARGET = 0.4
 #: Seconds of work for each worker that are handed out at once, if each task takes less than `LEAST`.
 LITTLE = 0.005
 #: Seconds of work that are not divided any further toward the end: handing them out would take longer.

@@ -15,7 +15,7 @@ from .slots import Doom, RunnerConfig, Slot
 
 #: Seconds between looks at what the workers do: toward the end of the queue, or where a task is to be ended; while
 #: enough waits for all; and while every worker is at a task that nothing waits behind.
-TICK, TICK_BUSY, TICK_CALM = 0.05, 0.1, 0.2
+TICK, TICK_BUSY, TICK_CALM = 0.05, 0.2, 0.2
 #: A task that runs for this many seconds gives back what waits behind it.
 LONG = 0.1
 #: Seconds between looks that pass on the output of running tasks.

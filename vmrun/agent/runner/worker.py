@@ -30,7 +30,7 @@ from .meter import MEASURED, Meter
 from .shared import BEGAN, BEGUN, DONE, EPOCH, MOVE, MOVES, PAYLOAD_FLUSH, SPRINT, STOP, Shared
 
 #: Seconds after which outcomes are sent though the chunk goes on.
-FLUSH = 0.2
+FLUSH = 0.4
 #: Exit code of a worker that found its own state damaged, or used up, after a task; no task is blamed for it.
 RETIRED = 120
 #: Tasks of a sprint at most, and seconds after which it ends.
