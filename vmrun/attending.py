@@ -11,13 +11,14 @@ import logging
 from .client import Client
 from .core.errors import CapacityError, VmrunError
 from .core.model import JobState
+from .fleet.lookout import pause_of
 from .fleets import is_shared, may_need_others
 from .settings import Settings
 from .watch.observe import JobObserver
 
 log = logging.getLogger(__name__)
 
-#: Seconds between looks at the machines of a job.
+#: Seconds between looks at the machines of a job, at most.
 LOOK_EVERY = 5.0
 #: Seconds after a search that found no machine; so a night's stockout is waited out.
 PAUSE = 300.0
@@ -47,8 +48,9 @@ def attend(client: Client, observer: JobObserver) -> None:
     Raises what a look raised when too many in a row did.
     """
     job, failures = observer.job, 0
+    every = min(LOOK_EVERY, pause_of(observer.ledger.fold.spec))
     while client.fleets.wants_attendance(job):
-        client.desk.clock.sleep(LOOK_EVERY)
+        client.desk.clock.sleep(every)
         try:
             if not client.move(job, observer.ledger.refresh()):
                 client.revive(job, observer)

@@ -296,7 +296,7 @@ class Client:
         try:
             if VmLedger(self.desk, vm).refresh().drain is not None:
                 return True
-            return close_if_gone(self._wiring.deck, vm)
+            return close_if_gone(self._wiring.deck, vm, leaving=True)
         except CloudError as error:
             # A cloud that does not answer has not said that the VM is gone.
             log.info("event=not-looked-up vm=%s error=%s", vm, error.message)

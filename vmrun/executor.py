@@ -24,6 +24,7 @@ import cloudpickle
 from .chunked import call_each
 from .core.blocks import TaskBlock, lengths_of
 from .core.errors import (
+    CapacityError,
     JobCancelled,
     JobFailed,
     StoreUnavailable,
@@ -36,6 +37,7 @@ from .core.ledger import JobLedger, ShardLedger
 from .core.model import FunctionSpec
 from .core.outcomes import Outcome, OutcomeReader
 from .core.records import Entry
+from .fleet.lookout import Again, may_pass, pause_of
 from .watch.results import value_of
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ BATCH_SHARED = 32
 FUNCTIONS_MAX = 256
 #: Shards that are looked at in one round; the others have their turn in the next ones.
 LOOKS_MAX = 32
-#: Seconds between looks at whether the job has ended, and at whether its VM is still there.
+#: Seconds between looks at whether the job has ended, and at whether its VM is still there, at most.
 CHECK_EVERY, REPLACE_EVERY = 2.0, 15.0
 #: Seconds that the store may be silent before all calls are given up, and between attempts meanwhile.
 STORE_PATIENCE, STORE_PAUSE = 900.0, 1.0
@@ -109,6 +111,7 @@ class Executor(FuturesExecutor):
         self._clock = client.desk.clock
         self.job = client.submit_open(shared=shared, **options)
         self._poll_min, self._poll_max = client.polls()
+        self._again = Again(self._clock)
         self._ledger = JobLedger(client.desk, self.job)
         self._queue: deque[_Call] = deque()
         #: Calls on their way into the journal; all of one function.
@@ -199,10 +202,15 @@ class Executor(FuturesExecutor):
         try:
             if replace:
                 self._client.replace_lost(self.job)
+                self._again.found()
             else:
                 self._client.bring_up(self.job)
         except StoreUnavailable as error:
             if not replace:  # else it is looked at again
+                self._break(error)
+        except CapacityError as error:
+            # Calls that wait may wait for what another search finds.
+            if not (replace and may_pass(error) and self._again.missed()):
                 self._break(error)
         except Exception as error:  # noqa: BLE001 - a thread's boundary: every waiting future gets the reason
             self._break(error)
@@ -243,7 +251,7 @@ class Executor(FuturesExecutor):
                 if self._clock.monotonic() - answered > STORE_PATIENCE:
                     raise
                 pause = STORE_PAUSE
-            if self._batches and self._clock.monotonic() - replaced > REPLACE_EVERY and not self._fleet.is_alive():
+            if self._replaces(self._clock.monotonic() - replaced):
                 replaced = self._clock.monotonic()
                 self._fleet = threading.Thread(
                     target=self._bring_up, kwargs={"replace": True}, name="vmrun-fleet", daemon=True
@@ -251,6 +259,12 @@ class Executor(FuturesExecutor):
                 self._fleet.start()
             if self._sending or (self._batches and not self._queue):
                 self._news.wait(pause)
+
+    def _replaces(self, seconds: float) -> bool:
+        """Whether to see to the VM now, `seconds` after that was done before."""
+        if not self._batches or self._fleet.is_alive() or not self._again.due:
+            return False
+        return seconds > min(REPLACE_EVERY, pause_of(self._ledger.fold.spec))
 
     def _waiting(self) -> bool:
         return bool(self._queue or self._sending or self._batches)

@@ -29,6 +29,7 @@ from .fleet.bring_up import rent
 from .fleet.deck import OnStage
 from .fleet.muster import Muster, Recruit, Stopped
 from .fleet.order import Order
+from .fleet.owed import Owed
 from .fleet.retire import give_back
 from .fleet.search import RuledOut
 from .fleet.warm import take_warm
@@ -77,6 +78,7 @@ class Fleets:
         self._musters: dict[str, list[Muster]] = {}
         self._taken: dict[str, list[str]] = {}
         self._news: dict[str, list[str]] = {}
+        self._owed: dict[str, Owed] = {}
         #: Machines that are known to be no more, and how far the last look came.
         self._gone: set[str] = set()
         self._looked = 0
@@ -237,21 +239,32 @@ class Fleets:
         return [*vms[begin:], *vms[:begin]][:LOOKS_MAX]
 
     def _replace(self, job: str, gone: list[str], order: Callable[[JobSpec], Order]) -> None:
-        ledger, news = self._ledgers[job], self._news.setdefault(job, [])
+        ledger, owed = self._ledgers[job], self._owed.setdefault(job, Owed(self._wiring.clock))
+        if mine := owed.due():
+            self._get_others(job, mine, order, taken=True)
+            return
         folds = {vm: readable(VmLedger(self._wiring.desk, vm)) for vm in gone if vm not in ledger.fold.replaced}
         losses = [vm for vm, fold in folds.items() if fold is not None and is_loss(fold, job)]
-        if not losses or len(ledger.fold.replaced) >= ledger.fold.spec.replace_lost:
-            return
+        if losses and len(ledger.fold.replaced) < ledger.fold.spec.replace_lost:
+            self._get_others(job, losses, order)
+
+    def _get_others(
+        self, job: str, losses: list[str], order: Callable[[JobSpec], Order], *, taken: bool = False
+    ) -> None:
+        """Get machines in the place of the `losses`, as far as this client takes them on, or has `taken` them on."""
+        ledger = self._ledgers[job]
         try:
             one, losses = self._in_place_of(losses, order(ledger.fold.spec))
         except (BudgetError, CapacityError) as error:
             log.info("event=not-replaced job=%s error=%s", job, error.message)
             return
-        with self._lock:
-            mine = [vm for vm in losses if ledger.replace(vm)]
-        if mine:
-            news.append(f"lost {', '.join(mine)}; getting {len(mine)} in its place")
-            self._muster(one, len(mine), log.debug, quiet=True)
+        if not taken:
+            with self._lock:
+                losses = [vm for vm in losses if ledger.replace(vm)]
+        if losses:
+            what = "searching again for" if taken else "getting"
+            self._news.setdefault(job, []).append(f"lost {', '.join(losses)}; {what} {len(losses)} in its place")
+            self._owed[job].getting(self._muster(one, len(losses), log.debug, quiet=True), losses)
 
     def _in_place_of(self, losses: list[str], order: Order) -> tuple[Order, list[str]]:
         """The order for each machine that replaces one of the `losses`, and which of them left money for that.
@@ -303,6 +316,7 @@ class Fleets:
     def stop(self, job: str) -> list[str]:
         """Get the job no more machines, and give back half-made ones; those that this client got it."""
         musters, taken = self._musters.pop(job, []), self._taken.pop(job, [])
+        self._owed.pop(job, None)
         for muster in musters:
             muster.stop(0.0)
         for muster in musters:

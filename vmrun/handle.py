@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .core.blocks import Status
-from .core.errors import JobCancelled, UsageError, failed_as_a_whole
+from .core.errors import CapacityError, JobCancelled, UsageError, failed_as_a_whole
 from .core.ledger import JobLedger
 from .core.model import JobState
 from .core.outcomes import Outcome
 from .core.records import FileRef
 from .core.task_views import JobStats, TaskRecord
+from .core.units import format_duration
 from .core.views import JobResults, JobView, OutputChunk, Snapshot, TaskFailure
+from .fleet.lookout import Lookout, may_pass
 from .watch.files import bring_home
 from .watch.logs import OutputReader
 from .watch.observe import JobObserver
@@ -28,10 +30,6 @@ from .watch.timeline import Timeline, read_timeline
 if TYPE_CHECKING:
     from .client import Client
 
-#: Seconds between looks at whether the job's machine is still there.
-REVIVE_EVERY = 15.0
-#: The same, once its journal says that the machine left the job.
-LEFT_EVERY = 1.0
 #: Seconds between looks of a watcher: at least, and at most where the store does not ask for more.
 SHORTEST, LONGEST = 0.01, 0.2
 #: Shares of the time watched by which it may be late: as long as that is under so many seconds, and beyond.
@@ -69,14 +67,15 @@ class JobHandle:
         shortest, longest = self._client.polls()
         shortest, longest = max(shortest, SHORTEST), max(longest, LONGEST)
         pause, before = shortest, None
-        began = revived = self._clock.monotonic()
+        began, lookout = self._clock.monotonic(), Lookout(self._clock)
         while True:
             view = self.status()
-            if self._clock.monotonic() - revived > (LEFT_EVERY if view.lost else REVIVE_EVERY):
+            served = view.state is not JobState.pending
+            if lookout.due(self._observer.ledger.fold.spec, lost=view.lost, served=served):
                 if view.lost:
                     yield Snapshot(view, "getting another machine: the one it had is lost", ())
-                self._client.revive(self.id, self._observer)
-                revived = self._clock.monotonic()
+                if said := self._revive(lookout):
+                    yield Snapshot(view, said, (), (said,))
                 view = self.status()
             chunks = tuple(reader.read_some()) if output else ()
             yield Snapshot(view, waiting_for(view), chunks, tuple(self._client.fleets.news(self.id)))
@@ -91,6 +90,21 @@ class JobHandle:
             pause = shortest if moved else min(longest, calm, pause * 1.5)
             before = view
             self._clock.sleep(pause)
+
+    def _revive(self, lookout: Lookout) -> str:
+        """See to the job's machines; if another one is wanted and not to be had now, what to tell about it.
+
+        Raises CapacityError when it was searched for long enough, or no search would help.
+        """
+        try:
+            self._client.revive(self.id, self._observer)
+        except CapacityError as error:
+            if not may_pass(error) or not lookout.again.missed():
+                raise
+            return f"{error.message}; searching again in {format_duration(lookout.again.seconds)}"
+        finally:
+            lookout.looked()
+        return ""
 
     def wait(self, timeout: float | None = None) -> JobView:
         """Wait until the job has ended. Raises TimeoutError after `timeout` seconds.

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from vmrun.core.clock import SystemClock
+
 
 class Trouble(Enum):
     """One way in which a cloud fails. What it does to a call stands beside it."""
@@ -78,6 +80,8 @@ class Call:
     about: dict[str, Any] = field(default_factory=dict)
     #: `ok`, or the cloud's own code of the error, or `cut`.
     outcome: str = ""
+    #: When it came, in seconds since the epoch.
+    at: float = field(default_factory=SystemClock().now)
 
 
 class Script:

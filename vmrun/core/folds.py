@@ -305,7 +305,7 @@ class VmFold:
             self.relieved_by, self.relieved_at = body.by, entry.at
         elif isinstance(body, Gone):
             if self.gone is None:
-                self.gone, self.gone_at = body, entry.at
+                self.gone, self.gone_at = body, min(entry.at, body.until or entry.at)
         elif self.delete is not None or self.gone is not None:
             return
         elif isinstance(body, Delete):

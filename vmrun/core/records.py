@@ -377,6 +377,8 @@ class Gone(Record):
 
     TYPE: ClassVar[str] = "GONE"
     evidence: str
+    #: Seconds since the epoch by which it had ended, where that is known to be before the entry; 0: it is not.
+    until: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,9 +158,9 @@ class VmLedger:
                 return True
         raise contended(keys.vm_journal(self.vm))
 
-    def gone(self, evidence: str) -> bool:
-        """Note that it is no more."""
-        return self._move(Gone(evidence), lambda fold: fold.gone is None)
+    def gone(self, evidence: str, until: float = 0.0) -> bool:
+        """Note that it is no more, and was no more at `until`, in seconds since the epoch, if that is known."""
+        return self._move(Gone(evidence, until), lambda fold: fold.gone is None)
 
     def relieve(self, by: str, patience: float, now: float) -> bool:
         """Take it on to replace the lost VM; False while another has, for at most `patience` seconds by the clock."""

@@ -125,6 +125,13 @@ class Muster:
         with self._change:
             return list(self._ready)
 
+    @property
+    def short(self) -> int:
+        """With all threads at their end: how many machines did not come because none was to be had."""
+        with self._change:
+            searched = any(isinstance(error, CapacityError) for error in self._errors)
+            return self._count - len(self._ready) if searched and not self.running and not self._stop.is_set() else 0
+
     def news(self) -> list[str]:
         """What a person should know of it and was not told yet."""
         with self._change:

@@ -8,6 +8,7 @@ from vmrun.core import keys
 from vmrun.core.clouds import InstanceNotFound, InstanceState, Provisioner
 from vmrun.core.errors import VmrunError
 from vmrun.core.folds import VmFold
+from vmrun.core.heartbeats import read_heartbeat_entry
 from vmrun.core.ledger import JobLedger
 from vmrun.core.vm_ledger import VmLedger
 
@@ -77,10 +78,12 @@ def give_back(deck: Deck, vm: str, job: str, what: str = "ended") -> None:
         retire(deck, vm, f"job {job} {what}", lambda _: None, jobs=len(fold.jobs))
 
 
-def close_if_gone(deck: Deck, vm: str) -> bool:
+def close_if_gone(deck: Deck, vm: str, *, leaving: bool = False) -> bool:
     """Note in its journal that a VM is no more, if its cloud does not have it; whether it is gone.
 
-    A VM that was intended but not seen yet may still appear: it counts as gone only after its boot grace.
+    With `leaving`, one that is just ending counts as gone too, and is condemned: that may take a minute, and none comes
+    back from there. A VM that was intended but not seen yet may still appear: it counts as gone only after
+    its boot grace.
     """
     ledger = VmLedger(deck.desk, vm)
     fold = ledger.refresh()
@@ -94,18 +97,38 @@ def close_if_gone(deck: Deck, vm: str) -> bool:
         state = InstanceState.gone
     if state is InstanceState.stopped:
         # Where a power-off only stops it, what is left of it still costs money.
-        return retire(deck, vm, "it is powered off", lambda _: None)
+        gone = retire(deck, vm, "it is powered off", lambda _: None, watch=0.0 if leaving else WATCH)
+        return gone or (leaving and ledger.refresh().ended)
+    if state is InstanceState.stopping and leaving:
+        ledger.delete("its cloud is ending it", "client")
+        return True
     there = state is not InstanceState.gone
     young = not fold.cloud_id and deck.desk.clock.now() < fold.intended_at + fold.intent.boot_grace
     if there or young:
         return False
     ledger.delete("its cloud does not have it any more", "client")
-    ledger.gone("not found")
+    ledger.gone("not found", _ended_by(deck, fold))
     # Not every cloud takes a machine's address along when it takes back the machine.
     discard_leftovers(deck, provisioner, vm, lambda _: None)
     deck.desk.store.delete(keys.vm_index(vm))
     Session.of(deck, vm).remove()
     return True
+
+
+def _ended_by(deck: Deck, fold: VmFold) -> float:
+    """When a VM that is not found had ended at the latest, so that it is not paid for until it is missed.
+
+    A machine whose agent gives no sign of life ends with its lease, by its own timer. 0 where that says nothing.
+    """
+    assert fold.intent is not None
+    if fold.ready is None or fold.hold is not None:
+        return 0.0
+    beat, timings = (
+        read_heartbeat_entry(deck.desk.store, fold.intent.vm, deck.desk.keyring),
+        deck.timings(fold.intent.on),
+    )
+    last = max(fold.ready_at, beat.at if beat is not None else 0.0)
+    return last + timings.lease + timings.deadman_poll + timings.flush_grace
 
 
 def _identifier(deck: Deck, provisioner: Provisioner, cloud_id: str, name: str) -> str:

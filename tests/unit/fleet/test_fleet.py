@@ -13,11 +13,12 @@ from tests.unit.fleet.world import Fleet
 from vmrun.core.clouds import Capabilities, CloudError, Fault, Need
 from vmrun.core.errors import CapacityError, Denied
 from vmrun.core.folds import VmFold
+from vmrun.core.money import spent_on
 from vmrun.core.records import Delete, Drain
 from vmrun.fleet import attempt as module
 from vmrun.fleet.bring_up import bring_up
 from vmrun.fleet.matching import MARGIN, Waiting, best_first, fits
-from vmrun.fleet.order import Order
+from vmrun.fleet.order import Order, Timings
 from vmrun.fleet.retire import close_if_gone, retire
 from vmrun.fleet.ssh import POWER_OFF, ending
 from vmrun.fleet.warm import take_warm
@@ -125,6 +126,47 @@ def test_a_vm_is_closed_only_when_its_cloud_does_not_have_it(fleet: Fleet) -> No
     assert close_if_gone(fleet.deck, vm)
     assert fleet.ledger(vm).fold.gone is not None
     assert fleet.indexed == set()
+
+
+def test_a_vm_that_was_missed_late_is_paid_for_no_longer_than_it_can_have_lived(fleet: Fleet) -> None:
+    vm, began = fleet.vm(JOB), fleet.clock.now()
+    fleet.clock.sleep(600)
+    fleet.beat(vm, 2, busy="a job")
+    (machine,) = fleet.cloud.alive()
+    fleet.cloud.take_away(machine.id)
+    fleet.clock.sleep(10 * 3600)
+    assert close_if_gone(fleet.deck, vm)
+    # Its timer would have ended it with its lease, had its cloud not done so
+    timings, fold = Timings(), fleet.ledger(vm).fold
+    at_most = 600 + timings.lease + timings.deadman_poll + timings.flush_grace
+    assert fold.gone_at - began == pytest.approx(at_most, abs=2.0)
+    assert spent_on(fold, JOB, fleet.clock.now()) == pytest.approx(at_most / 3600, rel=0.01)
+    # One that is missed at once has not lived longer than until then
+    other = fleet.vm(JOB)
+    (machine,) = fleet.cloud.alive()
+    fleet.cloud.take_away(machine.id)
+    fleet.clock.sleep(30)
+    assert close_if_gone(fleet.deck, other)
+    assert fleet.ledger(other).fold.gone_at == fleet.clock.now()
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_vm_that_its_cloud_is_ending_is_lost_before_it_is_gone(fleet: Fleet, stopped: bool) -> None:
+    vm = fleet.vm(JOB)
+    (machine,) = fleet.cloud.alive()
+    if stopped:
+        fleet.cloud.power_off(machine.id)
+    # Given a cloud that takes its time to delete
+    fleet.cloud.knobs = dataclasses.replace(fleet.cloud.knobs, vanish=(500.0, 500.0))
+    if not stopped:
+        fleet.cloud.delete(machine.id)
+        assert not close_if_gone(fleet.deck, vm)
+    before = fleet.clock.now()
+    assert close_if_gone(fleet.deck, vm, leaving=True)
+    # Nobody waits for the end of it
+    assert fleet.clock.now() - before < 5.0
+    assert fleet.ledger(vm).fold.delete is not None
+    assert fleet.ledger(vm).fold.gone is None
 
 
 def test_a_vm_that_is_only_stopped_is_deleted_before_its_job_gets_another(fleet: Fleet) -> None:

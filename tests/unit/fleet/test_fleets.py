@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,14 +12,15 @@ import pytest
 
 from tests.unit.core.world import DEPLOYMENT, JOB, job_spec
 from tests.unit.fleet.test_failover import WayIn, World
-from vmrun.core.clouds import Fault, Need
+from vmrun.core.clouds import Fault, Need, Scope
 from vmrun.core.errors import BudgetError, CapacityError
 from vmrun.core.ledger import JobLedger
 from vmrun.core.model import JobSpec
 from vmrun.core.money import reserved
 from vmrun.core.records import Final, Submit
 from vmrun.fleet import attempt as module
-from vmrun.fleet import muster
+from vmrun.fleet import lookout, muster
+from vmrun.fleet.lookout import AGAIN_FIRST, AGAIN_LONGEST
 from vmrun.fleet.order import Order
 from vmrun.fleet.retire import close_if_gone
 from vmrun.fleets import Fleets, is_loss
@@ -200,6 +202,53 @@ def test_a_loss_is_made_good_once_by_whoever_is_first(world: World, site: Site) 
     assert len(enlisted(world)) == 3
     lose(world, enlisted(world)[2])
     assert not site.tend()
+
+
+def test_a_replacement_that_found_no_capacity_is_searched_for_again_under_the_same_entry(
+    world: World, site: Site
+) -> None:
+    spec = submitted(world, vms=2, replace_lost=1)
+    site.up(spec)
+    victim, _ = enlisted(world)
+    lose(world, victim)
+    # Given a cloud that has no room in any zone
+    world.one.fail("create", Fault.stockout, scope=Scope.cloud)
+    assert site.tend()
+    assert JobLedger(world.desk(), JOB).refresh().replaced == [victim]
+    assert "only 0 of 1 machines were to be had" in site.fleets.news(JOB)[1]
+    # When it has room again, then it is not asked before the pause is over
+    creates = len(world.tokens(world.one))
+    assert site.tend()
+    assert len(world.tokens(world.one)) == creates
+    world.clock.sleep(AGAIN_FIRST)
+    assert site.tend()
+    assert len(enlisted(world)) == 3
+    assert JobLedger(world.desk(), JOB).refresh().replaced == [victim]
+    assert site.fleets.news(JOB) == [f"lost {victim}; searching again for 1 in its place"]
+    # And what was replaced once is not replaced again
+    world.clock.sleep(AGAIN_LONGEST)
+    assert site.tend()
+    assert len(enlisted(world)) == 3
+
+
+def test_searches_for_a_replacement_come_to_an_end(world: World, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookout, "AGAIN_FOR", 900.0)
+    site.up(submitted(world, vms=2, replace_lost=1))
+    lose(world, enlisted(world)[0])
+    world.one.fail("create", Fault.stockout, scope=Scope.cloud, times=1000)
+    began, searches = world.clock.monotonic(), []
+    while world.clock.monotonic() < began + 3 * lookout.AGAIN_FOR:
+        before = len(world.tokens(world.one))
+        assert site.tend()
+        if len(world.tokens(world.one)) > before:
+            searches.append(world.clock.monotonic() - began)
+        world.clock.sleep(5.0)
+    # Soon at first, then more and more rarely, and not for ever
+    gaps = [later - earlier for earlier, later in itertools.pairwise(searches)]
+    assert gaps[0] == pytest.approx(AGAIN_FIRST, abs=6.0)
+    assert gaps == sorted(gaps)
+    assert max(gaps) <= AGAIN_LONGEST + 6.0
+    assert lookout.AGAIN_FOR / 2 <= searches[-1] <= lookout.AGAIN_FOR + 60
 
 
 def test_without_being_asked_nothing_is_replaced(world: World, site: Site) -> None:
