@@ -270,9 +270,8 @@ def check_time(trip: Journey, witness: Witness, left_at: float) -> None:
     lost = [max(0.0, left_at - times[0]) for times in begins.values() if len(times) > 1]
     grown, boot, noticed = resumed - kept, resumed - created, created - left_at
     print(f"grown {grown:.1f} s; boot {boot:.1f} s; {len(lost)} lost: {sum(lost):.1f} s; noticed after {noticed:.1f} s")
-    print(
-        f"seen {first.relieved_at - left_at:.1f} s after it left, an offer chosen after {second.intended_at - left_at:.1f} s"
-    )
+    seen, chosen = first.relieved_at - left_at, second.intended_at - left_at
+    print(f"its loss was seen after {seen:.1f} s, an offer chosen after {chosen:.1f} s")
     assert noticed > 0
     # With nothing in hand when it left, what it did last may lie as far back as leaving takes
     assert grown <= boot + (sum(lost) if lost else PATIENCE) + noticed + GAP
