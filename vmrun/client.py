@@ -210,7 +210,7 @@ class Client:
         stage = self._wiring.on_stage = on_stage or _silent
         with last_word(ledger, job):
             spec = next_spec(fold, self.desk.clock.now())
-            left = left_to_spend(self.desk, job, spec.max_cost)
+            left = left_to_spend(self.desk, job, spec.max_cost, self._losses.vms(job))
             if is_shared(spec):
                 return self.fleets.bring_up(self._order(job, spec), spec, stage)
             vm = bring_up(self._wiring.deck, replace(self._order(job, spec), max_cost=left), stage)

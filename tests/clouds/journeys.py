@@ -34,8 +34,9 @@ _NETWORK = ("vpc", "security_group")
 class WatchedMachines(DockerMachines):
     """Machines that boot, and a record of what each was booted with."""
 
-    def __init__(self) -> None:
-        super().__init__(memory_limit=MEMORY)
+    def __init__(self, memory: int = MEMORY, shrink: int = 1) -> None:
+        super().__init__(memory_limit=memory)
+        self._shrink = shrink
         #: User data by the machine's name, as the double handed it on.
         self.user_data: dict[str, str] = {}
         #: What a machine boots with instead, for tests of machines that are not what they should be.
@@ -43,7 +44,7 @@ class WatchedMachines(DockerMachines):
 
     def boot(self, name: str, user_data: str, *, vcpus: int, memory: int) -> str:
         self.user_data.setdefault(name, user_data)
-        return super().boot(name, self.change(user_data), vcpus=vcpus, memory=memory)
+        return super().boot(name, self.change(user_data), vcpus=vcpus, memory=memory // self._shrink)
 
 
 @dataclass
@@ -103,12 +104,15 @@ class Journey:
 
 
 @contextlib.contextmanager
-def journey(cloud: str, home: Path, log: Path, *, metadata: bool = False) -> Iterator[Journey]:
+def journey(
+    cloud: str, home: Path, log: Path, *, metadata: bool = False, memory: int = MEMORY, shrink: int = 1
+) -> Iterator[Journey]:
     """A journey whose cloud API answers on loopback only; machines and servers are gone afterwards.
 
-    With `metadata` machines may ask about themselves.
+    With `metadata` machines may ask about themselves. Each has the `shrink`th part of the rented memory, and no
+    more than `memory` bytes.
     """
-    machines = WatchedMachines()
+    machines = WatchedMachines(memory, shrink)
     with contextlib.ExitStack() as stack:
         stack.callback(machines.close)
         machines.prepare()

@@ -271,6 +271,8 @@ def check_time(trip: Journey, witness: Witness, left_at: float) -> None:
     grown, boot, noticed = resumed - kept, resumed - created, created - left_at
     print(f"grown {grown:.1f} s; boot {boot:.1f} s; {len(lost)} lost: {sum(lost):.1f} s; noticed after {noticed:.1f} s")
     seen, chosen = first.relieved_at - left_at, second.intended_at - left_at
+    asked = [f"{call.at - left_at:.1f} {call.operation}" for call in trip.double.script.calls if call.at > left_at]
+    print(f"asked of the cloud: {', '.join(each for each in asked if float(each.split()[0]) <= noticed)}")
     print(f"its loss was seen after {seen:.1f} s, an offer chosen after {chosen:.1f} s")
     assert noticed > 0
     # With nothing in hand when it left, what it did last may lie as far back as leaving takes

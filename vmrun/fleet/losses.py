@@ -42,7 +42,7 @@ class Losses:
         """
         deck = self._deck()
         now, folds = deck.desk.clock.now(), []
-        for vm in dict.fromkeys([*self._ids(job), *vms]):
+        for vm in dict.fromkeys([*self.vms(job), *vms]):
             # What cannot be read does not count; the reaper deals with it.
             with suppress(Corrupt, SchemaError):
                 folds.append(VmLedger(deck.desk, vm).refresh())
@@ -59,11 +59,12 @@ class Losses:
 
     def close(self, job: str) -> None:
         """See to it that those are gone."""
-        for vm in self._ids(job):
+        for vm in self.vms(job):
             retire(self._deck(), vm, "it left its job", _silent)
         self._known.pop(job, None)
 
-    def _ids(self, job: str) -> list[str]:
+    def vms(self, job: str) -> list[str]:
+        """The machines that the job lost, as far as this client knows of them."""
         return [fold.intent.vm for fold in self._known.get(job, ()) if fold.intent is not None]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from vmrun.core.clouds import Offer
@@ -92,11 +92,16 @@ def check_period(period: Period, spent: float, max_cost: float) -> None:
         )
 
 
-def left_to_spend(desk: Desk, job: str, max_cost: float) -> float:
-    """Dollars that a job may still cost, 0 for no limit. Raises BudgetError, with the job ended, if none are left."""
+def left_to_spend(desk: Desk, job: str, max_cost: float, vms: Iterable[str] = ()) -> float:
+    """Dollars that a job may still cost, 0 for no limit. Raises BudgetError, with the job ended, if none are left.
+
+    `vms` are machines that it is known to have had: one that ended before it claimed any task stands in no journal of
+    the job.
+    """
     if not max_cost:
         return 0.0
     observer = JobObserver(desk, job)
+    observer.expected.update(vms)
     view = observer.look()
     if view.usd < max_cost:
         return max_cost - view.usd

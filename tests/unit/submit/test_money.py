@@ -11,10 +11,12 @@ import pytest
 
 from tests.unit.core.world import DEPLOYMENT, JOB, job_spec
 from tests.unit.fleet.world import Fleet
+from vmrun.core import keys
 from vmrun.core.clouds import Market, Offer
 from vmrun.core.errors import BudgetError
 from vmrun.core.ledger import JobLedger
 from vmrun.core.records import Submit
+from vmrun.fleet.losses import Losses
 from vmrun.settings import load_settings
 from vmrun.submit.money import Period, check_money, check_period, left_to_spend, periods, price_line
 from vmrun.submit.options import decide
@@ -128,3 +130,16 @@ def test_a_second_machine_gets_what_the_first_left(fleet: Fleet) -> None:
 def test_a_limit_is_decided_like_every_option(tmp_path: Path) -> None:
     assert decide(SubmitRequest(), {"max_cost": 3.0}, {"max_cost": 4.0}, settings(tmp_path), "a").max_cost == 3.0
     assert decide(SubmitRequest(), {}, {"allow_unknown_price": True}, settings(tmp_path), "a").allow_unknown_price
+
+
+def test_a_machine_that_was_lost_before_it_began_has_cost_the_job_too(fleet: Fleet) -> None:
+    assert JobLedger(fleet.desk(), JOB).submit(Submit(JOB, job_spec(tasks=4), DEPLOYMENT))
+    vm = fleet.vm(JOB)
+    fleet.clock.sleep(1800)
+    # As whoever finds it gone does: nothing lists it any more, and no shard was claimed by it
+    assert fleet.ledger(vm).gone("taken back")
+    fleet.memory.delete(keys.vm_index(vm))
+    assert left_to_spend(fleet.desk(), JOB, 2.0) == 2.0
+    known = Losses(lambda: fleet.deck)
+    assert known.take_on(JOB, [vm])
+    assert left_to_spend(fleet.desk(), JOB, 2.0, known.vms(JOB)) == pytest.approx(1.5, abs=0.01)
