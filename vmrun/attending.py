@@ -34,11 +34,14 @@ def bring_up_job(settings: Settings, job: str) -> None:
     view = observer.look()
     spec = observer.ledger.fold.spec
     shared = is_shared(spec)
-    if view.lost:
+    stays = shared or may_need_others(spec)
+    if view.lost and stays:
+        log.info("event=lost job=%s", view.id)
+    elif view.lost:
         client.revive(view.id, observer)
     elif view.state is JobState.pending or (shared and not view.state.ended):
         client.bring_up(view.id, lambda text: log.info("event=stage text=%s", text))
-    if shared or may_need_others(spec):
+    if stays:
         attend(client, observer)
 
 

@@ -112,7 +112,9 @@ class JobHandle:
         A job whose machine was lost before it began, or that never got one, is given one.
         """
         deadline = None if timeout is None else self._clock.monotonic() + timeout
-        self._client.revive(self.id, self._observer)
+        # One that lost its own is seen to by the watch, at once.
+        if not self.status().lost:
+            self._client.revive(self.id, self._observer)
         for snapshot in self.watch(output=False):
             if snapshot.job.state.ended:
                 self._client.settle(self.id)

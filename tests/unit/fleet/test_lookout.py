@@ -125,6 +125,23 @@ def test_a_watcher_searches_again_for_a_machine_that_was_not_to_be_had(fleet: Fl
     assert said == [f"no machine was to be had; searching again in {text}" for text in ("15s", "30s", "1m 00s")]
 
 
+def test_whoever_waits_for_a_job_that_lost_its_machine_searches_again_too(fleet: Fleet) -> None:
+    ledger = submitted(fleet, Market.spot)
+    client, vm = Watched(fleet), fleet.vm(JOB)
+    client.errors = [stockout()]
+    handle = JobHandle(client, JOB)
+    handle.expect(vm)
+    assert fleet.ledger(vm).drain("its cloud takes it back", jobs=1)
+    with pytest.raises(TimeoutError):
+        handle.wait(AGAIN_FIRST / 2)
+    assert len(client.tried) == 1
+    with pytest.raises(TimeoutError):
+        handle.wait(AGAIN_FIRST * 2)
+    assert len(client.tried) == 2
+    ledger.finish(Final("done", 4, 0))
+    assert handle.wait().tasks.total == 4
+
+
 def test_a_watcher_does_not_search_for_ever_nor_where_nothing_can_change(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
