@@ -243,6 +243,7 @@ class Client:
         view = observer.look()
         if view.state.ended:
             return
+        self._losses.see_off()
         fold = observer.ledger.fold
         if is_shared(fold.spec) and not fold.cancelled_by:
             alive = self._tend(job)
@@ -263,6 +264,7 @@ class Client:
         brought = self._brought.get(job, [])
         if brought and self.move(job, JobLedger(self.desk, job).refresh()):
             return
+        self._losses.see_off()
         lost = not self._tend(job) if self.fleets.has(job) else bool(brought) and all(map(self._lost, brought))
         if lost:
             self._replace(job, brought)
@@ -296,7 +298,10 @@ class Client:
         try:
             if VmLedger(self.desk, vm).refresh().drain is not None:
                 return True
-            return close_if_gone(self._wiring.deck, vm, leaving=True)
+            if not close_if_gone(self._wiring.deck, vm, leaving=True):
+                return False
+            self._losses.leaves(vm)
+            return True
         except CloudError as error:
             # A cloud that does not answer has not said that the VM is gone.
             log.info("event=not-looked-up vm=%s error=%s", vm, error.message)

@@ -24,6 +24,8 @@ class Losses:
     def __init__(self, deck: Callable[[], Deck]) -> None:
         self._deck = deck
         self._known: dict[str, list[VmFold]] = {}
+        #: Machines that are on their way out.
+        self._leaving: set[str] = set()
 
     @cached_property
     def _word(self) -> str:
@@ -52,10 +54,19 @@ class Losses:
             latest = VmLedger(deck.desk, lost[-1].intent.vm)
             if not latest.relieve(self._word, PATIENCE, now):
                 return False
-            retire(deck, latest.vm, "it left its job", _silent, watch=0.0)
+            if not retire(deck, latest.vm, "it left its job", _silent, watch=0.0):
+                self.leaves(latest.vm)
             Memory(deck.cache_dir).note(short_of(lost[-1:], now), now)
         self._known[job] = lost
         return True
+
+    def leaves(self, vm: str) -> None:
+        """A machine is being ended, and may not be gone yet."""
+        self._leaving.add(vm)
+
+    def see_off(self) -> None:
+        """Note which of those are gone by now: until then each counts as one that costs money."""
+        self._leaving -= {vm for vm in self._leaving if retire(self._deck(), vm, "it left its job", _silent, watch=0.0)}
 
     def close(self, job: str) -> None:
         """See to it that those are gone."""

@@ -39,6 +39,7 @@ class Owed:
         if short and not self._again.missed():
             log.warning("event=not-replaced vms=%s why=searched-for-long-enough", ",".join(self._missing))
             self._missing = []
+            self._again.found()
         elif ended and not short:
             self._again.found()
         if not self._again.due:

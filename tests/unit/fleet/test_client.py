@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,6 +121,24 @@ def test_a_machine_that_leaves_its_job_is_replaced_before_it_is_gone(
     # Another client that waits for the same job leaves it to the first
     other.revive(JOB)
     assert (client.rented, other.rented) == ([JOB], [])
+
+
+def test_a_machine_that_is_being_ended_is_replaced_at_once_and_seen_off_later(
+    fleet: Fleet, client: OwnClient, job: JobLedger
+) -> None:
+    vm = fleet.vm(JOB)
+    (machine,) = fleet.cloud.alive()
+    fleet.cloud.knobs = dataclasses.replace(fleet.cloud.knobs, vanish=(500.0, 500.0))
+    fleet.cloud.delete(machine.id)
+    client.revive(JOB)
+    assert client.rented == [JOB]
+    assert fleet.ledger(vm).fold.gone is None
+    # While its job goes on elsewhere it does not count as one that costs money for longer than it is there
+    fleet.vm(JOB)
+    fleet.clock.sleep(600)
+    client.revive(JOB)
+    assert fleet.ledger(vm).fold.gone is not None
+    assert client.rented == [JOB]
 
 
 def test_a_machine_on_its_way_is_seen_although_an_earlier_one_had_begun(
