@@ -51,7 +51,7 @@ def attend(client: Client, observer: JobObserver) -> None:
     Raises what a look raised when too many in a row did.
     """
     job, failures = observer.job, 0
-    every = min(LOOK_EVERY, pause_of(observer.ledger.fold.spec))
+    every = min(LOOK_EVERY, pause_of(observer.ledger.refresh().spec))
     while client.fleets.wants_attendance(job):
         client.desk.clock.sleep(every)
         try:
