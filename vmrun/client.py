@@ -74,6 +74,10 @@ def _silent(_: str) -> None:
     return
 
 
+def _small(fold: JobFold) -> list[str]:
+    return [each.vm for each in fold.outgrown]
+
+
 class Client:
     """One deployment: a configuration, its store, its machines. Opened at first use; safe to make and throw away."""
 
@@ -257,7 +261,7 @@ class Client:
             # Nobody is left to say so; no machine is rented for that.
             observer.ledger.finish(Final("cancelled", view.tasks.done, view.tasks.failed))
             return
-        self._replace(job, [vm.id for vm in view.vms if not fold.outgrew(vm.id)])
+        self._replace(job, [vm.id for vm in view.vms if not fold.outgrew(vm.id)], _small(fold))
 
     def replace_lost(self, job: str) -> None:
         """Get the job another machine if the one that this client brought up is no more, leaves it, or is too small."""
@@ -269,9 +273,9 @@ class Client:
         if lost:
             self._replace(job, brought)
 
-    def _replace(self, job: str, vms: list[str]) -> None:
+    def _replace(self, job: str, vms: list[str], outgrown: Sequence[str] = ()) -> None:
         """Get the job a machine in the place of these, none of which works for it any more."""
-        if not self._losses.take_on(job, vms):
+        if not self._losses.take_on(job, vms, outgrown):
             return
         try:
             self.bring_up(job)
@@ -287,7 +291,10 @@ class Client:
         if not small or fold.final is not None or fold.cancelled_by:
             return False
         del self._brought[job]
-        relocate(self._wiring.deck, job, small, lambda: self.bring_up(job))
+        # Taken on first: where clouds are slow to answer, others that wait for the job would take this one for dead.
+        relocate(
+            self._wiring.deck, job, small, lambda: self._losses.take_on(job, (), _small(fold)) and self.bring_up(job)
+        )
         return True
 
     def _tend(self, job: str) -> bool:

@@ -246,8 +246,6 @@ class _Attached:
         try:
             return self._run(request)
         except KeyboardInterrupt as interrupt:
-            if self._job:
-                self._session.client.leave(self._job)
             # A submission that was interrupted while it got its machine says which job it was.
             if self._job:
                 self._session.client.leave(self._job)

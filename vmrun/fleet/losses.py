@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import cached_property
 
-from vmrun.core.errors import Corrupt, SchemaError, VmrunError
+from vmrun.core.errors import VmrunError
 from vmrun.core.folds import VmFold
 from vmrun.core.ids import new_id
 from vmrun.core.vm_ledger import VmLedger
+from vmrun.watch.observe import readable
 
 from .deck import Deck
 from .memory import Memory
@@ -37,25 +37,22 @@ class Losses:
         """The order for a machine after what its job lost. Raises CapacityError or BudgetError: no more of them."""
         return after_losses(order, self._known.get(order.job, ()), self._deck().desk.clock.now())
 
-    def take_on(self, job: str, vms: Iterable[str]) -> bool:
+    def take_on(self, job: str, vms: Iterable[str], outgrown: Iterable[str] = ()) -> bool:
         """Whether this client is to replace these, none of which works for the job any more; false: another one does.
 
-        The latest of them is deleted, as it does nothing but cost money.
+        The latest of them is deleted, as it does nothing but cost money. Those that the job has `outgrown` are no
+        losses, and are not deleted; but they, too, have one successor.
         """
-        deck = self._deck()
-        now, folds = deck.desk.clock.now(), []
-        for vm in dict.fromkeys([*self.vms(job), *vms]):
-            # What cannot be read does not count; the reaper deals with it.
-            with suppress(Corrupt, SchemaError):
-                folds.append(VmLedger(deck.desk, vm).refresh())
-        lost = losses(folds, job)
-        if lost:
-            assert lost[-1].intent is not None, "what was made ready was intended"
-            latest = VmLedger(deck.desk, lost[-1].intent.vm)
-            if not latest.relieve(self._word, PATIENCE, now):
-                return False
-            if not retire(deck, latest.vm, "it left its job", _silent, watch=0.0):
-                self.leaves(latest.vm)
+        deck, now = self._deck(), self._deck().desk.clock.now()
+        lost = losses(self._folds([*self.vms(job), *vms]), job)
+        small = [fold for fold in self._folds(outgrown) if fold.ready is not None]
+        # All that look see the same one to be the last, and so want the same word.
+        last = max([*lost, *small], key=lambda fold: fold.ready_at, default=None)
+        if last is not None and not VmLedger(deck.desk, _id(last)).relieve(self._word, PATIENCE, now):
+            return False
+        if lost and last is lost[-1]:
+            if not retire(deck, _id(last), "it left its job", _silent, watch=0.0):
+                self.leaves(_id(last))
             Memory(deck.cache_dir).note(short_of(lost[-1:], now), now)
         self._known[job] = lost
         return True
@@ -76,7 +73,12 @@ class Losses:
 
     def vms(self, job: str) -> list[str]:
         """The machines that the job lost, as far as this client knows of them."""
-        return [fold.intent.vm for fold in self._known.get(job, ()) if fold.intent is not None]
+        return [_id(fold) for fold in self._known.get(job, ())]
+
+    def _folds(self, vms: Iterable[str]) -> list[VmFold]:
+        # What cannot be read does not count; the reaper deals with it.
+        folds = (readable(VmLedger(self._deck().desk, vm)) for vm in dict.fromkeys(vms))
+        return [fold for fold in folds if fold is not None]
 
 
 def with_ways(error: VmrunError, job: str) -> VmrunError:
@@ -84,6 +86,11 @@ def with_ways(error: VmrunError, job: str) -> VmrunError:
     ways = f"job {job} waits: `vmrun wait {job}` tries again, `vmrun cancel {job}` gives it up"
     error.hint = f"{error.hint}; {ways}" if error.hint else ways
     return error
+
+
+def _id(fold: VmFold) -> str:
+    assert fold.intent is not None, "what was made ready was intended"
+    return fold.intent.vm
 
 
 def _silent(_: str) -> None:

@@ -257,7 +257,7 @@ def test_ctrl_c_detaches_and_says_how_to_come_back_and_how_to_cancel(vmrun, clie
         assert f"{line} {JOB}" in done.err
     assert ("cancel",) not in client.job.calls
     # What it may still need of machines another process sees to.
-    assert ("leave", JOB) in client.calls
+    assert client.calls.count(("leave", JOB)) == 1
 
 
 def test_ctrl_c_as_json(vmrun, client) -> None:

@@ -21,6 +21,7 @@ from vmrun.core.model import JobSpec, JobState
 from vmrun.core.outgrown import Outgrown
 from vmrun.core.records import Final, Intent, Submit
 from vmrun.fleet import attempt
+from vmrun.fleet import replacing as losing
 from vmrun.fleet.growing import PATIENCE
 from vmrun.fleet.order import Timings
 from vmrun.fleets import Fleets
@@ -314,3 +315,63 @@ def test_nobody_looks_after_a_job_that_may_not_grow(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.submit(on_oom="fail")
     assert not world.client().fleets.wants_attendance(JOB)
+
+
+def interrupted_by(world: World, act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `act` happen once, while the next client looks for offers."""
+    offered, acts = world.cloud.offers, [act]
+
+    def offering(need: Any) -> Any:
+        if acts:
+            acts.pop()()
+        return offered(need)
+
+    monkeypatch.setattr(world.cloud, "offers", offering)
+
+
+def test_of_several_that_wait_for_it_one_gets_it_the_larger_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    _, old = world.started()
+    world.clock.sleep(PATIENCE + 1)
+    one, other = world.client(), world.client()
+    interrupted_by(world, lambda: other.revive(JOB), monkeypatch)
+    one.revive(JOB)
+    assert len(world.running - {old}) == 1
+
+
+def test_nobody_comes_between_its_own_client_and_the_larger_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    client, old = world.started()
+    other = world.client()
+
+    def late() -> None:
+        # Its cloud took longer to answer than others wait for its own client.
+        world.clock.sleep(PATIENCE + 1)
+        other.revive(JOB)
+
+    interrupted_by(world, late, monkeypatch)
+    assert move(client)
+    assert len(world.running - {old}) == 1
+
+
+def test_if_whoever_took_it_on_dies_another_one_does_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path)
+    _, old = world.started()
+    world.clock.sleep(PATIENCE + 1)
+
+    def dies() -> None:
+        raise KeyboardInterrupt
+
+    interrupted_by(world, dies, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        world.client().revive(JOB)
+    other = world.client()
+    other.revive(JOB)
+    assert world.running <= {old}
+    world.clock.sleep(losing.PATIENCE + 1)
+    other.revive(JOB)
+    assert len(world.running - {old}) == 1
