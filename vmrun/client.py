@@ -19,6 +19,7 @@ from .core.folds import LEFT, JobFold
 from .core.ids import new_id
 from .core.ledger import Desk, JobLedger
 from .core.model import JobSpec, JobState, Payload
+from .core.outgrown import Outgrown
 from .core.records import Final
 from .core.storage import BlobStore
 from .core.views import JobView, Plan, Verdict, VmView
@@ -72,10 +73,6 @@ NEAR = ("local", "docker")
 
 def _silent(_: str) -> None:
     return
-
-
-def _small(fold: JobFold) -> list[str]:
-    return [each.vm for each in fold.outgrown]
 
 
 class Client:
@@ -217,13 +214,13 @@ class Client:
             left = left_to_spend(self.desk, job, spec.max_cost, self._losses.vms(job))
             if is_shared(spec):
                 return self.fleets.bring_up(self._order(job, spec), spec, stage)
-            vm = bring_up(self._wiring.deck, replace(self._order(job, spec), max_cost=left), stage)
+            vm = bring_up(self._wiring.deck, replace(self._order(job, spec, fold.outgrown), max_cost=left), stage)
         self._brought[job] = [vm]
         return vm
 
-    def _order(self, job: str, spec: JobSpec) -> Order:
-        """A machine for the job, of all its money, after those that it lost."""
-        return self._losses.order(order_of(job, spec, self.settings, self._wiring.timings(spec.on)))
+    def _order(self, job: str, spec: JobSpec, outgrown: Sequence[Outgrown] = ()) -> Order:
+        """A machine for the job, of all its money, after those that it lost and has `outgrown`."""
+        return self._losses.order(order_of(job, spec, self.settings, self._wiring.timings(spec.on)), outgrown)
 
     def continue_in_background(self, job: str) -> None:
         """Have a process of its own get the job a machine; it outlives this one."""
@@ -261,7 +258,7 @@ class Client:
             # Nobody is left to say so; no machine is rented for that.
             observer.ledger.finish(Final("cancelled", view.tasks.done, view.tasks.failed))
             return
-        self._replace(job, [vm.id for vm in view.vms if not fold.outgrew(vm.id)], _small(fold))
+        self._replace(job, [vm.id for vm in view.vms if not fold.outgrew(vm.id)], fold.outgrown)
 
     def replace_lost(self, job: str) -> None:
         """Get the job another machine if the one that this client brought up is no more, leaves it, or is too small."""
@@ -273,7 +270,7 @@ class Client:
         if lost:
             self._replace(job, brought)
 
-    def _replace(self, job: str, vms: list[str], outgrown: Sequence[str] = ()) -> None:
+    def _replace(self, job: str, vms: list[str], outgrown: Sequence[Outgrown] = ()) -> None:
         """Get the job a machine in the place of these, none of which works for it any more."""
         if not self._losses.take_on(job, vms, outgrown):
             return
@@ -293,7 +290,7 @@ class Client:
         del self._brought[job]
         # Taken on first: where clouds are slow to answer, others that wait for the job would take this one for dead.
         relocate(
-            self._wiring.deck, job, small, lambda: self._losses.take_on(job, (), _small(fold)) and self.bring_up(job)
+            self._wiring.deck, job, small, lambda: self._losses.take_on(job, (), fold.outgrown) and self.bring_up(job)
         )
         return True
 

@@ -85,6 +85,10 @@ class Growth:
         """Whether nothing more of the job is to be taken up here."""
         return self.leaving or self.barred()
 
+    def leaves(self, owner: str) -> bool:
+        """Whether another VM does nothing more of what it holds: it is dead, or said that it is too small."""
+        return self._ledger.fold.outgrew(owner) or self._shop.owners.dead(owner)
+
     def sift(self, block: ResultBlock, output: OutputWriter) -> Iterator[ResultBlock]:
         """The outcomes that are to be committed; tasks that the VM is too small for are set aside, and told of that."""
         status = block.status
@@ -94,6 +98,9 @@ class Growth:
         if Status.oom in status and self._home.memory and may_grow(self._ledger.fold.spec, self._ledger.fold.outgrown):
             unwanted.add(Status.oom)
         start = 0
+        # After the runner died, what was set aside runs again, and may have had more room than the first time.
+        for task in [task for task in self._aside if block.first <= task < block.first + block.count]:
+            del self._aside[task]
         for at, code in enumerate(status if unwanted else b""):
             if code not in unwanted:
                 continue

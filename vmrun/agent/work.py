@@ -213,7 +213,7 @@ class JobRun:
             return False
         ledger, vm = self._shards[plan.shard], self._shop.config.vm
         owner = ledger.fold.owner
-        if owner and owner != vm and not self._shop.owners.dead(owner):
+        if owner and owner != vm and not self._growth.leaves(owner):
             return False
         if ledger.fold.barren >= BARREN_CLAIMS_MAX:
             tasks = f"tasks {plan.first}-{plan.end - 1}"

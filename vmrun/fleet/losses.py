@@ -8,6 +8,7 @@ from functools import cached_property
 from vmrun.core.errors import VmrunError
 from vmrun.core.folds import VmFold
 from vmrun.core.ids import new_id
+from vmrun.core.outgrown import Outgrown
 from vmrun.core.vm_ledger import VmLedger
 from vmrun.watch.observe import readable
 
@@ -33,11 +34,15 @@ class Losses:
         desk = self._deck().desk
         return new_id(desk.clock, desk.rng)
 
-    def order(self, order: Order) -> Order:
-        """The order for a machine after what its job lost. Raises CapacityError or BudgetError: no more of them."""
-        return after_losses(order, self._known.get(order.job, ()), self._deck().desk.clock.now())
+    def order(self, order: Order, outgrown: Iterable[Outgrown] = ()) -> Order:
+        """The order for a machine after what its job lost. Raises CapacityError or BudgetError: no more of them.
 
-    def take_on(self, job: str, vms: Iterable[str], outgrown: Iterable[str] = ()) -> bool:
+        What passed since the job outgrew a machine is taken off the order's lifetime already.
+        """
+        until = min((each.since for each in outgrown), default=float("inf"))
+        return after_losses(order, self._known.get(order.job, ()), self._deck().desk.clock.now(), until)
+
+    def take_on(self, job: str, vms: Iterable[str], outgrown: Iterable[Outgrown] = ()) -> bool:
         """Whether this client is to replace these, none of which works for the job any more; false: another one does.
 
         The latest of them is deleted, as it does nothing but cost money. Those that the job has `outgrown` are no
@@ -45,7 +50,7 @@ class Losses:
         """
         deck, now = self._deck(), self._deck().desk.clock.now()
         lost = losses(self._folds([*self.vms(job), *vms]), job)
-        small = [fold for fold in self._folds(outgrown) if fold.ready is not None]
+        small = [fold for fold in self._folds(each.vm for each in outgrown) if fold.ready is not None]
         # All that look see the same one to be the last, and so want the same word.
         last = max([*lost, *small], key=lambda fold: fold.ready_at, default=None)
         if last is not None and not VmLedger(deck.desk, _id(last)).relieve(self._word, PATIENCE, now):

@@ -36,9 +36,10 @@ def losses(folds: Iterable[VmFold], job: str) -> list[VmFold]:
     return sorted(found, key=lambda fold: fold.ready_at)
 
 
-def after_losses(order: Order, lost: Sequence[VmFold], now: float) -> Order:
+def after_losses(order: Order, lost: Sequence[VmFold], now: float, until: float = float("inf")) -> Order:
     """The order for another machine after these; `now` in seconds since the epoch.
 
+    What passed after `until`, seconds since the epoch, is taken off its lifetime already.
     Raises CapacityError after too many, and BudgetError when what the job's machines may live is used up.
     """
     if not lost:
@@ -48,7 +49,7 @@ def after_losses(order: Order, lost: Sequence[VmFold], now: float) -> Order:
             f"job {order.job} has lost {len(lost)} machines",
             hint="--on-demand machines are not taken back; `vmrun why VM` tells how each of these ended",
         )
-    left = order.max_lifetime - _lived(lost, order.job, now)
+    left = order.max_lifetime - _lived(lost, order.job, min(now, until))
     if left < LEAST:
         raise BudgetError(
             f"job {order.job} has had machines for the {format_duration(order.max_lifetime)} that it may",
@@ -62,10 +63,10 @@ def after_losses(order: Order, lost: Sequence[VmFold], now: float) -> Order:
 
 
 def _lived(lost: Iterable[VmFold], job: str, now: float) -> float:
-    """Seconds in which at least one of them lived for the job."""
+    """Seconds before `now` in which at least one of them lived for the job."""
     seconds = until = 0.0
     spans = [(fold.given_at[fold.jobs.index(job)], fold.drained_at or fold.gone_at or now) for fold in lost]
-    for begin, end in sorted(spans):
+    for begin, end in sorted((begin, min(end, now)) for begin, end in spans):
         seconds += max(0.0, end - max(begin, until))
         until = max(until, end)
     return seconds

@@ -9,9 +9,10 @@ import pytest
 from tests.unit.agent.bench import Bench, FakeEngine, said
 from tests.unit.core.world import JOB, OTHER_VM, THIRD_VM, VM
 from vmrun.agent.work import JobRun
+from vmrun.agent.workshop import Owners
 from vmrun.core.folds import JobFold
 from vmrun.core.growth import MOVES_MAX
-from vmrun.core.ledger import JobLedger
+from vmrun.core.ledger import JobLedger, ShardLedger
 from vmrun.core.outgrown import Outgrown
 from vmrun.store.faulty import Fault, FaultsAt, FaultyStore, When
 from vmrun.watch.logs import OutputReader
@@ -193,3 +194,55 @@ def test_only_the_vm_itself_says_that_it_is_too_small(bench: Bench) -> None:
     for _ in range(2):
         assert JobLedger(bench.desk(f"vm:{VM}"), JOB).outgrow(body)
     assert bench.job().outgrown == [body]
+
+
+class Killed(BaseException):
+    """The agent is no more, with all that it meant to do."""
+
+
+def test_an_agent_that_is_killed_before_it_gives_the_rest_back_keeps_nobody_from_it(
+    bench: Bench, engine: type[FakeEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.submit(6, 3, on_oom="grow")
+    bench.vm(memory=SMALL)
+    engine.greedy = {1, 4}
+
+    def killed(*_: object) -> bool:
+        raise Killed
+
+    with monkeypatch.context() as dying, pytest.raises(Killed):
+        dying.setattr(ShardLedger, "release", killed)
+        bench.run()
+    assert [each.vm for each in bench.job().outgrown] == [VM]
+    # The VM is started again and waits for other jobs: its heart beats on.
+    bench.run()
+    monkeypatch.setattr(Owners, "dead", lambda self, vm: False)
+
+    def script(made: FakeEngine) -> None:
+        assert made.polls < 1000, "nobody else may have its tasks"
+
+    engine.greedy, engine.script = set(), staticmethod(script)
+    bench.vm(OTHER_VM, memory=LARGE)
+    fold = bench.run(OTHER_VM)
+    assert fold.final is not None
+    assert fold.final.outcome == "done"
+    assert sorted(ran(engine)[-1]) == [1, 4]
+
+
+def test_tasks_that_fit_in_when_they_ran_again_move_nothing(bench: Bench, engine: type[FakeEngine]) -> None:
+    bench.submit(24, 1, on_oom="grow")
+    bench.vm(memory=SMALL)
+    engine.greedy, engine.stuck = {0, 1}, {2, 3, 4, 5}
+
+    def script(made: FakeEngine) -> None:
+        # The whole machine was short of memory, and then there was nobody to share it with.
+        if made.polls == 5 and len(made.made) == 1:
+            engine.greedy, engine.stuck = set(), set()
+            made.die()
+
+    engine.script = staticmethod(script)
+    fold = bench.run()
+    assert bench.values() == list(range(24))
+    assert fold.outgrown == []
+    assert fold.final is not None
+    assert fold.final.outcome == "done"

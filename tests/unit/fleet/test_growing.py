@@ -375,3 +375,16 @@ def test_if_whoever_took_it_on_dies_another_one_does_it(tmp_path: Path, monkeypa
     world.clock.sleep(losing.PATIENCE + 1)
     other.revive(JOB)
     assert len(world.running - {old}) == 1
+
+
+def test_time_is_taken_off_its_lifetime_once_when_it_outgrew_one_machine_and_lost_the_next(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    client, _ = world.started()
+    began = JobLedger(world.desk(), JOB).refresh().outgrown[0].since
+    assert move(client)
+    second = world.intent().vm
+    world.clock.sleep(4000)
+    assert world.ledger(second).drain("its cloud takes it back", jobs=1)
+    client.replace_lost(JOB)
+    assert world.intent().vm != second
+    assert world.intent().hard_deadline == pytest.approx(began + 7200, abs=5)
