@@ -100,10 +100,13 @@ class Lender:
         return str(self._settings.driver_table(on).get("store_endpoint") or self._options.endpoint)
 
     def _lent(self, on: str, lifetime: float) -> dict[str, str] | None:
-        """What is lent; asked for anew when it is a few minutes old. None where the SDK for that is not installed."""
+        """What is lent; asked for anew when it is a few minutes old, or would end before the machine does.
+
+        None where the SDK for that is not installed.
+        """
         now = self._clock.monotonic()
         at, seconds, lent = self._loans.get(on, (float("-inf"), 0.0, {}))
-        if now - at <= LOAN_REUSED and lifetime <= seconds:
+        if now - at <= LOAN_REUSED and lifetime <= seconds - (now - at):
             return lent
         context = self._context(EC2)
         try:

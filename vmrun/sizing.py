@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from .core.blocks import PYTHON
 from .core.clouds import Need
 from .core.crew import Asked
-from .core.errors import UsageError
+from .core.errors import BudgetError, UsageError, VmrunError
 from .core.growth import FAIL, GROW
 from .core.growth import LEAST as SMALL
 from .core.task_views import JobStats
@@ -22,6 +22,7 @@ from .environment.target import this_machine
 from .fleet.explain import explain
 from .fleet.offering import find_offers, ranked
 from .names import NAME_MAX
+from .submit.machine import check_machine
 from .submit.prepare import Submission
 from .submit.sizing import Sized, Usage, akin, choose, identity, memory_for, unknown
 from .watch.experience import measured, past_runs
@@ -61,23 +62,38 @@ def right_size(
             hint="leave out --memory, or --instance-type",
         )
     if client.same_machine(options.on):
-        tell("memory: that of this computer")
+        submission.sized = Sized(0, 0, "that of this computer, so --memory auto has no effect")
+        tell(f"memory: {submission.sized.why}")
         return
-    sized = _Sizer(client, wiring, submission).decide(on_stage)
-    submission.sized = sized
+    sizer = _Sizer(client, wiring, submission, tell)
+    submission.sized = sized = sizer.decide(on_stage)
     need = replace(options.need, memory=sized.memory)
     alone = options.vms <= 1 and not options.replace_lost
     on_oom = GROW if sized.uncertain and alone else options.on_oom
     workers = options.workers or sized.workers
-    submission.options = replace(options, need=need, workers=workers, on_oom=on_oom)
+    money = _left(options.max_cost, sizer.spent)
+    submission.options = replace(options, need=need, workers=workers, on_oom=on_oom, max_cost=money)
     submission.spec = replace(spec, need=need, workers=workers)
     tell(f"memory: {sized.why}")
+
+
+def _left(max_cost: float, spent: float) -> float:
+    """Dollars that are left to the job itself, 0 for no limit. Raises BudgetError if none are."""
+    if max_cost and spent >= max_cost:
+        raise BudgetError(
+            f"running a sample has cost ${spent:.2f} of the ${max_cost:.2f} that the job may",
+            hint="raise --max-cost; the sample counts as experience, so that none is run again",
+        )
+    return max(0.0, max_cost - spent) if max_cost else 0.0
 
 
 class _Sizer:
     """Decides for one submission."""
 
-    def __init__(self, client: Client, wiring: Wiring, submission: Submission) -> None:
+    def __init__(self, client: Client, wiring: Wiring, submission: Submission, tell: Callable[[str], None]) -> None:
+        #: Dollars that the sample cost.
+        self.spent = 0.0
+        self._tell = tell
         self._client = client
         self._wiring = wiring
         self._submission = submission
@@ -108,7 +124,8 @@ class _Sizer:
         if sized is None:
             need = replace(options.need, memory=memory_for(usage, max(1, options.workers), shared))
             raise explain(options.on, need, () if offers else failures, "")
-        return sized
+        # The first few of many tasks need not be like the others.
+        return replace(sized, uncertain=sized.uncertain or usage.tasks < spec.tasks)
 
     # --- experience ---
 
@@ -140,17 +157,24 @@ class _Sizer:
         """Run the first few tasks, one after the other, as a job of its own; what they took."""
         here, client = self._runs_here(), self._client
         on_stage(f"running {SAMPLE} tasks {'here' if here else 'on a small machine'} to see how much memory they take")
-        job = client.write(self._sampled(here=here), on_stage)
-        client.bring_up(job, on_stage)
+        sample, wiring = self._sampled(here=here), self._wiring
+        # What may not be paid for is not rented for a sample either, and its price is said before.
+        if not here and (
+            price := check_machine(sample, wiring.sellers, wiring.priced, wiring.settings, lambda: client.desk)
+        ):
+            self._tell(f"for the sample: {price}")
+        job = client.write(sample, on_stage)
         handle = client.handle(job)
         try:
+            client.bring_up(job, on_stage)
             handle.wait(SAMPLE_TIME)
         except TimeoutError:
             handle.cancel()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, VmrunError):
             # The job that it is for is given up, too.
             handle.cancel()
             raise
+        self.spent = handle.status().usd
         return usage_of([measured(client.desk, job)], f"a sample, job {job}")
 
     def _sampled(self, *, here: bool) -> Submission:

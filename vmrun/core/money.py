@@ -63,6 +63,14 @@ def reserved(fold: VmFold, job: str, now: float) -> float:
     return spent if over else max(spent, fold.max_cost)
 
 
+def still_due(fold: VmFold, now: float) -> float:
+    """Dollars that a VM's last job may still spend on it; 0 where nothing limits that."""
+    if not fold.jobs or fold.intent is None or now >= fold.intent.hard_deadline:
+        return 0.0
+    job = fold.jobs[-1]
+    return reserved(fold, job, now) - spent_on(fold, job, now)
+
+
 def given_later(fold: VmFold) -> bool:
     """Whether the VM was made before there was a job for it, and waited for its first one."""
     return fold.intent is not None and not fold.intent.job

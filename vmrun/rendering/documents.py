@@ -187,7 +187,7 @@ def plan(planned: Plan) -> dict[str, Any]:
         "usd_at_most": planned.usd_at_most,
         "deadlines": dict(planned.deadlines),
         "warnings": list(planned.warnings),
-        **({"memory_bytes": planned.memory, "memory_why": planned.memory_why} if planned.memory else {}),
+        **({"memory_bytes": planned.memory or None, "memory_why": planned.memory_why} if planned.memory_why else {}),
     }
 
 

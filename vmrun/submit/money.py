@@ -15,7 +15,7 @@ from vmrun.fleet.budget import affordable
 from vmrun.fleet.offering import ranked
 from vmrun.settings import Settings
 from vmrun.watch.observe import JobObserver
-from vmrun.watch.spending import spent_since
+from vmrun.watch.spending import Outlay, outlay
 
 from .options import Options
 
@@ -49,7 +49,7 @@ def check_money(
         return
     opened = desk()
     for period in periods(opened.clock.now(), budget.usd_per_day, budget.usd_per_month):
-        check_period(period, spent_since(opened, period.since), options.max_cost)
+        check_period(period, outlay(opened, period.since), options.max_cost)
 
 
 def price_line(options: Options, offers: Sequence[Offer], priced: Callable[[Offer], float | None], vms: int = 1) -> str:
@@ -78,11 +78,12 @@ def periods(now: float, usd_per_day: float, usd_per_month: float) -> list[Period
     return [period for period in found if period.dollars]
 
 
-def check_period(period: Period, spent: float, max_cost: float) -> None:
-    """Raise BudgetError if the period's budget is spent, or would be by a job that costs all it may."""
+def check_period(period: Period, so_far: Outlay, max_cost: float) -> None:
+    """Raise BudgetError if the period's budget is spent or promised, or would be by a job that costs all it may."""
     key = f"`budget.usd_per_{period.name}` in vmrun.toml"
-    left = period.dollars - spent
-    figures = f"${spent:.2f} of this {period.name}'s ${period.dollars:.2f} are spent"
+    left = period.dollars - so_far.spent - so_far.promised
+    figures = f"${so_far.spent:.2f} of this {period.name}'s ${period.dollars:.2f} are spent"
+    figures += f", and jobs that run may cost ${so_far.promised:.2f} more" if so_far.promised >= 0.005 else ""
     if left <= 0:
         raise BudgetError(f"the budget is used up: {figures}", hint=f"wait for the next {period.name}, or raise {key}")
     if max_cost > left:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from vmrun.core import keys
 from vmrun.core.errors import Corrupt, SchemaError
 from vmrun.core.folds import VmFold
 from vmrun.core.ids import first_id, is_id
 from vmrun.core.ledger import Desk, JobLedger
+from vmrun.core.money import still_due
 from vmrun.core.vm_ledger import VmLedger
 
 from .costs import By, Costs, pieces
@@ -48,14 +50,24 @@ def read_costs(desk: Desk, by: By, since: float) -> Costs:
     return costs
 
 
-def spent_since(desk: Desk, since: float) -> float:
-    """Dollars since then, as far as prices are known."""
-    now = desk.clock.now()
+@dataclass(frozen=True, slots=True)
+class Outlay:
+    """What a deployment has paid for VMs, and is still to pay, in dollars, as far as prices are known."""
+
+    spent: float
+    #: What jobs that have VMs now may still cost at most, where they have a limit.
+    promised: float = 0.0
+
+
+def outlay(desk: Desk, since: float) -> Outlay:
+    """What was spent since then, and what is promised."""
+    now, promised = desk.clock.now(), 0.0
     costs = Costs(By.cloud, since, now)
     for fold in _folds(desk, since):
         if fold is not None:
             costs.add(pieces(fold, now, lambda _: None))
-    return costs.total.total
+            promised += still_due(fold, now)
+    return Outlay(costs.total.total, promised)
 
 
 def _folds(desk: Desk, since: float) -> Iterator[VmFold | None]:

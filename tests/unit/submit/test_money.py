@@ -21,6 +21,7 @@ from vmrun.settings import load_settings
 from vmrun.submit.money import Period, check_money, check_period, left_to_spend, periods, price_line
 from vmrun.submit.options import decide
 from vmrun.submit.request import SubmitRequest
+from vmrun.watch.spending import Outlay, outlay
 
 OFFER = Offer("fake", "huge", "r", "r-a", "x86_64", 2, 1, 2**33, 2.0)
 
@@ -54,16 +55,25 @@ def test_periods_are_those_of_utc_that_have_a_budget() -> None:
 
 def test_a_budget_that_is_used_up_or_would_be() -> None:
     period = Period("month", 0.0, 200.0)
-    check_period(period, 199.0, 0.0)
-    check_period(period, 150.0, 50.0)
+    check_period(period, Outlay(199.0), 0.0)
+    check_period(period, Outlay(150.0), 50.0)
     with pytest.raises(
         BudgetError, match=r"up to \$51.00 does not fit .* \$150.00 of this month's \$200.00 are"
     ) as caught:
-        check_period(period, 150.0, 51.0)
+        check_period(period, Outlay(150.0), 51.0)
     assert "--max-cost 50.00 fits" in caught.value.hint
     with pytest.raises(BudgetError, match=r"used up: \$200.00 of this month's \$200.00") as caught:
-        check_period(period, 200.0, 0.0)
+        check_period(period, Outlay(200.0), 0.0)
     assert "budget.usd_per_month" in caught.value.hint
+
+
+def test_what_jobs_that_run_may_still_cost_is_not_there_for_others() -> None:
+    period = Period("day", 0.0, 200.0)
+    check_period(period, Outlay(100.0, 50.0), 50.0)
+    with pytest.raises(BudgetError, match=r"\$100.00 of this day's .* are spent, and jobs that run may cost \$50.00"):
+        check_period(period, Outlay(100.0, 50.0), 51.0)
+    with pytest.raises(BudgetError, match="used up"):
+        check_period(period, Outlay(100.0, 100.0), 0.0)
 
 
 def test_what_was_spent_is_read_from_the_journals(fleet: Fleet, tmp_path: Path) -> None:
@@ -85,6 +95,27 @@ def test_what_was_spent_is_read_from_the_journals(fleet: Fleet, tmp_path: Path) 
     fleet.clock.sleep(2 * 86400)
     with pytest.raises(BudgetError, match="this month's"):
         check(usd_per_day=23.0, usd_per_month=23.0)
+
+
+def test_a_job_that_runs_has_its_limit_promised(tmp_path: Path, fleet: Fleet) -> None:
+    vm = fleet.vm(JOB)
+    assert fleet.ledger(vm).assign("k" * 26, 0.0, 3.0)
+    fleet.clock.sleep(1800)
+
+    def due() -> float:
+        return outlay(fleet.desk(), 0.0).promised
+
+    assert due() == pytest.approx(2.5, abs=0.01)
+    with pytest.raises(BudgetError, match=r"\$0.50 of this day.* are spent, and jobs that run may cost \$2.50"):
+        check_money(options(tmp_path), [OFFER], bare, settings(tmp_path, usd_per_day=2.0), fleet.desk)
+    # What has ended costs nothing more
+    assert fleet.ledger(vm).drain("no work", jobs=2)
+    assert due() == 0.0
+    limitless = fleet.vm(JOB)
+    assert due() == 0.0
+    assert fleet.ledger(limitless).assign("k" * 26, 0.0, 300.0)
+    fleet.clock.sleep(86400 * 2)
+    assert due() == 0.0
 
 
 def test_a_limit_of_the_job_is_judged_without_a_budget(tmp_path: Path) -> None:

@@ -14,18 +14,24 @@ from tests.unit.core.world import ManualClock, job_spec
 from vmrun import sizing
 from vmrun.commands.request import check_option
 from vmrun.core.clouds import Need, Offer
-from vmrun.core.errors import CapacityError, UsageError
+from vmrun.core.errors import BudgetError, CapacityError, UsageError, VmrunError
 from vmrun.core.growth import LEAST, MOVES_MAX
 from vmrun.core.model import JobSpec, JobState, Payload
 from vmrun.core.task_views import JobStats, Spread
 from vmrun.fleet.offering import Sellers
+from vmrun.fleet.order import Timings
 from vmrun.job import AUTO_MEMORY, check_options
 from vmrun.provisioners.fake import FakeCloud
+from vmrun.rendering import documents, tables
+from vmrun.rendering.text import Style
 from vmrun.settings import load_settings
 from vmrun.sizing import SAMPLE, SAMPLED_FROM, right_size
+from vmrun.submit import money
 from vmrun.submit.options import decide
+from vmrun.submit.plan import make_plan
 from vmrun.submit.prepare import Submission
 from vmrun.submit.request import SubmitRequest
+from vmrun.watch.spending import Outlay
 
 GIB = 2**30
 OFFERS = [
@@ -47,29 +53,41 @@ class World:
     def __init__(self, tmp_path: Path) -> None:
         clock = ManualClock()
         cloud = FakeCloud(clock, random.Random(1), offers=OFFERS)
-        self.settings = load_settings(environ={"HOME": str(tmp_path)}, cwd=tmp_path)
+        self.settings = load_settings(environ={"HOME": str(tmp_path), "VMRUN_STORE": "s3://bucket/x"}, cwd=tmp_path)
         self.past: list[tuple[JobSpec, JobStats]] = []
         self.written: list[Submission] = []
         self.said: list[str] = []
         self.late = False
         self.cancelled = False
+        #: Raised where the sample gets its machine; dollars that it costs.
+        self.trouble: VmrunError | None = None
+        self.cost = 0.0
         #: What the sample's tasks take.
         self.sampled = stats(job="s1", ended=SAMPLE)
         self.wiring: Any = SimpleNamespace(
             sellers=Sellers(clock, random.Random(1), lambda name: cloud, lambda on: (on,)),
             recorded=lambda: "a deployment",
+            priced=lambda need: lambda offer: offer.usd_per_hour,
+            settings=self.settings,
         )
         self.client: Any = SimpleNamespace(
             desk=None,
             same_machine=lambda on: on == "local",
             write=self.write,
-            bring_up=lambda job, stage: "vm",
-            handle=lambda job: SimpleNamespace(wait=self.wait, status=lambda: None, cancel=self.cancel),
+            bring_up=self.bring_up,
+            handle=lambda job: SimpleNamespace(
+                wait=self.wait, status=lambda: SimpleNamespace(usd=self.cost), cancel=self.cancel
+            ),
         )
 
     def write(self, submission: Submission, stage: object) -> str:
         self.written.append(submission)
         return "s1"
+
+    def bring_up(self, job: str, stage: object) -> str:
+        if self.trouble is not None:
+            raise self.trouble
+        return "vm"
 
     def wait(self, seconds: float) -> None:
         assert 0 < seconds < 3600
@@ -116,7 +134,7 @@ def test_without_auto_nothing_is_decided(world: World) -> None:
 
 def test_experience_with_the_same_function_decides(world: World) -> None:
     world.past = [(dataclasses.replace(job_spec(tasks=9), name="other"), stats(job="j7"))]
-    submission = world.decide(world.submission())
+    submission = world.decide(world.submission(tasks=10))
     # The smallest machine has no room for a gigabyte and a quarter per core.
     assert submission.sized is not None
     assert "of 10 tasks of job j7, with 0.80 cores each" in submission.sized.why
@@ -211,9 +229,66 @@ def test_a_size_that_nothing_has_is_refused_with_that_size(world: World) -> None
 
 def test_what_cannot_be_decided_on_is_left_or_refused(world: World) -> None:
     local = world.decide(world.submission(on="local"))
-    assert (local.sized, world.said) == (None, ["memory: that of this computer"])
+    assert local.sized is not None
+    assert local.sized.memory == 0
+    assert world.said == ["memory: that of this computer, so --memory auto has no effect"]
+    assert local.options == world.submission(on="local").options
     with pytest.raises(UsageError, match="--memory auto: the memory of t8 is what it is"):
         world.decide(world.submission(instance_type="t8"))
     world.said.clear()
     assert world.decide(world.submission(tasks=0)).sized is None
     assert world.said == []
+
+
+def test_what_was_measured_of_few_tasks_may_be_too_little_for_many(world: World) -> None:
+    # Nobody knows what the other 97 take, whether the three were a sample or a job.
+    assert world.decide(world.submission()).options.on_oom == "grow"
+    world.past = [(job_spec(), stats(ended=99))]
+    assert world.decide(world.submission()).options.on_oom == "grow"
+    world.past = [(job_spec(), stats(ended=100))]
+    assert world.decide(world.submission()).options.on_oom == "fail"
+
+
+NOT_HERE = {"environment": Payload("e" * 64, 1), "python": "3.99"}
+
+
+def test_a_sample_is_part_of_what_the_job_may_cost(world: World) -> None:
+    world.cost = 1.25
+    submission = world.decide(world.submission(max_cost=5.0, spec=NOT_HERE))
+    assert submission.options.max_cost == 3.75
+    assert world.said[0].startswith("for the sample: t2 on fake costs $2.0000 an hour")
+    world.cost = 5.0
+    with pytest.raises(BudgetError, match=r"has cost \$5.00 of the \$5.00"):
+        world.decide(world.submission(max_cost=5.0, spec=NOT_HERE))
+    assert world.decide(world.submission(spec=NOT_HERE)).options.max_cost == 0.0
+
+
+def test_no_machine_is_rented_for_a_sample_that_may_not_be_paid_for(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(money, "outlay", lambda desk, since: Outlay(10.0))
+    environ = {"HOME": str(tmp_path), "VMRUN_STORE": "s3://bucket/x"}
+    world.wiring.settings = load_settings({"budget.usd_per_day": 10.0}, environ=environ, cwd=tmp_path)
+    world.client.desk = SimpleNamespace(clock=ManualClock())
+    with pytest.raises(BudgetError, match="used up"):
+        world.decide(world.submission(spec=NOT_HERE))
+    assert world.written == []
+
+
+@pytest.mark.parametrize("trouble", [CapacityError("no machine"), None])
+def test_a_sample_whose_job_is_given_up_waits_for_nothing(world: World, trouble: VmrunError | None) -> None:
+    world.trouble = trouble
+    if trouble is None:
+        world.decide(world.submission())
+    else:
+        with pytest.raises(CapacityError):
+            world.decide(world.submission())
+    assert world.cancelled == (trouble is not None)
+
+
+def test_a_plan_says_that_it_has_no_effect_here(world: World) -> None:
+    submission = world.decide(world.submission(on="local"), dry=True)
+    planned = make_plan(submission, OFFERS, Timings())
+    told = documents.plan(planned)
+    assert (told["memory_bytes"], told["memory_why"]) == (None, "that of this computer, so --memory auto has no effect")
+    assert f"memory: {told['memory_why']}" in tables.plan(planned, Style())

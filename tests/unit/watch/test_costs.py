@@ -17,7 +17,7 @@ from vmrun.core.records import Final, Submit
 from vmrun.core.vm_ledger import VmLedger
 from vmrun.store.memory import MemoryStore
 from vmrun.watch.costs import By, Costs
-from vmrun.watch.spending import known_vms, read_costs, spent_since
+from vmrun.watch.spending import known_vms, outlay, read_costs
 
 MINUTE = 60.0
 START = 1_700_006_400.0 - 1_700_006_400.0 % 86400
@@ -197,7 +197,7 @@ def test_a_history_of_a_thousand_journals_costs_what_its_minutes_cost(history: H
     total = sum(row[what] for row in expected.values() for what in ("on_demand", "spot", "disk", "address"))
     assert costs.total.total == pytest.approx(total, rel=1e-9)
     assert total > 1000
-    assert spent_since(history.desk(), START + since * MINUTE) == pytest.approx(total, rel=1e-9)
+    assert outlay(history.desk(), START + since * MINUTE).spent == pytest.approx(total, rel=1e-9)
     if by is By.job:
         assert costs.rows[""].idle == pytest.approx(costs.rows[""].total)
         assert costs.names == {job: history.names[job] for job in costs.rows if job}

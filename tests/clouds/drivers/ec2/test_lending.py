@@ -103,10 +103,14 @@ def test_what_was_just_lent_is_given_to_the_next_machine_and_not_for_long(
     assert made.store_access("ec2", 3600.0) == made.store_access("ec2", 3599.0)
     # A job that may live longer than those last gets its own
     assert made.store_access("ec2", 7200.0).secrets["secret_access_key"] == "2"
+    account.clock.sleep(200)
+    # The same machine, a little later: its keys last to its end. Those of another one would not
+    assert made.store_access("ec2", 7000.0).secrets["secret_access_key"] == "2"
+    assert made.store_access("ec2", 7200.0).secrets["secret_access_key"] == "3"
     account.clock.sleep(LOAN_REUSED + 1)
 
-    assert made.store_access("ec2", 60.0).secrets["secret_access_key"] == "3"
-    assert asked == [("ec2", 3600.0), ("ec2", 7200.0), ("ec2", 60.0)]
+    assert made.store_access("ec2", 60.0).secrets["secret_access_key"] == "4"
+    assert asked == [("ec2", 3600.0), ("ec2", 7200.0), ("ec2", 7200.0), ("ec2", 60.0)]
 
 
 def test_without_the_sdk_other_clouds_get_the_callers_keys_and_that_is_said(
