@@ -19,7 +19,6 @@ from .fleet.explain import nothing_fits
 from .registry import AUTO, CLOUDS
 from .settings.configured import configured
 from .settings.directories import check_directories
-from .store.dates import server_of, server_time
 from .store.deployment import read_deployment
 from .store.probe import probe
 from .wiring import Wiring
@@ -124,14 +123,13 @@ class Account:
         return f"{url} keeps its promises; deployment {record.id}"
 
     def _clock(self) -> Finding:
-        store = self._settings.store
-        server = server_of(store.url, store.endpoint)
-        if not server:
-            return Finding("clock", Grade.good, "nothing to compare it with: the store has no server of its own")
         try:
-            off = self._wiring.clock.now() - server_time(server, store.ca_file)
+            told = self._wiring.store_time()
         except StoreUnavailable as error:
             return Finding("clock", Grade.unclear, error.message, "see whether the store can be reached from here")
+        if told is None:
+            return Finding("clock", Grade.good, "nothing to compare it with: the store has no server of its own")
+        off = self._wiring.clock.now() - told
         side = f"{format_duration(abs(off))} {'ahead of' if off > 0 else 'behind'} the store's"
         if abs(off) <= CLOCK_GOOD:
             return Finding("clock", Grade.good, "agrees with the store's")

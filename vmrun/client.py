@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -352,10 +352,12 @@ class Client:
         all_: bool = False,
         on_stage: OnStage | None = None,
         stopping: Callable[[], bool] | None = None,
+        among: Container[str] | None = None,
     ) -> list[Verdict]:
         """One pass over this deployment's machines, and over its pools, whose missing VMs are made.
 
-        A service, which passes again soon, is asked by `stopping` between steps whether to break off.
+        With `all_` every VM is meant, or every one that is `among` these. A service, which passes again soon, is asked
+        by `stopping` between steps whether to break off.
         """
         from .reaper.sweep import Reaper
 
@@ -367,7 +369,7 @@ class Client:
         if all_ and not dry_run:
             # Otherwise the next pass would make their VMs anew.
             self.pools.want_nothing()
-        verdicts = self._reaper.sweep(names, dry_run=dry_run, everything=all_, on_stage=stage)
+        verdicts = self._reaper.sweep(names, dry_run=dry_run, everything=all_, on_stage=stage, among=among)
         self.pools.keep_up(stage, background=stopping is not None, dry_run=dry_run)
         return verdicts
 

@@ -24,6 +24,7 @@ from .provisioners.context import ProvisionerContext
 from .registry import AUTO, CLOUDS, load_estate, load_provisioner
 from .settings import DEFAULT_STORE, Settings
 from .settings.configured import configured, configured_clouds
+from .store.dates import server_of, server_time
 from .store.deployment import Deployment, ensure_deployment, read_deployment
 from .store.opening import open_store
 from .store.options import StoreOptions
@@ -85,6 +86,12 @@ class Wiring:
         found = read_deployment(self.blobs)
         return found.id if found is not None else ""
 
+    def store_time(self) -> float | None:
+        """Seconds since the epoch on the clock of the store's server; None if it has none. Raises StoreUnavailable."""
+        store = self.settings.store
+        server = server_of(store.url, store.endpoint)
+        return server_time(server, store.ca_file) if server else None
+
     def _remember_default_store(self) -> None:
         """Note the default store in the configuration directory, which is all that another computer is given."""
         path = self.settings.config_dir / DEFAULT_STORE
@@ -116,6 +123,7 @@ class Wiring:
             timings=self.timings,
             proxy_jump=self.proxy_jump,
             extras=self.extras,
+            store_time=self.store_time,
         )
 
     def extras(self, offer: Offer, need: Need) -> Extras:

@@ -65,10 +65,13 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
         from . import reap_service
 
         return reap_service.run(session, every, lasting, health_file, dry_run=dry_run)
-    if all_ and not dry_run and not yes and not _confirmed(session):
-        session.screen.note("nothing was deleted")
-        return 0
-    verdicts = session.client.reap(dry_run=dry_run, all_=all_, on_stage=session.screen.note)
+    among: set[str] | None = None
+    if all_ and not dry_run and not yes:
+        among = _confirmed(session)
+        if among is None:
+            session.screen.note("nothing was deleted")
+            return 0
+    verdicts = session.client.reap(dry_run=dry_run, all_=all_, on_stage=session.screen.note, among=among)
     if session.as_json:
         session.screen.document(documents.document(verdicts=documents.verdicts(verdicts), dry_run=dry_run))
     else:
@@ -86,14 +89,13 @@ def _check(**given: object) -> None:
             raise UsageError(f"{option} goes with --{needs}", hint="`vmrun reap --help` shows both")
 
 
-def _confirmed(session: Session) -> bool:
-    """Whether the person at the terminal wants all these VMs deleted; nobody there is a usage error."""
+def _confirmed(session: Session) -> set[str] | None:
+    """The VMs that the person at the terminal saw and wants deleted; None for a no. Nobody there is a usage error."""
     if session.as_json or sys.stdin is None or not sys.stdin.isatty():
         raise UsageError(
             "--all deletes VMs that still work", hint="say --yes, or look first: `vmrun reap --all --dry-run`"
         )
     doomed: list[Verdict] = session.client.reap(dry_run=True, all_=True)
     session.screen.notes(tables.verdicts(doomed, session.screen.err_style, dry_run=True))
-    if not any(verdict.delete for verdict in doomed):
-        return True
-    return session.screen.ask("Delete them, and end the jobs on them?")
+    found = {verdict.vm for verdict in doomed if verdict.delete}
+    return found if not found or session.screen.ask("Delete them, and end the jobs on them?") else None

@@ -40,6 +40,27 @@ class SystemClock:
         time.sleep(seconds)
 
 
+class CorrectedClock:
+    """Another clock, whose time of day is known to be off by so much."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.inner = clock
+        #: Seconds that the other one is ahead.
+        self.ahead = 0.0
+
+    def now(self) -> float:
+        """Seconds since the epoch, corrected."""
+        return self.inner.now() - self.ahead
+
+    def monotonic(self) -> float:
+        """As the other one."""
+        return self.inner.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """As the other one."""
+        self.inner.sleep(seconds)
+
+
 class Rng(Protocol):
     """Where nonces, ids and jitter come from; `random.Random` fits."""
 

@@ -39,6 +39,10 @@ def _unnoticed(_: str) -> None:
     return
 
 
+def _untold() -> float | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Deck:
     """The tools of fleet work."""
@@ -63,6 +67,8 @@ class Deck:
     timings: Callable[[str], Timings] = _usual
     #: What is paid for beside a machine: its disk and its address.
     extras: Callable[[Offer, Need], Extras] = _nothing
+    #: Seconds since the epoch on the clock of the store's server; None if it has none. Raises StoreUnavailable.
+    store_time: Callable[[], float | None] = _untold
     #: Told of each VM that its cloud accepted for the order's job, or that was given the job.
     joined: Callable[[str], None] = _unnoticed
     #: For giving back, where the desk's clock may end a wait because nobody wants a machine any more.

@@ -17,8 +17,8 @@ from .policies import abandoned
 
 log = logging.getLogger(__name__)
 
-#: Leftovers that one pass discards.
-CAP = 20
+#: Leftovers that one pass discards, and tries to: of those that their cloud keeps, none stands in another's way.
+CAP, TRIES = 20, 100
 POLICY = "leftover"
 
 
@@ -37,18 +37,17 @@ class LeftoverSweep:
         """
         verdicts: list[Verdict] = []
         present: set[tuple[str, str]] = set()
-        left = CAP
+        left, tries = CAP, TRIES
         for on in clouds:
             for leftover, vm in self._found(on, alive, on_stage):
                 present.add((on, leftover.id))
                 verdict = self._judge(leftover, vm)
-                if verdict.delete and left <= 0:
+                if verdict.delete and min(left, tries) <= 0:
                     reason = f"{verdict.reason}; left for the next pass, because this one deleted its share"
                     verdict = replace(verdict, delete=False, reason=reason)
-                left -= verdict.delete
                 verdicts.append(verdict)
-                if verdict.delete and not dry_run:
-                    self._discard(leftover, on_stage)
+                tries -= verdict.delete
+                left -= verdict.delete and (dry_run or self._discarded(leftover, on_stage))
         self._first_seen = {key: since for key, since in self._first_seen.items() if key in present}
         return verdicts
 
@@ -78,8 +77,10 @@ class LeftoverSweep:
             log.warning("event=journal-not-read vm=%s error=%s", vm, error.message)
             return False
 
-    def _discard(self, leftover: Leftover, on_stage: OnStage) -> None:
+    def _discarded(self, leftover: Leftover, on_stage: OnStage) -> bool:
         try:
             self._deck.provisioner(leftover.on).discard(leftover)
         except VmrunError as error:
             on_stage(f"{leftover.kind} {leftover.id} could not be given back: {error.message}")
+            return False
+        return True

@@ -11,8 +11,8 @@ from typing import TypeVar
 from vmrun.core import keys
 from vmrun.core.clouds import Instance
 from vmrun.core.errors import StoreError, StoreUnavailable
-from vmrun.core.folds import VmFold
-from vmrun.core.heartbeats import read_heartbeat
+from vmrun.core.folds import LEFT, VmFold
+from vmrun.core.heartbeats import read_heartbeat, read_heartbeat_entry
 from vmrun.core.ids import is_id
 from vmrun.core.vm_ledger import VmLedger
 from vmrun.fleet.deck import Deck
@@ -119,6 +119,8 @@ class Observer:
         )
         if fold is not None and fold.ready is not None and itself is not None and not unreadable:
             facts = self._listen(facts)
+        elif itself is None and fold is not None and fold.ready is not None and fold.phase not in LEFT:
+            facts = self._hear(facts)
         apart = [
             Observed(shown.vm, each.on, each, fold, facts.now, unreadable=unreadable, stranger=others[each.id])
             for each in shown.instances
@@ -169,6 +171,16 @@ class Observer:
         # What its agent said before it saw the last entry may be about a time before its last job.
         idle = beat.idle if beat is not None and not busy and beat.seen >= facts.seen else None
         return replace(facts, silent=now - before.since, contested=contested, busy=busy, idle=idle)
+
+    def _hear(self, facts: Observed) -> Observed:
+        """When a VM that no cloud shows gave its last sign of life. It only ever delays that it is called gone."""
+        desk = self._deck.desk
+        try:
+            beat = read_heartbeat_entry(desk.store, facts.vm, desk.keyring)
+        except StoreError as error:
+            self._count(error)
+            return replace(facts, fold=None, unreadable=True)
+        return replace(facts, heard=facts.now - beat.at) if beat is not None else facts
 
     def _count(self, error: StoreError) -> None:
         self._unanswered += isinstance(error, StoreUnavailable)

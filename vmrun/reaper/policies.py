@@ -50,6 +50,8 @@ class Observed:
     busy: str = ""
     #: Seconds for which it had no work, as its agent said when it knew the whole journal; None when it did not say.
     idle: float | None = None
+    #: Of a VM that no cloud shows: seconds since its last sign of life, by its clock and the observer's.
+    heard: float | None = None
     #: Seconds of silence after which a VM is suspected.
     dead_after: float = 120.0
     #: Whether the SUSPECT in its journal has stood long enough unanswered.
@@ -60,6 +62,11 @@ class Observed:
     stranger: str = ""
     #: Whether its cloud could not be listed, so that nothing follows from its absence.
     unlisted: bool = False
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it lives though its cloud does not have it: whoever asks may ask in another account."""
+        return self.heard is not None and abs(self.heard) < self.dead_after
 
 
 Policy = Callable[[Observed], str | None]
@@ -199,7 +206,7 @@ def vanished(facts: Observed) -> str | None:
     if fold.ended or fold.drain is not None:
         return "not in the cloud's listing"
     if fold.cloud_id and age > fold.intent.boot_grace:
-        return "not in the cloud's listing any more"
+        return "not in the cloud's listing any more" if not facts.elsewhere else None
     return "never created" if age > fold.intent.boot_grace + ORPHAN_GRACE else None
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 
 from vmrun.core import keys
+from vmrun.core.clock import CorrectedClock
 from vmrun.core.clouds import Instance, InstanceNotFound, InstanceState
 from vmrun.core.errors import ConfigError, StoreError, VmrunError
 from vmrun.core.ids import born
@@ -26,7 +27,11 @@ from .policies import ORPHAN_GRACE, Observed, doubtful, judge, ours, vanished
 __all__ = ["CLOSINGS", "CONTEST", "Reaper"]
 
 log = logging.getLogger(__name__)
+#: Whether somebody asked for a VM's end.
+Asked = Callable[[str], bool]
 
+#: Seconds that this computer's clock may differ from the store's before the reaper goes by the store's.
+CLOCK_GOOD = 30.0
 #: Deletions in one pass: at most this many, or this share of what is there, whichever is more.
 CAP, CAP_SHARE = 3, 0.25
 #: Seconds that a pass of a service watches machines disappear: the next pass looks again.
@@ -41,7 +46,8 @@ class Reaper:
     def __init__(self, deck: Deck, dead_after: float) -> None:
         #: Asked between steps whether to break off; set by a service, which passes again soon.
         self.stopping: Callable[[], bool] | None = None
-        self._deck = deck
+        self._clock = CorrectedClock(deck.desk.clock)
+        self._deck = deck = replace(deck, desk=replace(deck.desk, clock=self._clock))
         self._observer = Observer(deck, dead_after)
         self._hidden = Hidden(deck)
         self._leftovers = LeftoverSweep(deck)
@@ -54,12 +60,21 @@ class Reaper:
         """The drivers that VMs of the store are on. Raises StoreError."""
         return self._observer.drivers()
 
-    def sweep(self, names: Iterable[str], *, dry_run: bool, everything: bool, on_stage: OnStage) -> list[Verdict]:
+    def sweep(
+        self,
+        names: Iterable[str],
+        *,
+        dry_run: bool,
+        everything: bool,
+        on_stage: OnStage,
+        among: Container[str] | None = None,
+    ) -> list[Verdict]:
         """One pass over the clouds in `names`; the verdicts, what was kept included.
 
-        `everything` condemns all VMs of this deployment. A cloud that cannot be listed completely gets no verdict.
-        Raises ConfigError when the store is not this deployment's own.
+        `everything` condemns all VMs of this deployment, or all `among` these. A cloud that cannot be listed completely
+        gets no verdict. Raises ConfigError when the store is not this deployment's own.
         """
+        self._set_clock(on_stage)
         self._recorded = recorded(self._deck)
         if self._recorded not in (self._deck.deployment, None):
             raise ConfigError(
@@ -76,9 +91,26 @@ class Reaper:
         except StoreError as error:
             on_stage(f"VMs that no cloud shows were not judged: {error.message}")
         self._observer.forget_others({each.vm for each in facts})
-        verdicts = self._act(facts, dry_run=dry_run, everything=everything, on_stage=on_stage)
-        alive = set(shown) | {each.vm for each in facts if each.instance is not None}
+        asked: Asked = (lambda vm: among is None or vm in among) if everything else _never
+        verdicts = self._act(facts, asked, dry_run=dry_run, on_stage=on_stage)
+        # Those of which nothing is known in this pass may well be there.
+        alive = set(shown) | {each.vm for each in facts if each.instance is not None or each.unlisted}
         return verdicts + self._leftovers.sweep(listed, alive, dry_run=dry_run, on_stage=on_stage)
+
+    def _set_clock(self, on_stage: OnStage) -> None:
+        """Go by the store's clock if this computer's is wrong: no VM is to end early, or late, for that."""
+        try:
+            told = self._deck.store_time()
+        except StoreError as error:
+            log.warning("event=no-time error=%s", error.message)
+            return  # what was found out in an earlier pass still holds
+        if told is None:
+            return
+        ahead = self._clock.inner.now() - told
+        self._clock.ahead = ahead if abs(ahead) > CLOCK_GOOD else 0.0
+        if self._clock.ahead:
+            side = f"{format_duration(abs(ahead))} {'ahead of' if ahead > 0 else 'behind'} the store's"
+            on_stage(f"this computer's clock is {side}, so the store's is gone by; `vmrun doctor` tells more")
 
     def _list(self, names: Iterable[str], on_stage: OnStage) -> tuple[dict[str, list[Instance]], list[str]]:
         """The instances that say they are ours, by VM, and the clouds that were listed completely."""
@@ -117,19 +149,22 @@ class Reaper:
                 facts.append(replace(found, unlisted=True))
         return facts
 
-    def _act(self, facts: list[Observed], *, dry_run: bool, everything: bool, on_stage: OnStage) -> list[Verdict]:
+    def _act(self, facts: list[Observed], asked: Asked, *, dry_run: bool, on_stage: OnStage) -> list[Verdict]:
         verdicts: list[Verdict] = []
         facts = [each for each in facts if not each.unlisted]
         alive = [each for each in facts if each.instance is not None]
-        left = len(alive) if everything else max(CAP, int(len(alive) * CAP_SHARE))
+        left = max(CAP, int(len(alive) * CAP_SHARE), sum(asked(each.vm) for each in alive))
         unsure = doubtful(facts)
         if unsure:
             on_stage("most VMs look dead: rather this computer or the store is not well, so none is taken for dead")
         for each in facts:
             if self.stopping is not None and self.stopping():
                 break
-            verdict = self._verdict(replace(each, contested=False) if unsure else each, everything=everything)
-            if verdict.delete and left <= 0:
+            verdict = self._verdict(replace(each, contested=False) if unsure else each, asked)
+            # What was decided in an earlier pass is only finished: of machines that their cloud does not delete, three
+            # would otherwise keep all others from their turn, for ever.
+            decided = each.fold is not None and each.fold.delete is not None
+            if verdict.delete and left <= 0 and not decided:
                 reason = f"{verdict.reason}; left for the next pass, because this one deleted its share"
                 verdict = replace(verdict, delete=False, reason=reason)
             verdicts.append(verdict)
@@ -138,16 +173,16 @@ class Reaper:
                     self._carry_out(each, verdict, left, on_stage)
             except VmrunError as error:
                 on_stage(f"{each.vm}: {verdict.policy} could not be carried out: {error.message}")
-            left -= verdict.delete
+            left -= verdict.delete and not decided
         return verdicts
 
-    def _verdict(self, facts: Observed, *, everything: bool) -> Verdict:
+    def _verdict(self, facts: Observed, asked: Asked) -> Verdict:
         if facts.stranger:
             return Verdict(facts.vm, facts.on, "guarded", delete=False, reason=f"not touched: {facts.stranger}")
         if (reason := vanished(facts)) is not None:
             return Verdict(facts.vm, facts.on, "vanished", delete=False, reason=reason)
-        asked = everything and facts.instance is not None and not facts.unreadable
-        judged = ("all", "asked for") if asked else judge(facts)
+        meant = facts.instance is not None and not facts.unreadable and asked(facts.vm)
+        judged = ("all", "asked for") if meant else judge(facts)
         if judged is None:
             return Verdict(facts.vm, facts.on, "keep", delete=False, reason=_reason(facts))
         policy, reason = judged
@@ -208,12 +243,18 @@ class Reaper:
         Session.of(self._deck, vm).remove()
 
 
+def _never(_: str) -> bool:
+    return False
+
+
 def _reason(facts: Observed) -> str:
     """Why it is kept."""
     if _silent(facts):
         return f"suspected: no sign of life for {facts.silent:.0f} s; its agent may still answer"
     if facts.unreadable:
         return "its journal cannot be read or trusted, so nothing counts but its maximum lifetime"
+    if facts.elsewhere:
+        return "its cloud does not have it, but its agent lives: are these credentials for the account that it is in?"
     if facts.fold is None:
         return "unknown to the store, and still young"
     if (hold := facts.fold.hold) is not None:

@@ -6,7 +6,7 @@ import json
 import pickle
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -444,8 +444,9 @@ class FakeClient:
         all_: bool = False,
         on_stage: Callable[[str], None] | None = None,
         stopping: Callable[[], bool] | None = None,
+        among: Container[str] | None = None,
     ) -> list[Verdict]:
-        self._called("reap", dry_run, all_)
+        self._called("reap", dry_run, all_, *([among] if among is not None else []))
         if stopping is not None:
             self.passed()
         return list(self.verdicts)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.core.world import DEPLOYMENT, JOB
 from tests.unit.fleet.world import Fleet
-from vmrun.core.clouds import TAG_OWNER, Fault, Instance, Leftover
+from vmrun.core.clouds import TAG_OWNER, Fault, Instance, InstanceNotFound, Leftover
 from vmrun.core.views import Verdict
 from vmrun.reaper import hidden
 from vmrun.reaper.policies import LEFTOVER_AGE
@@ -123,6 +123,18 @@ def test_what_belongs_to_it_is_not_left_over(blind: Blind) -> None:
     assert fleet.cloud.left[DEPLOYMENT] == [disk]
 
 
+def test_what_belongs_to_one_that_could_not_be_asked_for_is_not_left_over(blind: Blind) -> None:
+    fleet, vm = blind.fleet, blind.fleet.vm(JOB)
+    intent = fleet.ledger(vm).fold.intent
+    assert intent is not None
+    fleet.clock.sleep(LEFTOVER_AGE + 1)
+    disk = Leftover("fake", "disk", "disk-1", intent.name, created_at=fleet.clock.now() - LEFTOVER_AGE - 1)
+    fleet.cloud.left[DEPLOYMENT] = [disk]
+    fleet.cloud.fail("get", Fault.unavailable)
+    assert blind() == {}
+    assert fleet.cloud.left[DEPLOYMENT] == [disk]
+
+
 def test_many_are_asked_for_in_turn(blind: Blind, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hidden, "LOOKUPS", 3)
     vms = {blind.fleet.vm(JOB) for _ in range(8)}
@@ -134,3 +146,26 @@ def test_many_are_asked_for_in_turn(blind: Blind, monkeypatch: pytest.MonkeyPatc
         blind.fleet.clock.sleep(1)
     assert set().union(*seen) == vms
     assert blind.fleet.running == blind.fleet.indexed == vms
+
+
+def test_with_the_credentials_of_another_account_no_vm_that_lives_is_called_gone(
+    blind: Blind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet, vm = blind.fleet, blind.fleet.vm(JOB)
+
+    def unknown(id: str) -> Instance:
+        raise InstanceNotFound(f"no instance {id}")
+
+    monkeypatch.setattr(fleet.cloud, "get", unknown)
+    fleet.clock.sleep(5000)
+    fleet.beat(vm, 2)
+    fleet.clock.sleep(DEAD_AFTER - 1)
+    (verdict,) = blind().values()
+    assert (verdict.policy, verdict.delete) == ("keep", False)
+    assert "its agent lives" in verdict.reason
+    assert fleet.indexed == {vm}
+    assert not fleet.ledger(vm).fold.ended
+    # Only one that is silent, too, is no more.
+    fleet.clock.sleep(2)
+    assert blind()[vm].policy == "vanished"
+    assert fleet.indexed == set()

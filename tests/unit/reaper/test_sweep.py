@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.unit.agent.bench import Switch
-from tests.unit.core.world import DEPLOYMENT, JOB, VM
+from tests.unit.core.world import DEPLOYMENT, JOB, VM, ManualClock
 from tests.unit.fleet.world import Fleet
 from vmrun.core import codec, keys
-from vmrun.core.clouds import Fault, InstanceNotFound, Leftover
+from vmrun.core.clouds import CloudError, Fault, InstanceNotFound, Leftover
+from vmrun.core.errors import StoreUnavailable
 from vmrun.core.ids import new_id
 from vmrun.core.views import Verdict
 from vmrun.core.vm_ledger import VmLedger
@@ -306,3 +308,90 @@ def test_a_damaged_journal_does_not_end_its_vm(fleet: Fleet, sweep: Passes) -> N
     leave(fleet, vm, created_at=fleet.clock.now())
     assert not sweep()[vm].delete
     assert len(left(fleet)) == 1
+
+
+def protected(fleet: Fleet, vms: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the cloud refuse to delete these, whenever it is asked."""
+    delete, ids = fleet.cloud.delete, {fleet.ledger(vm).fold.cloud_id for vm in vms}
+
+    def refusing(id: str) -> None:
+        if id in ids:
+            raise CloudError("it is protected", fault=Fault.permission)
+        delete(id)
+
+    monkeypatch.setattr(fleet.cloud, "delete", refusing)
+
+
+def test_machines_that_cannot_be_deleted_keep_no_others_from_their_end(
+    fleet: Fleet, sweep: Passes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vms = sorted(fleet.vm(JOB, lifetime=10.0) for _ in range(8))
+    protected(fleet, set(vms[:3]), monkeypatch)
+    fleet.clock.sleep(1000)
+    for _ in range(4):
+        # A cron job: each pass is one of its own, and remembers nothing.
+        Passes(fleet)()
+    assert fleet.running == set(vms[:3])
+
+
+def test_leftovers_that_cannot_be_discarded_keep_no_others_from_their_end(
+    fleet: Fleet, sweep: Passes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(LEFTOVER_CAP + 5):
+        leave(fleet, new_id(fleet.clock, fleet.rng), created_at=1.0)
+    discard, kept = fleet.cloud.discard, left(fleet)[:LEFTOVER_CAP]
+
+    def refusing(leftover: Leftover) -> None:
+        if leftover in kept:
+            raise CloudError("something uses it", fault=Fault.unknown)
+        discard(leftover)
+
+    monkeypatch.setattr(fleet.cloud, "discard", refusing)
+    sweep()
+    assert left(fleet) == kept
+
+
+@pytest.mark.parametrize("ahead", [12 * 3600.0, -12 * 3600.0])
+def test_a_wrong_clock_ends_nothing_early_and_nothing_late(tmp_path: Path, ahead: float) -> None:
+    fleet = Fleet(tmp_path)
+    works, boots, over = fleet.vm(JOB), fleet.vm(JOB, ready=False), fleet.vm(JOB, lifetime=10.0)
+    fleet.clock.sleep(100)
+    right = fleet.clock
+    fleet.deck = replace(fleet.deck, desk=replace(fleet.deck.desk, clock=Ahead(right, ahead)), store_time=right.now)
+    passes = Passes(fleet)
+    verdicts = passes()
+    assert {vm for vm, verdict in verdicts.items() if verdict.delete} == {over}
+    assert fleet.running == {works, boots}
+    side = "ahead of" if ahead > 0 else "behind"
+    assert any(f"this computer's clock is 12h 00m {side} the store's" in said for said in passes.said)
+
+
+def test_a_store_that_does_not_tell_the_time_changes_nothing(fleet: Fleet) -> None:
+    def silent() -> float:
+        raise StoreUnavailable("no answer")
+
+    works = fleet.vm(JOB)
+    fleet.vm(JOB, lifetime=10.0)
+    fleet.clock.sleep(100)
+    fleet.deck = replace(fleet.deck, store_time=silent)
+    Passes(fleet)()
+    assert fleet.running == {works}
+
+
+def test_of_all_only_those_that_were_shown_are_meant(fleet: Fleet, sweep: Passes) -> None:
+    shown, later, over = fleet.vm(JOB), fleet.vm(JOB), fleet.vm(JOB, lifetime=10.0)
+    fleet.clock.sleep(100)
+    sweep.reaper.sweep(["fake"], dry_run=False, everything=True, on_stage=sweep.said.append, among={shown})
+    assert over not in fleet.running
+    assert fleet.running == {later}
+
+
+class Ahead:
+    """A clock that is wrong by so many seconds."""
+
+    def __init__(self, clock: ManualClock, ahead: float) -> None:
+        self._clock, self._ahead = clock, ahead
+        self.monotonic, self.sleep = clock.monotonic, clock.sleep
+
+    def now(self) -> float:
+        return self._clock.now() + self._ahead
