@@ -98,6 +98,16 @@ def test_ssh_server_lets_in_one_user_by_key_only(machines: Machines) -> None:
     assert same_key(out(booted, *commands.host_key()), booted.plan.host.public)
 
 
+def test_the_ssh_server_is_not_started_anew_once_it_answers(machines: Machines) -> None:
+    """A second start, when cloud-init has set passwords aside, would turn connections away that come just then."""
+    booted = machines.boot()
+    assert commands.read_boot(booted.host.run(commands.wait_boot(60))).finished
+    ran = root(booted, "cat", "/var/log/cloud-init.log")
+    assert "set-passwords" in ran or "set_passwords" in ran
+    log = root(booted, "journalctl", "--unit", "ssh.service", "--output", "cat").splitlines()
+    assert len([line for line in log if line.startswith("Started ")]) == 1, log
+
+
 def test_user_data_satisfies_the_schema_of_cloud_init(machines: Machines) -> None:
     booted = machines.boot(self_delete="#!/bin/sh\nexit 0\n")
     assert "Valid" in root(booted, "cloud-init", "schema", "--system")
@@ -150,7 +160,7 @@ def test_another_machine_at_the_address_is_refused(machines: Machines) -> None:
     start = time.monotonic()
     with pytest.raises(HostKeyMismatch):
         mixed_up.connect(timeout=BOOT)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < BOOT / 2, "another key is no reason to wait for a boot"
     with pytest.raises(HostKeyMismatch):
         mixed_up.run(["true"])
 
@@ -193,12 +203,13 @@ def test_output_input_and_exit_codes_come_through(machines: Machines) -> None:
 def test_a_command_on_an_open_connection_is_a_matter_of_milliseconds(machines: Machines) -> None:
     booted = machines.boot()
     durations = []
-    for _ in range(20):
+    for _ in range(50):
         start = time.perf_counter()
         booted.host.run(["true"])
         durations.append(time.perf_counter() - start)
     print(sorted(durations))
-    assert sorted(durations)[10] < 0.03, "packets wait for acknowledgements: is TCP_NODELAY set?"
+    # Each of them would take 0.04 s more; how long the others take depends on what else this computer does.
+    assert min(durations) < 0.03, "packets wait for acknowledgements: is TCP_NODELAY set?"
 
 
 def test_put_writes_what_only_root_may_write(machines: Machines) -> None:
@@ -239,7 +250,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(machines: Machines) -> None:
     def leftover() -> bool:
         return ".part" in root(booted, "ls", layout.STATE)
 
-    until(lambda: not leftover(), 10, "the temporary file is gone")
+    until(lambda: not leftover(), 60, "the temporary file is gone")
     assert root(booted, "cat", layout.AGENT_CONFIG) == "old"
 
 
@@ -304,7 +315,7 @@ def test_a_machine_that_vanished_is_unreachable(machines: Machines) -> None:
     start = time.monotonic()
     with pytest.raises(Unreachable):
         host.run(["true"])
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 30
 
 
 # --- the agent ---

@@ -29,6 +29,9 @@ AllowAgentForwarding no
 X11Forwarding no
 UseDNS no
 """
+#: What cloud-init itself writes for `ssh_pwauth`. It is there before, because cloud-init starts the server anew when it
+#: has changed something, at the end of a boot, when the first connections are there already.
+_SSHD_OF_CLOUD_INIT = "PasswordAuthentication no\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +72,10 @@ def _document(seed: Seed) -> dict[str, Any]:
         "package_update": False,
         "package_upgrade": False,
         "package_reboot_if_required": False,
-        "write_files": [{"path": "/etc/ssh/sshd_config.d/10-vmrun.conf", "content": _SSHD}],
+        "write_files": [
+            {"path": "/etc/ssh/sshd_config.d/10-vmrun.conf", "content": _SSHD},
+            {"path": "/etc/ssh/sshd_config.d/50-cloud-init.conf", "content": _SSHD_OF_CLOUD_INIT},
+        ],
         "users": [
             {
                 "name": layout.LOGIN_USER,
