@@ -109,15 +109,18 @@ def test_a_program_in_any_language_saves_itself_by_a_rename(shell: Shell) -> Non
             n=$((n + 1))
             sleep 0.1
             echo "$n" > "$state.new" && mv "$state.new" "$state"
+            while [ "$n" -ge 20 ] && [ ! -e "$2" ]; do sleep 0.1; done
         done
         echo "reached $n"
         """,
     )
-    begun = shell.home / "begun"
-    job = shell.run("submit", "--detach", "--", "sh", str(shell.home / "count.sh"), str(begun)).stdout.strip()
+    begun, killed = shell.home / "begun", shell.home / "killed"
+    program = ("sh", str(shell.home / "count.sh"), str(begun), str(killed))
+    job = shell.run("submit", "--detach", "--", *program).stdout.strip()
     until(lambda: shard(shell, job).saved, 60, "its state is in the store")
     for number in agents(shell):
         kill(number)
+    killed.touch()
     assert shell.wait(job)["state"] == "done"
     assert "reached 40" in shell.run("logs", job).stdout
     first, second = begun.read_text().splitlines()

@@ -67,7 +67,7 @@ def test_each_record_tells_what_its_task_did(shell: Shell, document: Any) -> Non
 
     assert 0.6 < tasks[BURN]["cpu_seconds"] < 1.2
     assert tasks[BURN]["seconds"] >= 0.6
-    assert 0.6 <= tasks[SLEEP]["seconds"] < 3
+    assert 0.6 <= tasks[SLEEP]["seconds"] < 30
     assert tasks[SLEEP]["cpu_seconds"] < 0.1
     assert tasks[HOG]["peak_bytes"] > 200_000_000
     assert all(tasks[task]["peak_bytes"] < 150_000_000 for task in (BURN, SLEEP, LARGE, FILES))

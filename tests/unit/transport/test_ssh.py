@@ -146,7 +146,7 @@ def test_a_command_has_a_limit_in_time(world: World, script: str) -> None:
     start = time.monotonic()
     with pytest.raises(CommandTimeout) as caught:
         host.run(["sh", "-c", script], timeout=0.5)
-    assert 0.4 < time.monotonic() - start < 10
+    assert 0.4 < time.monotonic() - start < 30
     assert caught.value.retryable
     assert host.run(["echo", "still here"]).stdout == b"still here\n"
 
@@ -386,7 +386,7 @@ def test_waiting_ends_in_time_and_says_why() -> None:
         start = time.monotonic()
         with pytest.raises(Unreachable) as caught:
             host.connect(timeout=1.0)
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < 30
         assert "no SSH after 1 s" in caught.value.message
         assert caught.value.hint
 
