@@ -5,9 +5,16 @@ SHELL := /bin/sh
 BIN := .venv/bin
 #: Processes that run tests.
 JOBS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(JOBS)
+#: The same where machines are booted: for a good part of such a test it waits.
+DOCKER_JOBS ?= 3
+PYTEST = $(BIN)/python -m pytest -n $(JOBS)
+#: What runs at the same time shows its output in one piece each, where this make can do that.
+TOGETHER := $(MAKE) --no-print-directory -j 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-.PHONY: help demo test check fmt lint type layers unit sim docker bench docs clean setup setup-base engine
+# Images of Python often set it. Thousands of processes would compile hundreds of modules, each of them again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help demo test check quick fmt lint type layers unit sim docker bench docs clean setup setup-base engine
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,8 +25,13 @@ demo: setup-base ## Run the flights example on this machine and print its table
 test: setup lint type layers docs engine ## Everything: checks, then every test, those on Docker machines included
 	VMRUN_MUST_RUN=docker,store,e2e $(PYTEST) tests
 
-check: setup lint type layers ## What to run before a commit: linters, types, layers, unit tests, simulation
-	$(PYTEST) tests/unit tests/sim
+test docker: JOBS = $(DOCKER_JOBS)
+
+check: setup ## What to run before a commit: linters, types, layers, and the quick ones of unit tests and simulation
+	@$(TOGETHER) quick lint type layers
+
+quick: setup
+	$(PYTEST) -m "not slow and not real" tests/unit tests/sim
 
 fmt: setup ## Format the code and fix what can be fixed
 	$(BIN)/ruff format .

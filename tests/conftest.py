@@ -16,6 +16,7 @@ import itertools
 import os
 import random
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ PERSONAL = (
     "GOOGLE_APPLICATION_CREDENTIALS",
     "IBMCLOUD_API_KEY",
     "NO_COLOR",
+    "PYTHONDONTWRITEBYTECODE",  # each process would compile all of its modules anew, which takes most of its time
     "PY_COLORS",
     "SSH_AUTH_SOCK",
     "XDG_CACHE_HOME",
@@ -48,6 +50,9 @@ PERSONAL = (
 #: What the tests themselves are told.
 KEPT = ("VMRUN_MUST_RUN", "VMRUN_REAL", "VMRUN_TEST_SEED", "VMRUN_TEST_RUN")
 DEFAULT_SEED = "20130101"
+
+#: So that the tests' own modules are rewritten once, and not by each worker of each run.
+sys.dont_write_bytecode = False
 
 hypothesis.settings.register_profile("vmrun", deadline=None, derandomize=True, database=None, print_blob=True)
 hypothesis.settings.load_profile("vmrun")

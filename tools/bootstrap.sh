@@ -70,9 +70,10 @@ make_venv() {
     "$python" -m venv "$venv"
 }
 
-# uv resolves and installs ten times faster; pip knows configured mirrors that uv does not read.
+# uv resolves and installs ten times faster; pip knows configured mirrors that uv does not read. Modules are compiled here,
+# once, because where PYTHONDONTWRITEBYTECODE is set every process would do it for itself.
 install() {
-    "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" "$@" && return 0
+    "$venv/bin/uv" pip install --quiet --compile-bytecode --python "$venv/bin/python" "$@" && return 0
     say "uv could not install; trying with pip"
     "$venv/bin/python" -m pip install --quiet "$@"
 }

@@ -17,6 +17,7 @@ def test_a_sabotaged_protocol_is_caught(mutant: Mutant) -> None:
     print(f"after {caught[0]} seeds: {caught[1]}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_the_unsabotaged_protocol_is_not(mutant: Mutant) -> None:
     for seed in range(4):

