@@ -7,7 +7,8 @@ BIN := .venv/bin
 JOBS ?= 2
 #: The same where machines are booted: for a good part of such a test it waits.
 DOCKER_JOBS ?= 3
-PYTEST = $(BIN)/python -m pytest -n $(JOBS)
+#: A process that has none left takes tests from another, because those that boot machines stand beside each other.
+PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 #: What runs at the same time shows its output in one piece each, where this make can do that.
 TOGETHER := $(MAKE) --no-print-directory -j 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
