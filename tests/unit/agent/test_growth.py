@@ -138,7 +138,9 @@ def test_what_became_of_it_stands_in_the_tasks_output(bench: Bench, engine: type
     assert note.data == b"vmrun: task 1 ran out of memory, and runs again on a larger machine: no\n"
 
 
-@pytest.mark.parametrize("when", [When.BEFORE, When.AFTER, When.LATE])
+@pytest.mark.parametrize(
+    "when", [When.AFTER, *(pytest.param(when, marks=pytest.mark.slow) for when in (When.BEFORE, When.LATE))]
+)
 def test_any_one_request_may_fail_on_the_way_to_a_larger_vm(
     engine: type[FakeEngine], tmp_path: Path, when: When
 ) -> None:

@@ -85,6 +85,7 @@ def test_a_pdf(vmrun, here) -> None:
     assert (here / "a.pdf").read_bytes().startswith(b"%PDF-")
 
 
+@pytest.mark.slow
 def test_very_many_tasks_take_a_picture_of_bounded_size(vmrun, client, here) -> None:
     count, workers, rng = 100_000, 64, random.Random(5)
     row = array("I", [at % workers for at in range(count)])

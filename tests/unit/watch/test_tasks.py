@@ -592,6 +592,7 @@ def peak_of(work: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_tasks(bench: Bench) -> None:
     """Long tasks, each a block of its own: four times as many in as many more entries take no more memory to read."""
     peaks = []
