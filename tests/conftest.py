@@ -58,6 +58,18 @@ hypothesis.settings.register_profile("vmrun", deadline=None, derandomize=True, d
 hypothesis.settings.load_profile("vmrun")
 
 
+#: Seconds for a test that is marked as slow and says nothing itself: a loaded computer takes several times as long.
+SLOW = 600
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests have more time than the others."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW))
+
+
 # --- an environment of its own ---
 
 
