@@ -38,6 +38,8 @@ from .workshop import OVERSPENT, Owners, Workshop
 
 log = logging.getLogger(__name__)
 
+#: Attempts of a VM that gave itself up to say so: each that fails means that it was given a further job meanwhile.
+LEAVES_MAX = 10
 #: Seconds for the command that ends the machine.
 POWER_OFF_TIMEOUT = 30.0
 #: Seconds that a store may stay silent before a read or replace fails.
@@ -192,11 +194,21 @@ def _serve(shop: Workshop) -> None:
         pause = min(shop.config.poll_max, pause * 1.5)
     log.info("event=condemned why=%s", shop.pulse.condemned())
     if shop.pulse.given_up():
-        # So that nobody gives it another job; whoever it had one from gets another VM.
         with contextlib.suppress(StoreError):
-            shop.pulse.drain(shop.pulse.given_up(), served + 1)
-            if shop.pulse.given_up().startswith(OVERSPENT):
-                end_if_last(shop, shop.pulse.jobs()[served], shop.pulse.given_up())
+            _take_leave(shop, shop.pulse.given_up(), served)
+
+
+def _take_leave(shop: Workshop, why: str, served: int) -> None:
+    """Say, at work or at rest, that this VM gave itself up after `served` jobs. Raises StoreError.
+
+    So that nobody gives it another job; whoever it had one from gets another VM.
+    """
+    for _ in range(LEAVES_MAX):
+        jobs = shop.pulse.jobs()
+        if shop.pulse.drain(why, len(jobs)):
+            break
+    if why.startswith(OVERSPENT) and served < len(jobs):
+        end_if_last(shop, jobs[served], why)
 
 
 def _leaves(shop: Workshop, jobs: int) -> bool:

@@ -173,6 +173,39 @@ def test_a_warm_vm_takes_a_second_job_and_drains_after_its_window(bench: Bench, 
     assert not VmLedger(bench.desk(), VM).assign(JOB, 5.0)
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_warm_vm_that_its_cloud_takes_back_is_not_given_a_further_job(
+    bench: Bench, engine: type[FakeEngine], late: bool
+) -> None:
+    bench.submit(2, 2)
+    bench.vm(keep_warm=3600.0)
+    shop = bench.shop()
+    sleep, drain, given = bench.clock.sleep, shop.pulse.drain, []
+
+    def sleeping(seconds: float) -> None:
+        sleep(seconds)
+        # Given the notice at rest
+        if shop.pulse.idle() > 1.0:
+            shop.pulse.give_up("its cloud takes it back (spot interruption)")
+
+    def draining(reason: str, jobs: int) -> bool:
+        # and, in one case, a job that comes right then
+        if late and not given:
+            given.append(VmLedger(bench.desk(), VM).assign(OTHER_JOB, 5.0))
+        return drain(reason, jobs)
+
+    bench.clock.sleep = sleeping  # type: ignore[method-assign]
+    shop.pulse.drain = draining  # type: ignore[method-assign]
+    daemon._serve(shop)
+    fold = VmLedger(bench.desk(), VM).refresh()
+    assert fold.drain is not None
+    assert fold.drain.reason.startswith("its cloud takes it back")
+    assert given == [True] * late
+    # Neither that one nor the next waits for it
+    assert fold.phase == "draining"
+    assert not VmLedger(bench.desk(), VM).assign(OTHER_JOB, 5.0)
+
+
 def test_a_drain_loses_against_a_job_that_came_first(bench: Bench, engine: type[FakeEngine]) -> None:
     bench.submit(2, 2)
     bench.submit(3, 3, job=OTHER_JOB)
