@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from .client import Client
+from .client import REVIVE_AFTER, Client
 from .core.errors import CapacityError, VmrunError
 from .core.model import JobState
 from .fleet.lookout import pause_of
@@ -35,12 +35,16 @@ def bring_up_job(settings: Settings, job: str) -> None:
     spec = observer.ledger.fold.spec
     shared = is_shared(spec)
     stays = shared or may_need_others(spec)
+    client.clear_up(view.id, watch=0.0)
     if view.lost and stays:
         log.info("event=lost job=%s", view.id)
     elif view.lost:
+        # Whoever submitted it has left, and the machine that it was making.
+        client.desk.clock.sleep(max(0.0, min(REVIVE_AFTER, view.created + REVIVE_AFTER - client.desk.clock.now())))
         client.revive(view.id, observer)
     elif view.state is JobState.pending or (shared and not view.state.ended):
         client.bring_up(view.id, lambda text: log.info("event=stage text=%s", text))
+    client.clear_up(view.id)
     if stays:
         attend(client, observer)
 

@@ -29,8 +29,9 @@ from .fleet.growing import PATIENCE, last_word, next_spec, relocate
 from .fleet.login import login_argv
 from .fleet.losses import Losses, with_ways
 from .fleet.order import Order
+from .fleet.parting import clear_up
 from .fleet.release import Released, release
-from .fleet.retire import close_if_gone, give_back
+from .fleet.retire import WATCH, close_if_gone, give_back
 from .fleets import Fleets, is_shared, may_need_others
 from .handle import JobHandle
 from .registry import AUTO, provisioner_names
@@ -129,9 +130,7 @@ class Client:
             else:
                 handle.expect(self.bring_up(job, stage))
         except KeyboardInterrupt:
-            # The person leaves, the job does not: another process gets it its machine.
-            self.fleets.stop(job)
-            self.continue_in_background(job)
+            self.fleets.hand_over(job)
             raise KeyboardInterrupt(job) from None
         except VmrunError as error:
             raise with_ways(error, job) from error.__cause__
@@ -232,7 +231,7 @@ class Client:
         with contextlib.suppress(StoreError):
             fold = JobLedger(self.desk, job).refresh()
             if fold.final is None and may_need_others(fold.spec) and not self.fleets.has(job):
-                self.continue_in_background(job)
+                self.fleets.hand_over(job)
 
     def revive(self, job: str, observer: JobObserver | None = None) -> None:
         """Get a job a machine if it has none any more and none on its way: its client died, or its VM was lost.
@@ -275,7 +274,8 @@ class Client:
         if not self._losses.take_on(job, vms, outgrown):
             return
         try:
-            self.bring_up(job)
+            with self.fleets.left_to_others(job):
+                self.bring_up(job)
         except VmrunError as error:
             raise with_ways(error, job) from error.__cause__
 
@@ -289,9 +289,11 @@ class Client:
             return False
         del self._brought[job]
         # Taken on first: where clouds are slow to answer, others that wait for the job would take this one for dead.
-        relocate(
-            self._wiring.deck, job, small, lambda: self._losses.take_on(job, (), fold.outgrown) and self.bring_up(job)
-        )
+        with self.fleets.left_to_others(job):
+            relocate(
+                *(self._wiring.deck, job, small),
+                lambda: self._losses.take_on(job, (), fold.outgrown) and self.bring_up(job),
+            )
         return True
 
     def _tend(self, job: str) -> bool:
@@ -300,16 +302,22 @@ class Client:
 
     def _lost(self, vm: str) -> bool:
         try:
-            if VmLedger(self.desk, vm).refresh().drain is not None:
+            fold = VmLedger(self.desk, vm).refresh()
+            if fold.drain is not None:
                 return True
-            if not close_if_gone(self._wiring.deck, vm, leaving=True):
-                return False
-            self._losses.leaves(vm)
-            return True
+            if close_if_gone(self._wiring.deck, vm, leaving=True):
+                self._losses.leaves(vm)
+                return True
+            # Nobody works on a machine that is condemned, though its cloud may still have it.
+            return fold.delete is not None
         except CloudError as error:
             # A cloud that does not answer has not said that the VM is gone.
             log.info("event=not-looked-up vm=%s error=%s", vm, error.message)
             return False
+
+    def clear_up(self, job: str, watch: float = WATCH) -> None:
+        """Delete what a client of the job left half made, and watch each go for `watch` seconds."""
+        clear_up(self._wiring.deck, job, watch)
 
     def settle(self, job: str) -> None:
         """Give back what this client brought up for a job that ended, unless it is to stay warm or has another job."""

@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -27,9 +27,10 @@ from .core.money import reserved
 from .core.vm_ledger import VmLedger
 from .fleet.bring_up import rent
 from .fleet.deck import OnStage
-from .fleet.muster import Muster, Recruit, Stopped
+from .fleet.muster import STOP_PATIENCE, Muster, Recruit, Stopped
 from .fleet.order import Order
 from .fleet.owed import Owed
+from .fleet.parting import LEAVE_PATIENCE, HalfMade
 from .fleet.retire import give_back
 from .fleet.search import RuledOut
 from .fleet.warm import take_warm
@@ -79,6 +80,10 @@ class Fleets:
         self._taken: dict[str, list[str]] = {}
         self._news: dict[str, list[str]] = {}
         self._owed: dict[str, Owed] = {}
+        #: Machines on their way, and jobs that whoever waited for them has left, as said to another process or not yet.
+        self._half = HalfMade()
+        self._left: set[str] = set()
+        self._handed: set[str] = set()
         #: Machines that are known to be no more, and how far the last look came.
         self._gone: set[str] = set()
         self._looked = 0
@@ -91,6 +96,7 @@ class Fleets:
         `order` has the money of all. "" if the job ended meanwhile. Raises what explains why there is none at all.
         """
         job = order.job
+        self._left.discard(job)
         folds = self._folds(job)
         self._adopt(job, folds)
         serving = [vm for vm, fold in folds.items() if self._serves(fold)]
@@ -109,7 +115,7 @@ class Fleets:
         except Stopped:
             # Another client got them at the same time, or the job ended.
             return next((vm for vm, fold in self._folds(job).items() if self._serves(fold)), "")
-        except BaseException:
+        except Exception:
             muster.stop()
             self._musters[job].remove(muster)
             raise
@@ -179,13 +185,16 @@ class Fleets:
             # Drivers are not made for several threads.
             wiring = self._wiring.sibling(clock)
             wiring.on_stage = on_stage
-            deck = replace(
-                wiring.deck,
-                joined=lambda vm: self._enlist(order.job, vm),
-                steady=self._wiring.clock,
-                preparing=self._preparing,
-            )
-            return rent(deck, order, on_stage, out)
+            with self._half.making(order.job) as begun:
+                deck = replace(
+                    wiring.deck,
+                    begun=begun,
+                    joined=lambda vm: self._enlist(order.job, vm),
+                    steady=self._wiring.clock,
+                    leaving=lambda: order.job in self._left,
+                    preparing=self._preparing,
+                )
+                return rent(deck, order, on_stage, out)
 
         return recruit
 
@@ -313,24 +322,62 @@ class Fleets:
             with ThreadPoolExecutor(GIVEN_BACK_AT_ONCE, thread_name_prefix="vmrun-give-back") as pool:
                 list(pool.map(give_back, decks, vms, itertools.repeat(job)))
 
-    def stop(self, job: str) -> list[str]:
-        """Get the job no more machines, and give back half-made ones; those that this client got it."""
+    def stop(self, job: str, patience: float = STOP_PATIENCE) -> list[str]:
+        """Get the job no more machines, and give back half-made ones; those that this client got it.
+
+        What is not given back after `patience` seconds is condemned, for others to delete.
+        """
         musters, taken = self._musters.pop(job, []), self._taken.pop(job, [])
         self._owed.pop(job, None)
-        for muster in musters:
-            muster.stop(0.0)
-        for muster in musters:
-            muster.stop()
-        if not any((*self._musters.values(), *self._taken.values())):
-            atexit.unregister(self._leave)
+        try:
+            for muster in musters:
+                muster.stop(0.0)
+            for muster in musters:
+                muster.stop(patience)
+        finally:
+            if any(muster.running for muster in musters):
+                # If the store does not answer, they end at the end of their boot grace.
+                with contextlib.suppress(StoreError):
+                    self._half.condemn(self._wiring.desk, job)
+            if not any((*self._musters.values(), *self._taken.values())):
+                atexit.unregister(self._leave)
         return [*taken, *(vm for muster in musters for vm in muster.ready)]
+
+    def hand_over(self, job: str) -> None:
+        """The person leaves, the job does not: another process goes on, with what is half made given back or condemned.
+
+        Takes a few seconds at most, and none once the person has lost patience. A second call does nothing.
+        """
+        if job in self._handed:
+            return
+        self._handed.add(job)
+        try:
+            self.part(job)
+        finally:
+            self._go_on(job)
+
+    @contextlib.contextmanager
+    def left_to_others(self, job: str) -> Iterator[None]:
+        """A person who leaves while the job gets a machine here leaves that to another process."""
+        self._handed.discard(job)
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.hand_over(job)
+            raise
+
+    def part(self, job: str) -> None:
+        """Get the job no more machines; those that are half made nobody watches any longer."""
+        self._left.add(job)
+        with contextlib.suppress(KeyboardInterrupt):
+            self.stop(job, LEAVE_PATIENCE)
 
     def _leave(self) -> None:
         """The program ends before the jobs do: what is on its way is given back, and another process goes on."""
         hurried = {job for job in self._musters if self.on_the_way(job)}
         for job in {**self._musters, **self._taken}:
             spec = self._ledgers[job].fold.spec
-            self.stop(job)
+            self.part(job)
             # If the store does not answer, whoever waits for the job goes on with it.
             with contextlib.suppress(StoreError):
                 if spec.kind != "open" and (job in hurried or self.wants_attendance(job)):

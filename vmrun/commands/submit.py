@@ -247,8 +247,6 @@ class _Attached:
             return self._run(request)
         except KeyboardInterrupt as interrupt:
             # A submission that was interrupted while it got its machine says which job it was.
-            if self._job:
-                self._session.client.leave(self._job)
             self._job = self._job or str(interrupt.args[0] if interrupt.args else "")
             return self._interrupted()
         except OutputClosed:

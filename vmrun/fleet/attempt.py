@@ -31,7 +31,7 @@ from .membership import join
 from .order import Order
 from .process import ProcessBringUp
 from .removal import case_of, remove
-from .retire import retire
+from .retire import WATCH, retire
 from .sending import Sending
 from .sight import mounts
 
@@ -67,6 +67,7 @@ class Attempt:
         transport = self._provisioner.capabilities.transport
         machine = _way_in(transport)(self._deck, self._order, self.vm, self._on_stage)
         spec = self._spec(machine, hard_deadline, bound)
+        self._deck.begun(self.vm)
         ledger = self._intend(spec)
         cost = told(self._price, bound)
         self._on_stage(f"creating {self._offer.instance_type} on {self._offer.on}{_where(self._offer)}{cost}")
@@ -79,7 +80,9 @@ class Attempt:
             # Whatever ended this, a signal included: what was made is given back before it is passed on.
             kept = isinstance(error, Unreachable) and self._keep(machine, ledger, hard_deadline, error)
             if not kept and ledger.fold.failed is None and ledger.fold.delete is None:
-                retire(self._deck.undisturbed(), self.vm, "could not be made ready", self._on_stage)
+                # A person who leaves does not wait for what the reaper, or who goes on with the job, will see.
+                watch = 0.0 if isinstance(error, KeyboardInterrupt) or self._deck.leaving() else WATCH
+                retire(self._deck.undisturbed(), self.vm, "could not be made ready", self._on_stage, watch=watch)
             raise
         return self.vm
 

@@ -43,6 +43,10 @@ def _untold() -> float | None:
     return None
 
 
+def _stays() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Deck:
     """The tools of fleet work."""
@@ -69,10 +73,14 @@ class Deck:
     extras: Callable[[Offer, Need], Extras] = _nothing
     #: Seconds since the epoch on the clock of the store's server; None if it has none. Raises StoreUnavailable.
     store_time: Callable[[], float | None] = _untold
+    #: Told of each VM before anything of it is written.
+    begun: Callable[[str], None] = _unnoticed
     #: Told of each VM that its cloud accepted for the order's job, or that was given the job.
     joined: Callable[[str], None] = _unnoticed
     #: For giving back, where the desk's clock may end a wait because nobody wants a machine any more.
     steady: Clock | None = None
+    #: Whether whoever waits is leaving: then nobody watches what is given back until it is seen to be gone.
+    leaving: Callable[[], bool] = _stays
     #: Held while a cloud's account is prepared: several that find nothing there must not all make it.
     preparing: AbstractContextManager[object] = field(default_factory=nullcontext)
 

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.unit.core.world import DEPLOYMENT, JOB, job_spec
+from tests.unit.core.world import DEPLOYMENT, JOB, OTHER_JOB, intent, job_spec
 from tests.unit.fleet.test_failover import WayIn, World
+from vmrun import fleets as module_fleets
+from vmrun.core.clock import SystemClock
 from vmrun.core.clouds import Fault, Need, Scope
 from vmrun.core.errors import BudgetError, CapacityError
+from vmrun.core.ids import new_id
 from vmrun.core.ledger import JobLedger
 from vmrun.core.model import JobSpec
 from vmrun.core.money import reserved
 from vmrun.core.records import Final, Submit
+from vmrun.core.vm_ledger import VmLedger
 from vmrun.fleet import attempt as module
-from vmrun.fleet import lookout, muster
+from vmrun.fleet import lookout, muster, parting
 from vmrun.fleet.lookout import AGAIN_FIRST, AGAIN_LONGEST
+from vmrun.fleet.muster import Muster
 from vmrun.fleet.order import Order
 from vmrun.fleet.retire import close_if_gone
 from vmrun.fleets import Fleets, is_loss
@@ -363,3 +369,108 @@ def test_two_replacements_do_not_both_have_what_is_left_of_the_money(world: Worl
     (third,) = set(enlisted(world)) - {one, two}
     spent = reserved(world.ledger(two).fold, JOB, world.clock.now())
     assert world.ledger(third).fold.max_cost <= 5.0 - spent + 1e-6
+
+
+# --- a person who leaves ---
+
+
+class Stuck:
+    """Machines that never get an address, on a real clock that only their threads wait on."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(parting, "LEAVE_PATIENCE", 0.2)
+        monkeypatch.setattr(module_fleets, "LEAVE_PATIENCE", 0.2)
+        self.go, self.inside = threading.Event(), threading.Event()
+        self.world = world
+
+        def hang(_: str) -> None:
+            # As within a command over SSH, which no clock ends
+            self.inside.set()
+            assert self.go.wait(PATIENCE)
+
+        WayIn.acts.append(hang)
+
+
+def test_a_person_who_leaves_waits_for_nothing_and_what_is_half_made_is_condemned(
+    world: World, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, stuck = submitted(world, vms=2), Stuck(world, monkeypatch)
+    began = SystemClock().monotonic()
+    seen: list[float] = []
+
+    def interrupted(made: Muster) -> str:
+        assert stuck.inside.wait(PATIENCE)
+        seen.append(SystemClock().monotonic() - began)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Muster, "first", interrupted)
+    # The manual clock stands still while its thread hangs; leaving is timed by a real one
+    site.fleets._wiring.clock = SystemClock()
+    with pytest.raises(KeyboardInterrupt):
+        site.fleets.bring_up(site.order(spec), spec, world.said.append)
+    site.fleets.hand_over(JOB)
+    site.fleets.hand_over(JOB)
+    assert SystemClock().monotonic() - began - seen[0] < PATIENCE / 2
+    assert site.left_to == [JOB]
+    (vm,) = enlisted(world)
+    fold = world.ledger(vm).fold
+    assert fold.delete is not None
+    assert fold.delete.why == "its client left"
+    # Its machine is there as long as its thread hangs; whoever goes on with the job deletes it
+    assert len(world.alive) == 1
+    parting.clear_up(world.deck, JOB, 0.0)
+    assert world.alive == []
+    assert world.ledger(vm).fold.gone is not None
+    # and what comes of the thread later is no machine
+    muster_threads = [thread for thread in threading.enumerate() if thread.name.startswith("vmrun-muster")]
+    stuck.go.set()
+    for thread in muster_threads:
+        thread.join(PATIENCE)
+    assert world.ledger(vm).fold.ready is None
+    assert world.alive == []
+    # The job is got its machines anew
+    world.clock.sleep(1)
+    site.fleets._wiring.clock = world.clock
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "_way_in", lambda transport: WayIn)
+    monkeypatch.setattr(muster, "AT_ONCE", 1)
+    other = Site(world)
+    other.up(spec)
+    assert len(world.alive) == 2
+    other.fleets.stop(JOB)
+
+
+def test_who_loses_patience_with_leaving_has_left(world: World, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, stuck = submitted(world, vms=2), Stuck(world, monkeypatch)
+
+    def interrupt(*_: object) -> None:
+        assert stuck.inside.wait(PATIENCE)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Muster, "first", interrupt)
+    monkeypatch.setattr(Muster, "join", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        site.fleets.bring_up(site.order(spec), spec, world.said.append)
+    site.fleets.hand_over(JOB)
+    assert site.left_to == [JOB]
+    (vm,) = enlisted(world)
+    assert world.ledger(vm).fold.delete is not None
+    stuck.go.set()
+
+
+def test_what_is_condemned_before_its_intent_is_never_created(world: World) -> None:
+    half, vm = parting.HalfMade(), new_id(world.clock, world.rng)
+    with half.making(JOB) as begun:
+        begun(vm)
+        half.condemn(world.desk(), JOB)
+        assert not VmLedger(world.desk(), vm).intend(intent(vm, JOB))
+    assert world.indexed == set()
+    # Those that are ready, or at their end, are none of it
+    with half.making(JOB) as begun:
+        there = world.vm(JOB)
+        begun(there)
+        half.condemn(world.desk(), JOB)
+        half.condemn(world.desk(), OTHER_JOB)
+    assert world.ledger(there).fold.delete is None
+    parting.clear_up(world.deck, JOB, 0.0)
+    assert world.running == {there}

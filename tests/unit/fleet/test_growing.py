@@ -275,7 +275,7 @@ def test_a_job_that_its_client_leaves_is_looked_after_if_it_may_grow(
     if ended:
         ledger.finish(Final("done", 4, 0))
     client, left = world.client(), list[str]()
-    monkeypatch.setattr(client, "continue_in_background", left.append)
+    monkeypatch.setattr(client.fleets, "_go_on", left.append)
     client.leave(JOB)
     assert left == [JOB] * looked_after
 
@@ -284,7 +284,7 @@ def test_leaving_a_job_while_the_store_is_away_is_no_error(tmp_path: Path, monke
     world = World(tmp_path)
     world.submit(on_oom="grow")
     client, left = world.client(), list[str]()
-    monkeypatch.setattr(client, "continue_in_background", left.append)
+    monkeypatch.setattr(client.fleets, "_go_on", left.append)
 
     def away(key: str) -> bytes:
         raise StoreUnavailable(f"no answer for {key}")
