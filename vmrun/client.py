@@ -303,7 +303,7 @@ class Client:
     def _lost(self, vm: str) -> bool:
         try:
             fold = VmLedger(self.desk, vm).refresh()
-            if fold.drain is not None:
+            if fold.drain is not None or fold.hold is not None:
                 return True
             if close_if_gone(self._wiring.deck, vm, leaving=True):
                 self._losses.leaves(vm)

@@ -27,10 +27,13 @@ from .core.money import reserved
 from .core.vm_ledger import VmLedger
 from .fleet.bring_up import rent
 from .fleet.deck import OnStage
+from .fleet.memory import Memory
 from .fleet.muster import STOP_PATIENCE, Muster, Recruit, Stopped
 from .fleet.order import Order
 from .fleet.owed import Owed
 from .fleet.parting import LEAVE_PATIENCE, HalfMade
+from .fleet.replacing import fallen_back, short_of
+from .fleet.replacing import losses as lost_machines
 from .fleet.retire import give_back
 from .fleet.search import RuledOut
 from .fleet.warm import take_warm
@@ -220,7 +223,7 @@ class Fleets:
         """Whether it works, or may still come to that."""
         assert fold.intent is not None
         waits = fold.ready is not None or self._wiring.clock.now() < fold.intended_at + fold.intent.boot_grace
-        return waits and not fold.ended and fold.drain is None
+        return waits and fold.unsettled
 
     # --- looking after them ---
 
@@ -282,6 +285,9 @@ class Fleets:
         journal before their machines are. Raises BudgetError if nothing is left.
         """
         folds, now = self._folds(order.job), self._wiring.clock.now()
+        # As for a job of one machine: another offer than what was taken back, and in the end none of that kind.
+        Memory(self._wiring.deck.cache_dir).note(short_of((folds[vm] for vm in losses if vm in folds), now), now)
+        order = fallen_back(order, lost_machines(folds.values(), order.job))
         one = self._share(order, len(losses), folds.values())
         if not order.max_cost:
             return one, losses

@@ -17,6 +17,7 @@ from vmrun.machine.programs import facts
 from .commit import OutputWriter
 from .engine import Engine
 from .share import HeldShard
+from .states import States
 from .workshop import Workshop
 
 log = logging.getLogger(__name__)
@@ -134,6 +135,7 @@ class Growth:
         held: dict[int, HeldShard],
         claim: Callable[[], bool],
         commit: Callable[[], None],
+        states: States,
     ) -> None:
         """Leave to a larger VM what this one is too small for, when it is time; nothing is `held` then.
 
@@ -149,6 +151,8 @@ class Growth:
         if not fed or not engine.idle() or claim():
             return
         commit()
+        # They go on from there on the larger VM.
+        states.save(each.batch for each in held.values())
         if self._tell(workers):
             for each in held.values():
                 each.batch.ledger.release(self._shop.config.vm, "out of memory")

@@ -150,7 +150,7 @@ class JobRun:
             self._take(self._engine.poll(0.0 if self._fallen else self._poll))
             self._commit_if_due()
             if not self._cancelling:
-                self._growth.depart(self._engine, self._workers, self._held, self._claim, self._commit)
+                self._growth.depart(self._engine, self._workers, self._held, self._claim, self._commit, self._states)
         except StoreUnavailable as error:
             # Outcomes stay in their batches, events where they are, and the engine goes on with what it has.
             log.warning("event=store-unavailable error=%s", error.message)
@@ -313,8 +313,8 @@ class JobRun:
         elif isinstance(event, Results):
             for block in self._growth.sift(event.block, self._output):
                 held.batch.add(block)
+                self._states.ended(block.first, block.count)
             self._gathered += event.block.count
-            self._states.ended(event.block.first, event.block.count)
         elif isinstance(event, LargeResult):
             self._states.ended(task)
             held.batch.add_large(task, event.path)

@@ -163,8 +163,11 @@ class VmLedger:
         return self._move(Gone(evidence, until), lambda fold: fold.gone is None)
 
     def relieve(self, by: str, patience: float, now: float) -> bool:
-        """Take it on to replace the lost VM; False while another has, for at most `patience` seconds by the clock."""
-        self._move(Relieve(by), lambda fold: fold.relieved_by != by and fold.relieved_at + patience <= now)
+        """Take it on to replace the lost VM; False while another has, for about `patience` seconds by the clock.
+
+        Whose clock is far ahead has no longer than that.
+        """
+        self._move(Relieve(by), lambda fold: fold.relieved_by != by and abs(now - fold.relieved_at) >= patience)
         return self.fold.relieved_by == by
 
     def _move(self, body: Record, allowed: Callable[[VmFold], bool]) -> bool:

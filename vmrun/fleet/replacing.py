@@ -55,11 +55,15 @@ def after_losses(order: Order, lost: Sequence[VmFold], now: float, until: float 
             f"job {order.job} has had machines for the {format_duration(order.max_lifetime)} that it may",
             hint=f"`vmrun result {order.job}` has what had finished; submit it again with a higher --max-lifetime",
         )
-    need = order.need
+    return replace(fallen_back(order, lost), max_lifetime=left)
+
+
+def fallen_back(order: Order, lost: Iterable[VmFold]) -> Order:
+    """The order, for a machine on demand if it may have one and so many of the `lost` ones were spot machines."""
     taken = sum(1 for fold in lost if fold.intent is not None and fold.intent.spot)
-    if need.market is Market.spot_with_fallback and taken >= SPOT_LOSSES_MAX:
-        need = replace(need, market=Market.on_demand)
-    return replace(order, need=need, max_lifetime=left)
+    if order.need.market is Market.spot_with_fallback and taken >= SPOT_LOSSES_MAX:
+        return replace(order, need=replace(order.need, market=Market.on_demand))
+    return order
 
 
 def _lived(lost: Iterable[VmFold], job: str, now: float) -> float:

@@ -8,12 +8,15 @@ import pytest
 
 from tests.unit.agent.bench import Bench, FakeEngine, said
 from tests.unit.core.world import JOB, OTHER_VM, THIRD_VM, VM
+from vmrun.agent.engine import Event
 from vmrun.agent.work import JobRun
 from vmrun.agent.workshop import Owners
+from vmrun.core import keys
 from vmrun.core.folds import JobFold
 from vmrun.core.growth import MOVES_MAX
 from vmrun.core.ledger import JobLedger, ShardLedger
 from vmrun.core.outgrown import Outgrown
+from vmrun.saving import DIRECTORY
 from vmrun.store.faulty import Fault, FaultsAt, FaultyStore, When
 from vmrun.watch.logs import OutputReader
 
@@ -51,6 +54,26 @@ def test_the_others_finish_and_what_ran_out_of_memory_runs_on_a_larger_vm_alone(
     assert bench.values() == list(range(12))
     assert sorted(ran(engine)[1]) == [3, 7]
     assert len(fold.outgrown) == 1
+
+
+def test_what_a_task_saved_last_goes_along_to_the_larger_vm(bench: Bench, engine: type[FakeEngine]) -> None:
+    bench.submit(4, 4, on_oom="grow")
+    bench.vm(memory=SMALL)
+    engine.greedy = {1}
+    engine.before = staticmethod(saving)  # type: ignore[method-assign,assignment]
+    fold = bench.run()
+    assert [each.vm for each in fold.outgrown] == [VM]
+    (shard,) = bench.shards()
+    # Of those that ended nothing is kept
+    assert list(shard.fold.saved) == [1]
+    saved = shard.fold.saved[1]
+    assert bench.memory.get(keys.state(JOB, 1, saved.sha256)) == b"state of 1"
+
+
+def saving(made: FakeEngine, task: int) -> list[Event]:
+    """As a task that saves itself right before its end."""
+    Path(made.spec.env[DIRECTORY], str(task)).write_text(f"state of {task}")
+    return []
 
 
 def test_without_being_asked_to_grow_it_fails_as_ever(bench: Bench, engine: type[FakeEngine]) -> None:

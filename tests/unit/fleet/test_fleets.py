@@ -15,13 +15,13 @@ from tests.unit.core.world import DEPLOYMENT, JOB, OTHER_JOB, intent, job_spec
 from tests.unit.fleet.test_failover import WayIn, World
 from vmrun import fleets as module_fleets
 from vmrun.core.clock import SystemClock
-from vmrun.core.clouds import Fault, Need, Scope
+from vmrun.core.clouds import Fault, Market, Need, Scope
 from vmrun.core.errors import BudgetError, CapacityError
 from vmrun.core.ids import new_id
 from vmrun.core.ledger import JobLedger
 from vmrun.core.model import JobSpec
 from vmrun.core.money import reserved
-from vmrun.core.records import Final, Submit
+from vmrun.core.records import Final, Hold, Submit
 from vmrun.core.vm_ledger import VmLedger
 from vmrun.fleet import attempt as module
 from vmrun.fleet import lookout, muster, parting
@@ -369,6 +369,46 @@ def test_two_replacements_do_not_both_have_what_is_left_of_the_money(world: Worl
     (third,) = set(enlisted(world)) - {one, two}
     spent = reserved(world.ledger(two).fold, JOB, world.clock.now())
     assert world.ledger(third).fold.max_cost <= 5.0 - spent + 1e-6
+
+
+@pytest.mark.parametrize("market", [Market.spot, Market.spot_with_fallback])
+def test_spot_machines_that_are_taken_back_are_replaced_elsewhere_and_then_on_demand_if_that_may_be(
+    world: World, site: Site, market: Market
+) -> None:
+    spec = submitted(world, vms=2, replace_lost=5)
+
+    def order(spec: JobSpec) -> Order:
+        return dataclasses.replace(site.order(spec), need=Need(market=market))
+
+    site.fleets.bring_up(order(spec), spec, world.said.append)
+    site.join()
+    kinds: list[tuple[bool, str]] = []
+    for _ in range(2):
+        known = set(enlisted(world))
+        victim = enlisted(world)[len(kinds)]
+        world.ledger(victim).drain("its cloud takes it back (spot interruption)", jobs=1)
+        lost = world.ledger(victim).fold.intent
+        assert site.fleets.tend(JOB, lambda vm: world.ledger(vm).fold.drain is not None, order)
+        site.join()
+        (new,) = set(enlisted(world)) - known
+        intent = world.ledger(new).fold.intent
+        assert intent is not None
+        assert lost is not None
+        kinds.append((intent.spot, intent.zone))
+        if intent.spot:
+            assert intent.zone != lost.zone
+    assert [spot for spot, _ in kinds] == [True, market is Market.spot]
+
+
+def test_a_machine_that_is_held_for_debugging_is_none_of_the_jobs_any_more(world: World, site: Site) -> None:
+    spec = submitted(world, vms=1, replace_lost=1)
+    held = world.vm(JOB, ready=False)
+    assert JobLedger(world.desk(), JOB).enlist(held)
+    hold = Hold("", world.clock.now() + 3600, "it could not be made ready", "hold on failure")
+    assert world.ledger(held).hold(hold, jobs=1)
+    assert site.up(spec) != held
+    assert len(world.alive) == 1
+    assert world.running == {held}
 
 
 # --- a person who leaves ---

@@ -14,7 +14,7 @@ from tests.unit.fleet.test_growing import World
 from vmrun import attending
 from vmrun.client import REVIVE_AFTER, Client
 from vmrun.core.ledger import JobLedger
-from vmrun.core.records import Final
+from vmrun.core.records import Final, Hold
 from vmrun.fleet import attempt, parting
 from vmrun.fleet.retire import WATCH
 from vmrun.settings import load_settings
@@ -118,6 +118,16 @@ def test_a_condemned_machine_counts_as_lost_although_its_cloud_still_has_it(worl
     assert JobLedger(world.desk(), JOB).enlist(vm)
     assert client._tend(JOB)
     assert world.ledger(vm).delete("dead: no sign of life for 3m", "reaper")
+    assert not client._tend(JOB)
+
+
+def test_a_fleet_of_which_all_are_held_for_debugging_gets_others(world: World) -> None:
+    world.submit(on_oom="fail", vms=2)
+    client, vm = world.client(), world.vm(JOB, ready=False)
+    assert JobLedger(world.desk(), JOB).enlist(vm)
+    assert client._tend(JOB)
+    hold = Hold("", world.clock.now() + 3600, "it could not be made ready", "hold on failure")
+    assert world.ledger(vm).hold(hold, jobs=1)
     assert not client._tend(JOB)
 
 

@@ -135,6 +135,19 @@ def test_of_two_clients_that_wait_for_a_job_one_replaces_its_machine(fleet: Flee
     assert not one.take_on(JOB, [vm])
 
 
+@pytest.mark.parametrize(("ahead", "waits"), [(-30.0, True), (30.0, True), (86400.0, False), (-86400.0, False)])
+def test_a_clock_that_is_wrong_keeps_nobody_from_replacing_a_lost_machine(
+    fleet: Fleet, ahead: float, waits: bool
+) -> None:
+    vm = fleet.vm(JOB)
+    assert fleet.ledger(vm).drain("its cloud takes it back", jobs=1)
+    # Given another client, whose clock is so far ahead, that died before it got anything
+    fleet.clock.sleep(ahead)
+    assert fleet.ledger(vm).relieve("another", PATIENCE, fleet.clock.now())
+    fleet.clock.sleep(-ahead)
+    assert Losses(lambda: fleet.deck).take_on(JOB, [vm]) is not waits
+
+
 def test_what_a_job_lost_bounds_its_next_order(fleet: Fleet) -> None:
     known = Losses(lambda: fleet.deck)
     assert known.order(ORDER) == ORDER
