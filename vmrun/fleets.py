@@ -28,7 +28,7 @@ from .core.vm_ledger import VmLedger
 from .fleet.bring_up import rent
 from .fleet.deck import OnStage
 from .fleet.memory import Memory
-from .fleet.muster import STOP_PATIENCE, Muster, Recruit, Stopped
+from .fleet.muster import STOP_PATIENCE, Muster, Recruit, StoppableClock, Stopped
 from .fleet.order import Order
 from .fleet.owed import Owed
 from .fleet.parting import LEAVE_PATIENCE, HalfMade
@@ -321,12 +321,17 @@ class Fleets:
 
     def settle(self, job: str) -> None:
         """Give back what this client got a job that ended, but for what is to stay warm or has another job."""
-        vms = self.stop(job)
-        decks = [self._wiring.sibling(self._wiring.clock).deck for _ in vms]
+        vms, stop = self.stop(job), threading.Event()
+        decks = [self._wiring.sibling(StoppableClock(self._wiring.clock, stop)).deck for _ in vms]
         if vms:
             # Each waits until its machine is seen to be gone.
             with ThreadPoolExecutor(GIVEN_BACK_AT_ONCE, thread_name_prefix="vmrun-give-back") as pool:
-                list(pool.map(give_back, decks, vms, itertools.repeat(job)))
+                try:
+                    list(pool.map(give_back, decks, vms, itertools.repeat(job)))
+                except BaseException:
+                    # A person who leaves does not wait for that.
+                    stop.set()
+                    raise
 
     def stop(self, job: str, patience: float = STOP_PATIENCE) -> list[str]:
         """Get the job no more machines, and give back half-made ones; those that this client got it.

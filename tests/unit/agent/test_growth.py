@@ -72,7 +72,9 @@ def test_what_a_task_saved_last_goes_along_to_the_larger_vm(bench: Bench, engine
 
 def saving(made: FakeEngine, task: int) -> list[Event]:
     """As a task that saves itself right before its end."""
-    Path(made.spec.env[DIRECTORY], str(task)).write_text(f"state of {task}")
+    folder = Path(made.spec.env[DIRECTORY])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / str(task)).write_text(f"state of {task}")
     return []
 
 

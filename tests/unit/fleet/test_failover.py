@@ -20,6 +20,8 @@ from vmrun.fleet import attempt as module
 from vmrun.fleet.address import wait_for_address
 from vmrun.fleet.bring_up import bring_up
 from vmrun.fleet.order import Order, Timings
+from vmrun.fleet.parting import clear_up
+from vmrun.fleet.retire import WATCH
 from vmrun.fleet.search import AGAIN_MAX
 from vmrun.provisioners.fake import FakeCloud, Machine
 
@@ -347,6 +349,9 @@ def test_a_machine_that_its_cloud_does_not_show_yet_is_given_back_when_it_does(
     with pytest.raises(KeyboardInterrupt):
         world.go()
     (machine,) = world.made
+    # Nobody waits for it to appear; it is condemned, and whoever goes on with the job deletes it then
+    assert world.ledger(machine.tags["vmrun-vm"]).fold.delete is not None
+    clear_up(world.deck, OTHER_JOB, WATCH)
     assert machine.is_deleted()
     assert world.ledger(machine.tags["vmrun-vm"]).fold.gone is not None
 

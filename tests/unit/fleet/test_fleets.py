@@ -14,7 +14,7 @@ import pytest
 from tests.unit.core.world import DEPLOYMENT, JOB, OTHER_JOB, intent, job_spec
 from tests.unit.fleet.test_failover import WayIn, World
 from vmrun import fleets as module_fleets
-from vmrun.core.clock import SystemClock
+from vmrun.core.clock import Clock, SystemClock
 from vmrun.core.clouds import Fault, Market, Need, Scope
 from vmrun.core.errors import BudgetError, CapacityError
 from vmrun.core.ids import new_id
@@ -26,7 +26,7 @@ from vmrun.core.vm_ledger import VmLedger
 from vmrun.fleet import attempt as module
 from vmrun.fleet import lookout, muster, parting
 from vmrun.fleet.lookout import AGAIN_FIRST, AGAIN_LONGEST
-from vmrun.fleet.muster import Muster
+from vmrun.fleet.muster import Muster, Stopped
 from vmrun.fleet.order import Order
 from vmrun.fleet.retire import close_if_gone
 from vmrun.fleets import Fleets, is_loss
@@ -42,9 +42,13 @@ class Site:
         wiring: Any = SimpleNamespace(
             desk=world.deck.desk, deck=world.deck, clock=world.clock, settings=None, on_stage=print
         )
-        wiring.sibling = lambda clock: wiring
+        wiring.sibling = self._sibling
         self.left_to: list[str] = []
         self.fleets = Fleets(wiring, self.left_to.append)
+
+    def _sibling(self, clock: Clock) -> Any:
+        deck = dataclasses.replace(self.world.deck, desk=dataclasses.replace(self.world.deck.desk, clock=clock))
+        return SimpleNamespace(deck=deck, on_stage=print)
 
     def order(self, spec: JobSpec) -> Order:
         return Order(job=JOB, on="one", need=Need(), python="3.11", keep_warm=spec.keep_warm, max_cost=spec.max_cost)
@@ -496,6 +500,32 @@ def test_who_loses_patience_with_leaving_has_left(world: World, site: Site, monk
     (vm,) = enlisted(world)
     assert world.ledger(vm).fold.delete is not None
     stuck.go.set()
+
+
+def test_whoever_leaves_at_the_end_does_not_wait_until_all_machines_are_gone(
+    world: World, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.up(submitted(world, vms=2))
+    JobLedger(world.desk(), JOB).finish(Final("done", 40, 0))
+    slow, ended, first = threading.Event(), list[str](), enlisted(world)[0]
+
+    def giving_back(deck: Any, vm: str, job: str) -> None:
+        if vm == first:
+            assert slow.wait(PATIENCE)
+            raise KeyboardInterrupt  # as in the thread that waits for these
+        slow.set()
+        try:
+            for _ in range(int(PATIENCE * 10)):
+                deck.desk.clock.sleep(0.1)
+                SystemClock().sleep(0.1)
+        except Stopped:
+            ended.append(vm)
+            raise
+
+    monkeypatch.setattr(module_fleets, "give_back", giving_back)
+    with pytest.raises(KeyboardInterrupt):
+        site.fleets.settle(JOB)
+    assert len(ended) == 1
 
 
 def test_what_is_condemned_before_its_intent_is_never_created(world: World) -> None:

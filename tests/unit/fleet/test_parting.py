@@ -77,7 +77,7 @@ def test_a_job_that_was_left_as_soon_as_it_was_written_gets_a_machine(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.submit(on_oom="fail")
-    world.clock.sleep(-REVIVE_AFTER)
+    world.clock.time -= REVIVE_AFTER
     slow_to_end(world)
     WayIn.acts.append(interrupt)
     with pytest.raises(KeyboardInterrupt):
