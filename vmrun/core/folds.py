@@ -286,6 +286,8 @@ class VmFold:
     gone_at: float = 0.0
     #: When each of `jobs` was given to it; the first with the intent.
     given_at: list[float] = field(default_factory=list)
+    #: Number of the entry that gave it the last of them.
+    given_n: int = 0
     #: Dollars that the last of `jobs` may cost; 0: no limit.
     max_cost: float = 0.0
     #: Who gets its job another machine, by their own word, and since when by their clock; "" for nobody.
@@ -343,6 +345,7 @@ class VmFold:
             if self.drain is None and self.hold is None:
                 self.jobs.append(body.job)
                 self.given_at.append(entry.at)
+                self.given_n = entry.n
                 self.keep_warm, self.max_cost = body.keep_warm, body.max_cost
                 self.environments |= {body.environment} - {""}
         elif isinstance(body, Stay):

@@ -8,10 +8,14 @@ from typing import Any
 import pytest
 
 from tests.unit.agent.bench import Bench, FakeEngine, said
-from tests.unit.core.world import JOB, OTHER_VM
+from tests.unit.core.world import JOB, OTHER_JOB, OTHER_VM, VM
+from vmrun.agent import daemon
 from vmrun.agent.leaving import PATIENCE, last_events, without_cancelled
 from vmrun.agent.work import JobRun
 from vmrun.core.blocks import ResultBlock, Status
+from vmrun.core.ledger import JobLedger
+from vmrun.core.records import Drain, Final
+from vmrun.core.vm_ledger import VmLedger
 
 OK, CANCELLED, RAISED = Status.ok, Status.cancelled, Status.raised
 
@@ -84,3 +88,34 @@ def test_tasks_that_do_not_end_are_not_waited_for(bench: Bench) -> None:
     deaf: Any = Deaf()
     assert len(list(last_events(deaf, bench.clock))) > 1
     assert bench.clock.now() - began < PATIENCE + 1
+
+
+@pytest.mark.parametrize("jobs", [0, 1])
+def test_a_machine_that_waits_for_jobs_is_given_none_when_its_cloud_takes_it_back(bench: Bench, jobs: int) -> None:
+    """Whoever gave it one would wait until it is found to be dead."""
+    bench.submit()
+    bench.vm(job=JOB if jobs else "", stay_until=bench.clock.now() + 3600)
+    if jobs:
+        assert JobLedger(bench.desk(), JOB).finish(Final("done", 12, 0))
+    shop = bench.shop()
+    slept = bench.clock.sleep
+
+    def sleep(seconds: float) -> None:
+        slept(seconds)
+        shop.pulse.give_up("its cloud takes it back")
+
+    bench.clock.sleep = sleep  # type: ignore[method-assign]
+    daemon._serve(shop)
+    fold = VmLedger(bench.desk(), VM).refresh()
+    assert fold.drain == Drain("its cloud takes it back")
+    assert not VmLedger(bench.desk(), VM).assign(OTHER_JOB, 0.0)
+
+
+def test_a_job_that_comes_while_the_machine_is_given_up_does_not_keep_it_from_taking_its_leave(bench: Bench) -> None:
+    bench.submit()
+    bench.vm(stay_until=bench.clock.now() + 3600)
+    shop = bench.shop()
+    shop.pulse.give_up("its cloud takes it back")
+    assert VmLedger(bench.desk(), VM).assign(OTHER_JOB, 0.0)
+    daemon._serve(shop)
+    assert VmLedger(bench.desk(), VM).refresh().drain == Drain("its cloud takes it back")

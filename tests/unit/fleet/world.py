@@ -85,7 +85,7 @@ class Fleet:
         return vm
 
     def beat(self, vm: str, counter: int, busy: str = "") -> None:
-        beat = Heartbeat(counter, "boot", 3, busy=busy)
+        beat = Heartbeat(counter, "boot", self.ledger(vm).seen, busy=busy)
         write_heartbeat(self.memory, vm, Entry(counter, "", "0" * 24, self.clock.now(), beat), FakeSigner(f"vm:{vm}"))
 
     def ledger(self, vm: str) -> VmLedger:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from tests.unit.core.world import JOB, OTHER_JOB
+from tests.unit.core.world import JOB, OTHER_JOB, an_id
 from tests.unit.fleet.world import Fleet
 from vmrun.core.clouds import Need
 from vmrun.core.heartbeats import write_heartbeat
@@ -299,3 +299,54 @@ def test_whatever_the_order_of_all_requests_exactly_one_has_the_vm(tmp_path: Pat
         won[outcome.winner] += 1
         won["died"] += died
     assert min(won[each] for each in ("client", "reaper", "agent", "died")) >= 10, f"they never really met: {won}"
+
+
+# --- two clients ---
+
+THIRD_JOB = an_id("m")
+
+
+def two_take(fleet: Fleet, rng: random.Random) -> list[Party]:
+    orders = [replace(ORDER, job=job, keep_warm=rng.choice([0.0, WINDOW])) for job in (OTHER_JOB, THIRD_JOB)]
+    parties = [
+        Party(order.job, lambda order=order: take_warm(deck_of(fleet, pause), order), 0)  # type: ignore[misc]
+        for order in orders
+    ]
+    going, weights = list(parties), {party.name: rng.choice([1, 1, 4, 16]) for party in parties}
+    while going:
+        party = rng.choices(going, [weights[each.name] for each in going])[0]
+        if not party.step():
+            going.remove(party)
+    return parties
+
+
+def test_of_two_clients_that_want_the_one_warm_vm_exactly_one_gets_it(tmp_path: Path) -> None:
+    """The other one's job must not stand in line behind a job that may take hours."""
+    won: Counter[str] = Counter()
+    for seed in range(300):
+        rng, fleet = random.Random(seed), Fleet(tmp_path / str(seed))
+        vm = fleet.vm(JOB, keep_warm=WINDOW)
+        beat(fleet, vm, 2)
+        parties = two_take(fleet, rng)
+        jobs = fleet.ledger(vm).fold.jobs
+        assert len(jobs) == 2, f"seed {seed}: it has to do {jobs}"
+        assert [party.result for party in parties if party.name == jobs[1]] == [vm]
+        assert [party.result for party in parties if party.name != jobs[1]] == [None]
+        won[jobs[1]] += 1
+    assert min(won[OTHER_JOB], won[THIRD_JOB]) >= 30, f"they never really met: {won}"
+
+
+def test_a_vm_that_does_not_know_yet_that_it_has_a_job_does_not_rest(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+    vm = fleet.vm(JOB, keep_warm=WINDOW)
+    beat(fleet, vm, 2)
+    order = replace(ORDER, keep_warm=WINDOW)
+    assert take_warm(fleet.deck, order) == vm
+    # Its agent beats four times a minute, and looks at the journal now and then.
+    assert take_warm(fleet.deck, replace(order, job=THIRD_JOB)) is None
+    beat(fleet, vm, 3, busy="its job")
+    assert take_warm(fleet.deck, replace(order, job=THIRD_JOB)) is None
+    beat(fleet, vm, 4)
+    # What is no job does not keep it from resting, whether or not its agent has read it.
+    assert VmLedger(fleet.desk(), vm).stay(fleet.clock.now() + 1000)
+    assert take_warm(fleet.deck, replace(order, job=THIRD_JOB)) == vm
