@@ -31,6 +31,8 @@ OnStage = Callable[[str], None]
 
 #: Seconds after a failed attempt to make VMs in the background in which there is no other one.
 AGAIN_AFTER = 300.0
+#: Times that somebody else may change a pool while it is looked up what a change costs.
+CHANGES_MAX = 5
 
 
 @dataclass
@@ -52,17 +54,27 @@ class Pools:
     def up(self, name: str, changes: Changes, on_stage: OnStage, on_price: OnStage) -> PoolView:
         """Want the pool as `changes` say, and make what is missing. Safe to call again.
 
-        Raises UsageError for a pool that would have no end, and what getting a machine raises; what is wanted then
-        stays so, and the next pass of a reaper tries again.
+        Raises UsageError for a pool that would have no end or is taken down meanwhile, and what getting a machine
+        raises; what is wanted then stays so, and the next pass of a reaper tries again.
         """
         check_directories(self._settings)
         desk = self._wiring.desk
-        ledger, now = PoolLedger(desk, name), desk.clock.now()
-        known = ledger.refresh().wanted
-        wanted = changed(known or self._defaults(), changes, now)
-        if price := self._check(wanted):
+        ledger = PoolLedger(desk, name)
+        for _ in range(CHANGES_MAX):
+            known = ledger.refresh().wanted
+            wanted = changed(known or self._defaults(), changes, desk.clock.now())
+            price = self._check(wanted)
+            # Prices and offers take seconds to look up: what somebody said meanwhile is neither undone nor passed over.
+            if ledger.change(wanted, known):
+                break
+            if known is not None and ledger.refresh().wanted is None:
+                raise UsageError(
+                    f"pool {name} was taken down meanwhile", hint="`vmrun status` shows what is left of it"
+                )
+        else:
+            raise UsageError(f"pool {name} is changed by somebody else all the time", hint="try again")
+        if price:
             on_price(price)
-        ledger.want(wanted)
         self._wiring.on_stage = on_stage
         keep_up(self._wiring.deck, name, self._order, _in_turn(on_stage))
         return self.view(name)

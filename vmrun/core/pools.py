@@ -57,10 +57,26 @@ class PoolLedger:
 
     def want(self, wanted: PoolSpec | None) -> PoolState:
         """Say what is wanted from here on, None for nothing. Writes nothing if that is so already."""
+        return self._want(wanted, lambda _: True)
+
+    def change(self, wanted: PoolSpec, before: PoolSpec | None) -> bool:
+        """Say what is wanted from here on, if `before` is until now; whether it is wanted then."""
+        return self._want(wanted, lambda state: state.wanted == before).wanted == wanted
+
+    def _want(self, wanted: PoolSpec | None, allowed: Callable[[PoolState], bool]) -> PoolState:
         if wanted is not None:
-            with contextlib.suppress(KeyExists):
-                self._desk.store.create(keys.pool_index(self.pool), b"")
-        return self._change(lambda state: None if state.wanted == wanted else (wanted, state.members))
+            self._index()
+        state = self._change(
+            lambda state: (wanted, state.members) if state.wanted != wanted and allowed(state) else None
+        )
+        if state.wanted is not None:
+            # Once more: who saw it not wanted, right before, may have left it out since.
+            self._index()
+        return state
+
+    def _index(self) -> None:
+        with contextlib.suppress(KeyExists):
+            self._desk.store.create(keys.pool_index(self.pool), b"")
 
     def join(self, vm: str, alive: Callable[[PoolState], list[str]]) -> bool:
         """Make a VM, which is to be intended next, one of the pool; False if nothing is missing.
@@ -77,8 +93,11 @@ class PoolLedger:
         return vm in self._change(joined).members
 
     def forget(self) -> None:
-        """Leave it out of what is looked at: it was taken down, and its VMs are gone."""
+        """Leave it out of what is looked at: it was taken down, and its VMs are gone. Not if it is wanted again."""
         self._desk.store.delete(keys.pool_index(self.pool))
+        # Looked at afterwards: whoever wants it from here on puts it back, as `_want` does so after its entry, too.
+        if self.refresh().wanted is not None:
+            self._index()
 
     def _change(self, change: Callable[[PoolState], tuple[PoolSpec | None, tuple[str, ...]] | None]) -> PoolState:
         for _ in range(MOVES_MAX):

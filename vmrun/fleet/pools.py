@@ -79,32 +79,39 @@ def take_down(deck: Deck, pool: str, on_stage: OnStage, patience: float) -> list
     One that works goes on: it ends with its job. One that is being made is given back at once.
     """
     ledger = PoolLedger(deck.desk, pool)
-    state = ledger.want(None)
-    for member in members_of(deck, state):
-        if member.fold is None or member.fold.intent is None or member.fold.ended:
-            continue
-        if member.fold.ready is None:
-            retire(deck, member.vm, f"pool {pool} was taken down", on_stage, jobs=0)
-        else:
-            VmLedger(deck.desk, member.vm).stay(0.0)
-    left = _watch(deck, state, on_stage, patience)
+    left = _watch(deck, ledger, ledger.want(None), on_stage, patience)
     if not left:
         ledger.forget()
     return left
 
 
-def _watch(deck: Deck, state: PoolState, on_stage: OnStage, patience: float) -> list[Member]:
-    """Give back what has taken its leave; what is still there when all others work, or the time is over."""
+def _watch(deck: Deck, ledger: PoolLedger, state: PoolState, on_stage: OnStage, patience: float) -> list[Member]:
+    """Let go what is there; what still is when all others work, the time is over, or it is wanted again."""
     clock = deck.desk.clock
     deadline = clock.monotonic() + patience
     while True:
         left = [member for member in members_of(deck, state) if _there(deck, member)]
+        if ledger.refresh().wanted is not None:
+            return left
         for member in left:
-            if member.fold is not None and (member.fold.drain is not None or member.fold.ended):
-                retire(deck, member.vm, f"pool {state.pool} was taken down", on_stage)
+            # In each look: one that had joined may be intended, or ready, by now.
+            _let_go(deck, member, f"pool {state.pool} was taken down", on_stage)
         if all(member.busy for member in left) or clock.monotonic() >= deadline:
             return left
         clock.sleep(LOOK_EVERY)
+
+
+def _let_go(deck: Deck, member: Member, why: str, on_stage: OnStage) -> None:
+    """Give back what has taken its leave, or is being made; have the others wait for no further job."""
+    fold = member.fold
+    if fold is None or fold.intent is None:
+        return
+    if fold.drain is not None or fold.ended:
+        retire(deck, member.vm, why, on_stage)
+    elif fold.ready is None:
+        retire(deck, member.vm, why, on_stage, jobs=0)
+    elif fold.stay_until:
+        VmLedger(deck.desk, member.vm).stay(0.0)
 
 
 def _there(deck: Deck, member: Member) -> bool:

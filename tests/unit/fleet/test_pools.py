@@ -16,11 +16,12 @@ from tests.unit.core.world import JOB, OTHER_JOB, an_id, intent
 from tests.unit.core.world import ready as ready_of
 from tests.unit.fleet.test_fleet import ReadyAtOnce
 from tests.unit.fleet.world import Fleet
+from tests.unit.reaper.test_warm_race import Party, deck_of, pause
 from vmrun.core.clouds import Fault, Need
 from vmrun.core.errors import CapacityError, Corrupt, StoreDenied, UsageError
 from vmrun.core.folds import VmFold
 from vmrun.core.heartbeats import write_heartbeat
-from vmrun.core.ids import first_id
+from vmrun.core.ids import first_id, new_id
 from vmrun.core.pool_records import PoolSpec, PoolState
 from vmrun.core.pools import PoolLedger, check_pool, pool_names
 from vmrun.core.records import Drain, Entry, Heartbeat
@@ -367,6 +368,84 @@ def test_down_lets_idle_vms_go_and_those_that_work_end_their_job(fleet: Fleet, p
     assert fleet.running == set()
     assert pool_names(fleet.desk()) == []
     assert passes() == Steps()
+
+
+def test_an_up_while_a_down_watches_is_not_forgotten(fleet: Fleet, passes: Passes) -> None:
+    """Nobody would look at the pool any more, nor could take it down: its VMs would cost money until its end."""
+    passes()
+    wanted, slept = PoolSpec("fake", Need(), size=1, until=passes.until), fleet.clock.sleep
+
+    def sleep(seconds: float) -> None:
+        slept(seconds)
+        for vm in fleet.running:
+            leave(fleet, vm)
+        passes.want(wanted)
+
+    fleet.clock.sleep = sleep  # type: ignore[method-assign]
+    take_down(fleet.deck, POOL, passes.said.append, 60.0)
+    assert pool_names(fleet.desk()) == [POOL]
+    assert passes().missing == 1
+
+
+def test_one_that_had_joined_and_is_made_while_a_down_watches_is_let_go(fleet: Fleet, passes: Passes) -> None:
+    vm, slept = new_id(fleet.clock, fleet.rng), fleet.clock.sleep
+    assert PoolLedger(fleet.desk(), POOL).join(vm, lambda state: list(state.members))
+    turns: list[Callable[[], object]] = [
+        lambda: fleet.vm(vm=vm, stay_until=passes.until),
+        lambda: None,
+        lambda: leave(fleet, vm),
+    ]
+
+    def sleep(seconds: float) -> None:
+        slept(seconds)
+        if turns:
+            turns.pop(0)()
+
+    fleet.clock.sleep = sleep  # type: ignore[method-assign]
+    assert take_down(fleet.deck, POOL, passes.said.append, 60.0) == []
+    assert fleet.running == set()
+
+
+@pytest.mark.parametrize("first", range(0, 400, 100))
+def test_whenever_a_pool_is_wanted_again_it_is_seen_to(tmp_path: Path, first: int) -> None:
+    """A pass that finds nothing left of a pool and an `up` of it, their requests in an order that a seed draws."""
+    met = 0
+    for seed in range(first, first + 100):
+        rng, fleet = random.Random(seed), Fleet(tmp_path / str(seed))
+        wanted = PoolSpec("fake", Need(), size=1, until=fleet.clock.now() + 60)
+        PoolLedger(fleet.desk(), POOL).want(wanted)
+        PoolLedger(fleet.desk(), POOL).want(None)
+
+        def sweep(fleet: Fleet = fleet) -> None:
+            keep_up(deck_of(fleet, pause), POOL, lambda _: Order("", "fake", Need(), ""), lambda _: None, make=False)
+
+        def up(fleet: Fleet = fleet, wanted: PoolSpec = wanted) -> None:
+            PoolLedger(deck_of(fleet, pause).desk, POOL).want(wanted)
+
+        going = [Party("pass", sweep, 0), Party("up", up, 0)]
+        weights = {party.name: rng.choice([1, 1, 4]) for party in going}
+        while going:
+            party = rng.choices(going, [weights[each.name] for each in going])[0]
+            if not party.step():
+                going.remove(party)
+        assert PoolLedger(fleet.desk(), POOL).refresh().wanted == wanted
+        assert pool_names(fleet.desk()) == [POOL], f"seed {seed}"
+        met += len(list(fleet.memory.list(f"pools/{POOL}/"))) == 3
+    assert met
+
+
+def test_what_was_taken_down_meanwhile_is_not_changed(fleet: Fleet) -> None:
+    PoolLedger(fleet.desk(), POOL).want(WANTED)
+    one, other = PoolLedger(fleet.desk(), POOL), PoolLedger(fleet.desk(), POOL)
+    one.refresh()
+    other.want(replace(WANTED, size=5))
+
+    looked = one.refresh()
+    other.want(None)
+    assert not one.change(replace(WANTED, size=7), looked.wanted)
+    assert one.refresh().wanted is None, "what was taken down meanwhile stays so"
+    assert one.change(WANTED, None)
+    assert one.refresh().wanted == WANTED
 
 
 def test_down_does_not_wait_for_ever_for_an_agent_that_says_nothing(fleet: Fleet, passes: Passes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 from tests.sim.keys import FakeSigner, fake_key, fake_keyring
 from tests.unit.core.world import DEPLOYMENT, ManualClock
@@ -46,9 +47,11 @@ class Fleet:
     def desk(self, writer: str = "client") -> Desk:
         return Desk(self.store, self.clock, self.rng, fake_keyring(), FakeSigner(writer))
 
-    def vm(self, job: str = "", *, lifetime: float = 86400.0, keep_warm: float = 0.0, ready: bool = True) -> str:
-        """A machine that runs, as a client would have made it."""
-        vm = new_id(self.clock, self.rng)
+    def vm(
+        self, job: str = "", *, lifetime: float = 86400.0, keep_warm: float = 0.0, ready: bool = True, **intent: Any
+    ) -> str:
+        """A machine that runs, as a client would have made it; `intent` are fields of its intent."""
+        vm = intent.pop("vm", None) or new_id(self.clock, self.rng)
         offer = next(iter(self.cloud.offers(Need())))
         name, deadline = instance_name(DEPLOYMENT, vm), float(int(self.clock.now() + lifetime))
         until = str(int(deadline))
@@ -75,6 +78,7 @@ class Fleet:
                 boot_grace=900.0,
                 job=job,
                 keep_warm=keep_warm,
+                **intent,
             )
         )
         assert ledger.created(self.cloud.create(spec).id)
