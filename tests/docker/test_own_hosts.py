@@ -28,6 +28,16 @@ SLOW = """
         time.sleep(0.2)
         return x
 """
+BAD = """
+    import os
+    import vmrun
+
+    @vmrun.job(over=range(2))
+    def f(x):
+        if x == 1 and not os.environ.get("MENDED"):
+            raise ValueError(f"no {x}")
+        return x
+"""
 #: What a person might leave behind, on purpose or not.
 UNTIDY = """
     import os, subprocess, tempfile
@@ -71,6 +81,32 @@ def test_a_job_runs_on_a_host_of_mine_and_nothing_of_it_is_left(own: OwnHosts, s
     assert host.boot_id() == booted
     assert "owner" in own.ssh(host, "whoami")
     assert shell.ask("status")["vms"] == []
+
+
+def test_a_host_of_mine_is_held_entered_and_given_back_clean(own: OwnHosts, shell: Shell) -> None:
+    host = own.boot()
+    append(shell, own.table(host))
+    before = host.inventory()
+    shell.write("bad job.py", BAD)
+    shell.run(
+        "submit", "--on", "ssh", "--keep-on-failure", "10m", "--env", "TOLD=it's a \"$word\"", "bad job.py",
+        exit_code=6, timeout=300,
+    )  # fmt: skip
+    job = shell.ask("status")["jobs"][0]["id"]
+    until(lambda: [vm["state"] for vm in shell.ask("status")["vms"]] == ["held"], 60, "it is held")
+    until(lambda: "run one again" in shell.run("ssh", job, "--", "cat ../welcome.txt").stdout, 60, "it is laid out")
+    user, told, file, sudo = shell.run(
+        "ssh", job, "--", 'id -un; echo "$TOLD"; ls *.py; sudo -n true 2>/dev/null; echo $?'
+    ).stdout.splitlines()
+    assert user not in ("root", "owner"), "a task has no rights of the owner's, and neither has who looks at it"
+    assert (told, file, sudo) == ('it\'s a "$word"', "bad job.py", "1")
+    # Several words stay what they are on the way through the shell over there
+    assert shell.run("ssh", job, "--", "printf", "<%s>", "it's", 'a "b" $c').stdout == '<it\'s><a "b" $c>'
+    assert shell.run("ssh", job, "--", "MENDED=1 vmrun-again 1").stdout == "task 1 returned 1\n"
+    assert own.ssh(host, "whoami").strip() == "owner"
+    assert shell.ask("release", job)["gone"] is True
+    until(lambda: is_clean(host), 60, "it is cleaned")
+    assert host.inventory() == before
 
 
 def test_of_three_machines_two_are_to_be_had_and_they_share_the_job(own: OwnHosts, shell: Shell) -> None:

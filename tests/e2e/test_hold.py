@@ -85,3 +85,39 @@ def test_a_machine_that_works_is_not_released_and_one_that_is_warm_is(shell: She
     until(lambda: not vms(shell)[0]["busy_because"], 60, "it rests")
     assert shell.ask("release", str(vms(shell)[0]["id"]))["gone"] is True
     assert vms(shell) == []
+
+
+ALL_FAIL = """
+    import pathlib
+    import time
+    import vmrun
+
+    @vmrun.job(over=range(24))
+    def f(x):
+        met = pathlib.Path.cwd().parents[2]  # work directories of one machine: each has its own
+        pathlib.Path("{HERE}", met.name).touch()
+        deadline = time.monotonic() + 120
+        while len(list(pathlib.Path("{HERE}").iterdir())) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        raise ValueError(f"no {x}")
+"""
+
+
+def test_of_three_machines_on_which_every_task_failed_one_is_held(shell: Shell) -> None:
+    """The tasks wait until all three have begun one, so that each has seen a failure."""
+    met = shell.home / "met"
+    met.mkdir()
+    shell.write("job.py", ALL_FAIL.replace("{HERE}", str(met)))
+    shell.run("submit", "--vms", "3", "--workers", "1", "--keep-on-failure", "10m", "job.py", exit_code=6, timeout=250)
+    assert len(list(met.iterdir())) == 3
+    job = shell.ask("status")["jobs"][0]["id"]
+    (held,) = until(
+        lambda: vms(shell) if [vm["state"] for vm in vms(shell)] == ["held"] else None, 60, "the other two are gone"
+    )
+    # It has what failed on the others, too
+    until(lambda: "run one again" in shell.run("ssh", job).stderr, 60, "the failed tasks are laid out")
+    assert len(shell.run("ssh", job, "--", "ls ../failed").stdout.split()) == 20
+    claimants = shell.ask("status", job)["job"]["vms"]
+    assert len(claimants) == 3
+    assert shell.ask("release", str(held["id"]))["gone"] is True
+    assert vms(shell) == []

@@ -169,17 +169,21 @@ def _ready(shop: Workshop) -> bool:
 
 def _serve(shop: Workshop) -> None:
     clock, served, pause = shop.desk.clock, 0, shop.config.poll_min
+    #: The job that failed here last and asked for a hold, until it is decided.
+    failed = ""
     while not shop.pulse.condemned():
         try:
+            if failed:
+                holding.begin(shop, failed, served)
+                failed = ""
             jobs = shop.pulse.jobs()
             if served < len(jobs) and shop.pulse.held() is None:
-                failed = _run_job(shop, jobs[served])
+                to_hold = _run_job(shop, jobs[served])
                 if shop.pulse.given_up():
                     continue
+                failed = jobs[served] if to_hold else ""
                 served += 1
                 shop.pulse.finished(served)
-                if failed:
-                    holding.begin(shop, jobs[served - 1], served)
                 pause = shop.config.poll_min
                 continue
             if _leaves(shop, len(jobs)):

@@ -24,6 +24,7 @@ from vmrun.core.ledger import JobLedger
 from vmrun.core.model import FunctionSpec, JobSpec, ShardPlan
 from vmrun.core.outcomes import OutcomeReader, in_order
 from vmrun.core.records import Final, Hold
+from vmrun.core.vm_ledger import VmLedger
 
 from .inputs import ArgumentReader, decode_tasks, fetch, without_arguments
 from .way_in import BIN, WELCOME, WayIn, read_way_in
@@ -44,17 +45,18 @@ _MARK = "held"
 def begin(shop: Workshop, job: str, jobs: int) -> bool:
     """Keep this VM, which has had `jobs` jobs of which `job` just failed, as long as that job asked for.
 
-    False when somebody has given it another job meanwhile, or nothing is left of its time: then the files go. A store
-    that does not answer raises StoreUnavailable.
+    False when somebody has given it another job meanwhile, nothing is left of its time, or another VM of the job is to
+    stay: then the files go. A store that does not answer raises StoreUnavailable, and may be asked again.
     """
-    fold = JobLedger(shop.desk, job).refresh()
+    ledger = JobLedger(shop.desk, job)
+    fold = ledger.refresh()
     assert fold.final is not None
     directory = os.path.join(shop.config.work_dir, job)
     now, (last, because) = shop.desk.clock.now(), shop.pulse.ends_at()
     until = now + fold.spec.keep_on_failure
     hold = Hold(job, min(until, last), _why(job, fold.final), BOUND if until <= last else because)
     _note(shop.config.work_dir, job)
-    if hold.until <= now or not shop.pulse.hold(hold, jobs):
+    if hold.until <= now or _left_to_another(shop, ledger) or not shop.pulse.hold(hold, jobs):
         log.info("event=not-held job=%s left=%.0f", job, hold.until - now)
         _note(shop.config.work_dir, "")
         shutil.rmtree(directory, ignore_errors=True)
@@ -67,6 +69,25 @@ def begin(shop: Workshop, job: str, jobs: int) -> bool:
         # The machine stays all the same; a person finds less there.
         log.error("event=not-laid-out job=%s error=%s", job, error)
     return True
+
+
+def _left_to_another(shop: Workshop, ledger: JobLedger) -> bool:
+    """Whether another VM of the job is the one to stay: one is enough, as it has the failed tasks of all.
+
+    Each of them decides so by the same journals: it is the first by name, of those that hold shards with failed tasks
+    and have not ended. Raises StoreError.
+    """
+    if ledger.fold.spec.vms == 1:
+        return False
+    shards = (ledger.shard(plan).catch_up() for plan in ledger.fold.shards())
+    owners = {shard.owner for shard in shards if shard.failed}
+    mine = shop.config.vm
+    return mine in owners and any(vm < mine and _lives(shop, vm) for vm in owners if vm)
+
+
+def _lives(shop: Workshop, vm: str) -> bool:
+    fold = VmLedger(shop.desk, vm).refresh()
+    return not fold.ended and fold.drain is None
 
 
 def signs(hold: Hold) -> dict[str, object]:

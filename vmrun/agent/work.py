@@ -75,7 +75,7 @@ class JobRun:
         self._poll = shop.config.poll_min
         self._deaths = 0
         self._cancelling = self._failed_here = False
-        #: That the job has cost what it may; then no more of it is run, whatever the clock says later.
+        #: That the job has cost what it may: no more of it is run, whatever the clock says later.
         self._overspent = ""
         #: What the engine has told and was not dealt with yet; stays while the store does not answer.
         self._events: deque[Event] = deque()
@@ -344,13 +344,13 @@ class JobRun:
             held.feed, held.fed = self._feed_of(held.plan, held.batch.ledger, held.given), False
 
     def _fail(self, message: str, hint: str = "") -> None:
-        self._failed_here = True
-        self._ledger.finish(Final("failed", self._ended - self._failed, self._failed, message, hint))
+        # Of several VMs that cannot begin it, the first to say so is the one that is looked at.
+        final = Final("failed", self._ended - self._failed, self._failed, message, hint)
+        self._failed_here |= self._ledger.finish(final)
 
     def _commit_if_due(self) -> None:
         now = self._clock.monotonic()
-        # Somebody waits for each call of an open job; for a job as a whole, nobody does. What is not committed when a
-        # machine is taken back is lost.
+        # Somebody waits for each call of an open job. What is not committed when a machine is taken back is lost.
         hurried = self._ledger.fold.is_open or self._shop.pulse.warned()
         interval = COMMIT_MIN if hurried else commit_interval(now - self._started)
         idle = self._engine.idle() and all(held.fed for held in self._held.values())

@@ -56,9 +56,10 @@ def find(deck: Deck, text: str) -> Found:
     having = [each for each in running if job in each.fold.jobs]
     if not having:
         raise _nothing(text)
-    # Of several, one that is held for this very job; then the one that had it last.
+    # Of several, one that is held for this very job; then one that has not taken its leave; the one that had it last.
     held = [each for each in having if each.fold.hold is not None and each.fold.hold.job == job]
-    best = (held or having)[-1]
+    staying = [each for each in having if each.fold.drain is None]
+    best = (held or staying or having)[-1]
     # On a machine that could not be made ready there is no job to enter.
     return Found(best.vm, best.fold, job if best.fold.hold is None else best.fold.hold.job)
 

@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from greenlet import getcurrent, greenlet
 
 from tests.support.source import ROOT
 from tests.unit.agent.bench import Bench, FakeEngine
-from tests.unit.core.world import JOB, OTHER_JOB, VM
+from tests.unit.core.world import JOB, OTHER_JOB, OTHER_VM, VM
 from vmrun.agent import daemon, holding, way_in
 from vmrun.agent.pulse import HOLD_MARGIN
 from vmrun.agent.way_in import WayIn, read_way_in
@@ -20,7 +22,7 @@ from vmrun.agent.work import JobRun
 from vmrun.agent.workshop import Workshop
 from vmrun.bundle.arguments import pack_arguments
 from vmrun.bundle.pack import Item, pack
-from vmrun.core.errors import StoreDenied, UsageError
+from vmrun.core.errors import StoreDenied, StoreUnavailable, UsageError
 from vmrun.core.ledger import JobLedger
 from vmrun.core.model import Arguments, FunctionSpec, Payload
 from vmrun.core.records import Final, Hold
@@ -182,6 +184,90 @@ def test_a_vm_holds_itself_and_no_other(bench: Bench) -> None:
     hold = VmLedger(bench.desk(), VM).refresh().hold
     assert hold is not None
     assert hold.until == 1e12
+
+
+def test_a_store_that_does_not_answer_when_a_job_failed_delays_the_hold_and_does_not_cancel_it(
+    bench: Bench, engine: type[FakeEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.failing.add(3)
+    bench.submit(keep_on_failure=600.0)
+    bench.vm()
+    begin, refused = holding.begin, [StoreUnavailable("no answer")]
+
+    def begun(*known: Any) -> bool:
+        if refused:
+            raise refused.pop()
+        return begin(*known)
+
+    monkeypatch.setattr(holding, "begin", begun)
+    daemon._serve(bench.shop())
+    fold = VmLedger(bench.desk(), VM).refresh()
+    assert fold.hold is not None
+    assert fold.drain is not None
+    assert "time was over" in fold.drain.reason
+
+
+# --- jobs of several VMs ---
+
+
+def run_on_both(bench: Bench) -> dict[str, tuple[Workshop, JobRun]]:
+    """The job, run by two agents in turn, each until it waits for something."""
+    slept, runs = bench.clock.sleep, {}
+
+    def sleep(seconds: float) -> None:
+        slept(seconds)
+        if (parent := getcurrent().parent) is not None:
+            parent.switch()
+
+    bench.clock.sleep = sleep  # type: ignore[method-assign]
+    for vm in (VM, OTHER_VM):
+        bench.vm(vm)
+        shop = bench.shop(vm)
+        runs[vm] = shop, JobRun(shop, JOB)
+    threads = [greenlet(job.run) for _, job in runs.values()]
+    while going := [thread for thread in threads if not thread.dead]:
+        for thread in going:
+            thread.switch()
+    return runs
+
+
+def holds(bench: Bench, vm: str) -> bool:
+    return VmLedger(bench.desk(), vm).refresh().hold is not None
+
+
+@pytest.mark.parametrize("first", [VM, OTHER_VM])
+def test_of_several_vms_on_which_tasks_failed_one_stays(bench: Bench, engine: type[FakeEngine], first: str) -> None:
+    """It has the failed tasks of all; the others would cost as much and show nothing more."""
+    engine.failing.update(range(12))
+    bench.submit(vms=2, keep_on_failure=600.0)
+    runs = run_on_both(bench)
+    assert [job.to_hold for _, job in runs.values()] == [True, True], "tasks failed on both"
+    for vm in sorted(runs, key=lambda vm: vm != first):
+        assert holding.begin(runs[vm][0], JOB, 1) is (vm == VM)
+    assert (holds(bench, VM), holds(bench, OTHER_VM)) == (True, False)
+    assert not (bench.folder / OTHER_VM / JOB).exists()
+    assert len(os.listdir(bench.folder / VM / JOB / "failed")) == 12
+
+
+def test_one_that_has_ended_leaves_the_hold_to_the_next(bench: Bench, engine: type[FakeEngine]) -> None:
+    engine.failing.update(range(12))
+    bench.submit(vms=2, keep_on_failure=600.0)
+    runs = run_on_both(bench)
+    assert VmLedger(bench.desk(), VM).delete("asked for", "client")
+    assert holding.begin(runs[OTHER_VM][0], JOB, 1)
+
+
+def test_of_several_vms_that_cannot_begin_the_job_one_stays(
+    bench: Bench, engine: type[FakeEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        bench.clock.sleep(1.0)
+        raise UsageError("no such package")
+
+    monkeypatch.setattr("vmrun.agent.work.prepare", refuse)
+    bench.submit(vms=2, keep_on_failure=600.0)
+    runs = run_on_both(bench)
+    assert sorted(job.to_hold for _, job in runs.values()) == [False, True]
 
 
 # --- what lies there ---
