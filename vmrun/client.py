@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from .background import start_in_background
 from .core.clock import Clock, Rng
-from .core.clouds import CloudError
 from .core.errors import Corrupt, SchemaError, StoreError, UsageError, VmrunError
 from .core.folds import LEFT, JobFold
 from .core.ids import new_id
@@ -249,7 +248,7 @@ class Client:
             alive = self._tend(job)
         else:
             there = [vm.id for vm in view.vms if vm.state not in (*LEFT, "held") and not fold.outgrew(vm.id)]
-            alive = bool([vm for vm in there if not self._lost(vm)])
+            alive = bool([vm for vm in there if not self._losses.is_lost(vm)])
         # Whoever brought up a machine that was outgrown gets the next one, if it is still there.
         if alive or max(view.created + REVIVE_AFTER, fold.outgrown_at + PATIENCE) > self.desk.clock.now():
             return
@@ -265,7 +264,9 @@ class Client:
         if brought and self.move(job, JobLedger(self.desk, job).refresh()):
             return
         self._losses.see_off()
-        lost = not self._tend(job) if self.fleets.has(job) else bool(brought) and all(map(self._lost, brought))
+        lost = (
+            not self._tend(job) if self.fleets.has(job) else bool(brought) and all(map(self._losses.is_lost, brought))
+        )
         if lost:
             self._replace(job, brought)
 
@@ -298,22 +299,7 @@ class Client:
 
     def _tend(self, job: str) -> bool:
         """Look after the machines of a job that has several; whether any serves it."""
-        return self.fleets.tend(job, self._lost, lambda spec: self._order(job, spec))
-
-    def _lost(self, vm: str) -> bool:
-        try:
-            fold = VmLedger(self.desk, vm).refresh()
-            if fold.drain is not None or fold.hold is not None:
-                return True
-            if close_if_gone(self._wiring.deck, vm, leaving=True):
-                self._losses.leaves(vm)
-                return True
-            # Nobody works on a machine that is condemned, though its cloud may still have it.
-            return fold.delete is not None
-        except CloudError as error:
-            # A cloud that does not answer has not said that the VM is gone.
-            log.info("event=not-looked-up vm=%s error=%s", vm, error.message)
-            return False
+        return self.fleets.tend(job, self._losses.is_lost, lambda spec: self._order(job, spec))
 
     def clear_up(self, job: str, watch: float = WATCH) -> None:
         """Delete what a client of the job left half made, and watch each go for `watch` seconds."""

@@ -246,7 +246,9 @@ class _Attached:
         try:
             return self._run(request)
         except KeyboardInterrupt as interrupt:
-            # A submission that was interrupted while it got its machine says which job it was.
+            if self._job:
+                self._session.client.leave(self._job)
+            # A submission that was interrupted while it got its machine says which job it was, and was handed over.
             self._job = self._job or str(interrupt.args[0] if interrupt.args else "")
             return self._interrupted()
         except OutputClosed:

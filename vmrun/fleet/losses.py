@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from functools import cached_property
 
+from vmrun.core.clouds import CloudError
 from vmrun.core.errors import VmrunError
 from vmrun.core.folds import VmFold
 from vmrun.core.ids import new_id
@@ -16,7 +18,9 @@ from .deck import Deck
 from .memory import Memory
 from .order import Order
 from .replacing import PATIENCE, after_losses, losses, short_of
-from .retire import retire
+from .retire import close_if_gone, retire
+
+log = logging.getLogger(__name__)
 
 
 class Losses:
@@ -61,6 +65,22 @@ class Losses:
             Memory(deck.cache_dir).note(short_of(lost[-1:], now), now)
         self._known[job] = lost
         return True
+
+    def is_lost(self, vm: str) -> bool:
+        """Whether nothing more can come of a machine: it left, its cloud has it no more, or it is held or condemned."""
+        try:
+            fold = VmLedger(self._deck().desk, vm).refresh()
+            if fold.drain is not None or fold.hold is not None:
+                return True
+            if close_if_gone(self._deck(), vm, leaving=True):
+                self.leaves(vm)
+                return True
+            # Nobody works on a machine that is condemned, though its cloud may still have it.
+            return fold.delete is not None
+        except CloudError as error:
+            # A cloud that does not answer has not said that the VM is gone.
+            log.info("event=not-looked-up vm=%s error=%s", vm, error.message)
+            return False
 
     def leaves(self, vm: str) -> None:
         """A machine is being ended, and may not be gone yet."""
