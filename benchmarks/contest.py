@@ -7,6 +7,8 @@ Lithops each with vmrun alone, so that nobody's idle daemons take part of a core
 from __future__ import annotations
 
 import contextlib
+import itertools
+import math
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +22,8 @@ from process import Driver, DriverFailed, Unsupported
 
 #: Seconds that one run may take before it counts as hung.
 RUN_LIMIT = 180.0
+#: Runs that do not count, of a workload that takes less than so many seconds.
+WARM_UPS, WARM_UP_SECONDS = 3, 1.0
 #: Processes that do the work, in every system.
 WORKERS = 2
 #: Characters of a problem that a table has room for.
@@ -171,19 +175,23 @@ class Stage:
         return list(standings.values())
 
     def _warm_up(self, one: Contestant, workload: Workload) -> Standing:
-        """One run that does not count, with each chunk size; the best is kept."""
+        """Runs that do not count, one with each chunk size and of short ones some more; the best size is kept."""
         count = min(workload.count, one.reduced.get(workload.name, workload.count))
         standing = Standing(self.session.name, workload.name, one.label, count)
         if one.label in self.problems:
             standing.problem = self.problems[one.label]
             return standing
         times: dict[int, float] = {}
-        for chunk in one.chunks.get(workload.name, (0,)):
+        chunks = one.chunks.get(workload.name, (0,))
+        # Whoever has nothing to choose from is not to have run less before it counts.
+        for chunk in (*chunks, *itertools.repeat(chunks[-1], WARM_UPS - len(chunks))):
+            if chunk in times and sum(times.values()) > WARM_UP_SECONDS:
+                break
             standing.chunk = chunk
             self._try(standing, workload)
             if standing.problem:
                 return standing
-            times[chunk] = standing.runs.pop()["seconds"]
+            times[chunk] = min(times.get(chunk, math.inf), standing.runs.pop()["seconds"])
         standing.chunk = min(times, key=lambda chunk: times[chunk])
         return standing
 
