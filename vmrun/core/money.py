@@ -67,8 +67,10 @@ def still_due(fold: VmFold, now: float) -> float:
     """Dollars that a VM's last job may still spend on it; 0 where nothing limits that."""
     if not fold.jobs or fold.intent is None or now >= fold.intent.hard_deadline:
         return 0.0
-    job = fold.jobs[-1]
-    return reserved(fold, job, now) - spent_on(fold, job, now)
+    job, rate = fold.jobs[-1], hourly(fold.intent)
+    due = reserved(fold, job, now) - spent_on(fold, job, now)
+    # A small machine, as that of a sample, cannot spend all that its job may.
+    return due if rate is None else min(due, rate * (fold.intent.hard_deadline - now) / 3600)
 
 
 def given_later(fold: VmFold) -> bool:

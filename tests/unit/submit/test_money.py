@@ -118,6 +118,14 @@ def test_a_job_that_runs_has_its_limit_promised(tmp_path: Path, fleet: Fleet) ->
     assert due() == 0.0
 
 
+def test_no_more_is_promised_than_a_machine_can_cost_until_it_ends(fleet: Fleet) -> None:
+    vm = fleet.vm(JOB, lifetime=7200.0)
+    assert fleet.ledger(vm).assign("k" * 26, 0.0, 300.0)
+    assert outlay(fleet.desk(), 0.0).promised == pytest.approx(2.0, abs=0.01)
+    fleet.clock.sleep(3600)
+    assert outlay(fleet.desk(), 0.0).promised == pytest.approx(1.0, abs=0.01)
+
+
 def test_a_limit_of_the_job_is_judged_without_a_budget(tmp_path: Path) -> None:
     unknown = dataclasses.replace(OFFER, usd_per_hour=None)
 
