@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .core.clock import CLOCK_GOOD
 from .core.clouds import CloudError, Fault, Need
 from .core.errors import ConfigError, Denied, StoreAbsent, StoreDenied, StoreUnavailable, VmrunError
 from .core.estates import Finding, Grade
@@ -23,8 +24,8 @@ from .store.deployment import read_deployment
 from .store.probe import probe
 from .wiring import Wiring
 
-#: Seconds that a clock may be off; beyond the second number clouds refuse its requests.
-CLOCK_GOOD, CLOCK_BAD = 30.0, 300.0
+#: Seconds beyond which clouds refuse the requests of a clock that is off.
+CLOCK_BAD = 300.0
 #: What to do where keys of the user's are placed on machines.
 KEYS_HINT = "give vmrun keys that can do nothing but use this bucket"
 #: The area of what is not a driver's.

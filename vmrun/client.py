@@ -364,7 +364,7 @@ class Client:
             # Otherwise the next pass would make their VMs anew.
             self.pools.want_nothing()
         verdicts = self._reaper.sweep(names, dry_run=dry_run, everything=all_, on_stage=stage, among=among)
-        self.pools.keep_up(stage, background=stopping is not None, dry_run=dry_run)
+        self.pools.keep_up(self._reaper.deck, stage, background=stopping is not None, dry_run=dry_run)
         return verdicts
 
     def _clouds_to_reap(self, reaper: Reaper, stage: OnStage) -> list[str]:

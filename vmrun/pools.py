@@ -14,6 +14,7 @@ from .core.errors import UsageError, VmrunError
 from .core.pool_records import PoolSpec
 from .core.pools import PoolLedger, check_pool, pool_names
 from .core.views import PoolView
+from .fleet.deck import Deck
 from .fleet.membership import members_of
 from .fleet.order import Order
 from .fleet.pooling import Changes, Member, Steps, changed, counts, up_from, up_until
@@ -96,10 +97,11 @@ class Pools:
         """Pools that are wanted, or have VMs still. Raises StoreError."""
         return pool_names(self._wiring.desk)
 
-    def keep_up(self, on_stage: OnStage, *, background: bool, dry_run: bool) -> None:
+    def keep_up(self, deck: Deck, on_stage: OnStage, *, background: bool, dry_run: bool) -> None:
         """One pass over all pools, as a part of the reaper's. Says what cannot be done, and raises nothing for it.
 
-        With `background` VMs are made by other processes: a service has VMs to end meanwhile.
+        `deck` is the reaper's: its clock says what time it is. With `background` VMs are made by other processes: a
+        service has VMs to end meanwhile.
         """
         try:
             names = self.names()
@@ -108,19 +110,19 @@ class Pools:
             return
         for name in names:
             try:
-                self._keep_up(name, on_stage, background=background, dry_run=dry_run)
+                self._keep_up(deck, name, on_stage, background=background, dry_run=dry_run)
             except VmrunError as error:
                 on_stage(f"pool {name}: {error.message}")
 
-    def _keep_up(self, name: str, on_stage: OnStage, *, background: bool, dry_run: bool) -> None:
+    def _keep_up(self, deck: Deck, name: str, on_stage: OnStage, *, background: bool, dry_run: bool) -> None:
         if dry_run:
-            view = self.view(name)
+            view = self._view(deck, name)
             missing = view.size - view.ready - view.busy - view.starting if view.state == "up" else 0
             if missing > 0:
                 on_stage(f"pool {name}: {missing} of {view.size} VMs would be made")
             return
         self._wiring.on_stage = on_stage
-        done = keep_up(self._wiring.deck, name, self._order, _in_turn(on_stage), make=not background)
+        done = keep_up(deck, name, self._order, _in_turn(on_stage), make=not background)
         if background and done.missing:
             self._make_in_background(name, done, on_stage)
 
@@ -145,13 +147,14 @@ class Pools:
 
     def view(self, name: str) -> PoolView:
         """One pool as it stands."""
-        desk = self._wiring.desk
-        state = PoolLedger(desk, name).refresh()
-        now = desk.clock.now()
-        there = [each for each in members_of(self._wiring.deck, state) if counts(each, now)]
-        return view_pool(name, state.wanted, there, now)
+        return self._view(self._wiring.deck, name)
 
     # --- parts ---
+
+    def _view(self, deck: Deck, name: str) -> PoolView:
+        state, now = PoolLedger(deck.desk, name).refresh(), deck.desk.clock.now()
+        there = [each for each in members_of(deck, state) if counts(each, now)]
+        return view_pool(name, state.wanted, there, now)
 
     def _defaults(self) -> PoolSpec:
         defaults = self._settings.defaults

@@ -15,7 +15,8 @@ import pytest
 from tests.support.estates import FakeEstate
 from tests.unit.core.world import ManualClock
 from vmrun import account as module
-from vmrun.account import CLOCK_BAD, CLOCK_GOOD, Account, Checked
+from vmrun.account import CLOCK_BAD, Account, Checked
+from vmrun.core.clock import CLOCK_GOOD
 from vmrun.core.clouds import CloudError, Fault, Need
 from vmrun.core.errors import ConfigError, StoreAbsent, StoreDenied, StoreUnavailable
 from vmrun.core.estates import Finding, Grade

@@ -10,6 +10,9 @@ import random
 import time
 from typing import Protocol
 
+#: Seconds that the clocks of two computers may differ before anything follows from it.
+CLOCK_GOOD = 30.0
+
 
 class Clock(Protocol):
     """A machine's sense of time."""

@@ -107,7 +107,7 @@ def close_if_gone(deck: Deck, vm: str, *, leaving: bool = False) -> bool:
     if there or young:
         return False
     ledger.delete("its cloud does not have it any more", "client")
-    ledger.gone("not found", _ended_by(deck, fold))
+    ledger.gone("not found", ended_by(deck, fold))
     # Not every cloud takes a machine's address along when it takes back the machine.
     discard_leftovers(deck, provisioner, vm, lambda _: None)
     deck.desk.store.delete(keys.vm_index(vm))
@@ -115,18 +115,17 @@ def close_if_gone(deck: Deck, vm: str, *, leaving: bool = False) -> bool:
     return True
 
 
-def _ended_by(deck: Deck, fold: VmFold) -> float:
+def ended_by(deck: Deck, fold: VmFold) -> float:
     """When a VM that is not found had ended at the latest, so that it is not paid for until it is missed.
 
     A machine whose agent gives no sign of life ends with its lease, by its own timer. 0 where that says nothing.
+    Raises StoreError.
     """
     assert fold.intent is not None
     if fold.ready is None or fold.hold is not None:
         return 0.0
-    beat, timings = (
-        read_heartbeat_entry(deck.desk.store, fold.intent.vm, deck.desk.keyring),
-        deck.timings(fold.intent.on),
-    )
+    beat = read_heartbeat_entry(deck.desk.store, fold.intent.vm, deck.desk.keyring)
+    timings = deck.timings(fold.intent.on)
     last = max(fold.ready_at, beat.at if beat is not None else 0.0)
     return last + timings.lease + timings.deadman_poll + timings.flush_grace
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 
 from vmrun.core import keys
-from vmrun.core.clock import CorrectedClock
+from vmrun.core.clock import CLOCK_GOOD, CorrectedClock
 from vmrun.core.clouds import Instance, InstanceNotFound, InstanceState
 from vmrun.core.errors import ConfigError, StoreError, VmrunError
 from vmrun.core.ids import born
@@ -17,7 +17,7 @@ from vmrun.core.vm_ledger import VmLedger
 from vmrun.fleet.deck import Deck, OnStage, Session
 from vmrun.fleet.guards import Case
 from vmrun.fleet.removal import case_of, recorded, remove
-from vmrun.fleet.retire import WATCH, retire
+from vmrun.fleet.retire import WATCH, ended_by, retire
 
 from .hidden import Hidden
 from .leftovers import LeftoverSweep
@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 #: Whether somebody asked for a VM's end.
 Asked = Callable[[str], bool]
 
-#: Seconds that this computer's clock may differ from the store's before the reaper goes by the store's.
-CLOCK_GOOD = 30.0
 #: Deletions in one pass: at most this many, or this share of what is there, whichever is more.
 CAP, CAP_SHARE = 3, 0.25
 #: Seconds that a pass of a service watches machines disappear: the next pass looks again.
@@ -55,6 +53,11 @@ class Reaper:
         self._recorded: str | None = None
         #: Seconds that this pass may still watch machines disappear, and VMs whose end it may still look up.
         self._watch, self._closings = WATCH, CLOSINGS
+
+    @property
+    def deck(self) -> Deck:
+        """What it works with; its clock is this computer's or, if the last pass found that one wrong, the store's."""
+        return self._deck
 
     def drivers(self) -> set[str]:
         """The drivers that VMs of the store are on. Raises StoreError."""
@@ -233,12 +236,12 @@ class Reaper:
         except InstanceNotFound:
             found = None
         if found is None or found.state is InstanceState.gone:
-            self._forget(facts.vm, evidence)
+            self._forget(facts.vm, evidence, ended_by(self._deck, facts.fold))
 
-    def _forget(self, vm: str, evidence: str) -> None:
+    def _forget(self, vm: str, evidence: str, ended: float = 0.0) -> None:
         ledger = VmLedger(self._deck.desk, vm)
         ledger.delete(evidence, "reaper")
-        ledger.gone(evidence)
+        ledger.gone(evidence, ended)
         self._deck.desk.store.delete(keys.vm_index(vm))
         Session.of(self._deck, vm).remove()
 

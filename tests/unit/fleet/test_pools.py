@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from tests.unit.core.world import ready as ready_of
 from tests.unit.fleet.test_fleet import ReadyAtOnce
 from tests.unit.fleet.world import Fleet
 from tests.unit.reaper.test_warm_race import Party, deck_of, pause
+from vmrun.client import Client
+from vmrun.core.clock import CorrectedClock
 from vmrun.core.clouds import Fault, Need
 from vmrun.core.errors import CapacityError, Corrupt, StoreDenied, UsageError
 from vmrun.core.folds import VmFold
@@ -27,7 +30,7 @@ from vmrun.core.pools import PoolLedger, check_pool, pool_names
 from vmrun.core.records import Drain, Entry, Heartbeat
 from vmrun.core.vm_ledger import VmLedger
 from vmrun.fleet import attempt as module
-from vmrun.fleet.order import Order
+from vmrun.fleet.order import Order, Timings
 from vmrun.fleet.pooling import (
     JOIN_GRACE,
     RENEW_BEFORE,
@@ -43,6 +46,7 @@ from vmrun.fleet.pooling import (
 from vmrun.fleet.pools import keep_up, take_down
 from vmrun.fleet.warm import take_warm
 from vmrun.reaper.sweep import Reaper
+from vmrun.settings import load_settings
 
 NOW = 1_700_000_000.0
 UNTIL = NOW + 8 * 3600
@@ -510,3 +514,23 @@ def test_whatever_happens_in_whatever_order_the_pool_comes_to_what_is_wanted(tmp
             act()
         assert fleet.running == set()
         assert pool_names(fleet.desk()) == []
+
+
+def test_a_reaper_whose_clock_is_wrong_lets_no_vm_of_a_pool_go(
+    fleet: Fleet, passes: Passes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes()
+    there = fleet.running
+    assert len(there) == 2
+    # Given a computer whose clock is ahead by more than the pool is to last, and a store that tells the time
+    clock = CorrectedClock(fleet.clock)
+    clock.ahead = -12 * 3600.0
+    deck = replace(fleet.deck, desk=replace(fleet.deck.desk, clock=clock), store_time=fleet.clock.now)
+    wiring: Any = SimpleNamespace(
+        desk=deck.desk, deck=deck, clock=clock, timings=lambda on: Timings(), on_stage=lambda text: None
+    )
+    client = Client(load_settings(environ={"HOME": str(tmp_path)}, cwd=tmp_path))
+    client._wiring = wiring
+    monkeypatch.setattr(client, "_clouds_to_reap", lambda reaper, stage: ["fake"])
+    assert not any(verdict.delete for verdict in client.reap())
+    assert {vm: fleet.ledger(vm).fold.stay_until for vm in fleet.running} == dict.fromkeys(there, passes.until)

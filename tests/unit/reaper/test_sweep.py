@@ -17,6 +17,7 @@ from vmrun.core.ids import new_id
 from vmrun.core.views import Verdict
 from vmrun.core.vm_ledger import VmLedger
 from vmrun.fleet.deck import Session
+from vmrun.fleet.order import Timings
 from vmrun.reaper.leftovers import CAP as LEFTOVER_CAP
 from vmrun.reaper.policies import LEFTOVER_AGE, LEFTOVER_SEEN, ORPHAN_GRACE
 from vmrun.reaper.sweep import CONTEST, Reaper
@@ -173,6 +174,17 @@ def test_what_a_cloud_does_not_list_but_still_has_is_not_called_gone(
     sweep()
     assert fleet.ledger(vm).fold.gone is not None
     assert fleet.indexed == set()
+
+
+def test_a_vm_whose_end_nobody_saw_counts_for_as_long_as_it_can_have_lived(fleet: Fleet, sweep: Passes) -> None:
+    vm, began, timings = fleet.vm(JOB), fleet.clock.now(), Timings()
+    (machine,) = fleet.cloud.alive()
+    fleet.cloud.take_away(machine.id)
+    fleet.clock.sleep(10 * 3600)
+    assert sweep()[vm].policy == "vanished"
+    fold = fleet.ledger(vm).fold
+    assert fold.gone is not None
+    assert began < fold.gone_at <= began + timings.lease + timings.deadman_poll + timings.flush_grace + 1
 
 
 def test_what_a_dead_client_left_is_tidied(fleet: Fleet, sweep: Passes) -> None:
