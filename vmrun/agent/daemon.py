@@ -44,8 +44,6 @@ LEAVES_MAX = 10
 POWER_OFF_TIMEOUT = 30.0
 #: Seconds that a store may stay silent before a read or replace fails.
 STORE_BUDGET = 60.0
-#: Jobs that may be given to a VM, one after the other, each right before it takes its leave.
-LEAVES_MAX = 10
 #: Seconds between attempts while it does not answer; the lease, which goes with the heartbeat, bounds them.
 STORE_PAUSE = 2.0
 
