@@ -253,7 +253,11 @@ class Fleets:
     def _replace(self, job: str, gone: list[str], order: Callable[[JobSpec], Order]) -> None:
         ledger, owed = self._ledgers[job], self._owed.setdefault(job, Owed(self._wiring.clock))
         if mine := owed.due():
-            self._get_others(job, mine, order, taken=True)
+            try:
+                self._get_others(job, mine, order, taken=True)
+            except StoreError:
+                owed.keep(mine)
+                raise
             return
         folds = {vm: readable(VmLedger(self._wiring.desk, vm)) for vm in gone if vm not in ledger.fold.replaced}
         losses = [vm for vm, fold in folds.items() if fold is not None and is_loss(fold, job)]

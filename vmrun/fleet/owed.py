@@ -28,7 +28,7 @@ class Owed:
         self._getting.append((muster, vms))
 
     def due(self) -> list[str]:
-        """Those whose places could not be filled and are to be searched for now; they count as told.
+        """Those whose places could not be filled and are to be searched for now; told once, unless they are kept.
 
         They are given up once it was searched for long enough.
         """
@@ -46,3 +46,7 @@ class Owed:
             return []
         due, self._missing = self._missing, []
         return due
+
+    def keep(self, vms: list[str]) -> None:
+        """No search was begun for these, which were due: they are so again."""
+        self._missing += vms

@@ -16,7 +16,7 @@ from tests.unit.fleet.test_failover import WayIn, World
 from vmrun import fleets as module_fleets
 from vmrun.core.clock import Clock, SystemClock
 from vmrun.core.clouds import Fault, Market, Need, Scope
-from vmrun.core.errors import BudgetError, CapacityError
+from vmrun.core.errors import BudgetError, CapacityError, StoreUnavailable
 from vmrun.core.ids import new_id
 from vmrun.core.ledger import JobLedger
 from vmrun.core.model import JobSpec
@@ -237,6 +237,28 @@ def test_a_replacement_that_found_no_capacity_is_searched_for_again_under_the_sa
     assert site.fleets.news(JOB) == [f"lost {victim}; searching again for 1 in its place"]
     # And what was replaced once is not replaced again
     world.clock.sleep(AGAIN_LONGEST)
+    assert site.tend()
+    assert len(enlisted(world)) == 3
+
+
+def test_a_replacement_is_still_owed_after_the_store_was_away(
+    world: World, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = submitted(world, vms=2, replace_lost=1)
+    site.up(spec)
+    lose(world, enlisted(world)[0])
+    world.one.fail("create", Fault.stockout, scope=Scope.cloud)
+    assert site.tend()
+    world.clock.sleep(AGAIN_FIRST)
+
+    def away(job: str) -> Any:
+        raise StoreUnavailable(f"no answer for {job}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site.fleets, "_folds", away)
+        with pytest.raises(StoreUnavailable):
+            site.tend()
+    assert len(enlisted(world)) == 2
     assert site.tend()
     assert len(enlisted(world)) == 3
 
