@@ -12,6 +12,7 @@ from .client import REVIVE_AFTER, Client
 from .core.errors import CapacityError, VmrunError
 from .core.model import JobState
 from .fleet.lookout import pause_of
+from .fleet.replacing import PATIENCE
 from .fleets import is_shared, may_need_others
 from .settings import Settings
 from .watch.observe import JobObserver
@@ -33,20 +34,30 @@ def bring_up_job(settings: Settings, job: str) -> None:
     observer = JobObserver(client.desk, client.handle(job).id)
     view = observer.look()
     spec = observer.ledger.fold.spec
-    shared = is_shared(spec)
-    stays = shared or may_need_others(spec)
     client.clear_up(view.id, watch=0.0)
-    if view.lost and stays:
+    if view.lost and may_need_others(spec):
+        # It is attended until it has ended, and that a search finds nothing ends no attendance.
         log.info("event=lost job=%s", view.id)
     elif view.lost:
-        # Whoever submitted it has left, and the machine that it was making.
-        client.desk.clock.sleep(max(0.0, min(REVIVE_AFTER, view.created + REVIVE_AFTER - client.desk.clock.now())))
-        client.revive(view.id, observer)
-    elif view.state is JobState.pending or (shared and not view.state.ended):
+        _get_another(client, observer)
+    elif view.state is JobState.pending or (is_shared(spec) and not view.state.ended):
         client.bring_up(view.id, lambda text: log.info("event=stage text=%s", text))
-    client.clear_up(view.id)
-    if stays:
+    if is_shared(spec) or may_need_others(spec):
         attend(client, observer)
+    client.clear_up(view.id)
+
+
+def _get_another(client: Client, observer: JobObserver) -> None:
+    """Get the job a machine in the place of the lost one, or of one that was left half made.
+
+    Whoever submitted it, or took the loss on, may have left right after that: others have their turn a while later.
+    """
+    clock = client.desk.clock
+    until = clock.monotonic() + max(REVIVE_AFTER, PATIENCE) + LOOK_EVERY
+    client.revive(observer.job, observer)
+    while observer.look().lost and clock.monotonic() < until:
+        clock.sleep(LOOK_EVERY)
+        client.revive(observer.job, observer)
 
 
 def attend(client: Client, observer: JobObserver) -> None:
@@ -54,11 +65,13 @@ def attend(client: Client, observer: JobObserver) -> None:
 
     Raises what a look raised when too many in a row did.
     """
-    job, failures = observer.job, 0
+    job, failures, tidy = observer.job, 0, False
     every = min(LOOK_EVERY, pause_of(observer.ledger.refresh().spec))
     while client.fleets.wants_attendance(job):
         client.desk.clock.sleep(every)
         try:
+            # What was left half made may take its time to go, and the job does not wait for that.
+            tidy = tidy or client.clear_up(job, watch=0.0)
             if not client.move(job, observer.ledger.refresh()):
                 client.revive(job, observer)
             failures = 0

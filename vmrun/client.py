@@ -83,6 +83,8 @@ class Client:
         self._wiring = Wiring(self.settings, clock, rng)
         #: VMs that this client brought up, by job.
         self._brought: dict[str, list[str]] = {}
+        #: Journals of executors' jobs, which grow with every call; each is read further.
+        self._ledgers: dict[str, JobLedger] = {}
         #: The machines of jobs that several share, as far as they are this client's.
         self.fleets = Fleets(self._wiring, self.continue_in_background)
         self._losses = Losses(lambda: self._wiring.deck)
@@ -200,12 +202,14 @@ class Client:
     def bring_up(self, job: str, on_stage: OnStage | None = None) -> str:
         """Get the job a machine, warm or new; the VM's id. Of several, the first that is ready: the others follow.
 
-        "" for a job of several that ended meanwhile.
+        "" for a job that ended meanwhile.
         """
         ledger = JobLedger(self.desk, job)
         fold = ledger.refresh()
         if fold.submit is None:
             raise UsageError(f"there is no job {job} in this store", hint="`vmrun status` lists the jobs")
+        if fold.final is not None:
+            return ""
         stage = self._wiring.on_stage = on_stage or _silent
         with last_word(ledger, job):
             spec = next_spec(fold, self.desk.clock.now())
@@ -260,13 +264,15 @@ class Client:
 
     def replace_lost(self, job: str) -> None:
         """Get the job another machine if the one that this client brought up is no more, leaves it, or is too small."""
-        brought = self._brought.get(job, [])
-        if brought and self.move(job, JobLedger(self.desk, job).refresh()):
+        brought, fold = self._brought.get(job, []), self._ledgers.setdefault(job, JobLedger(self.desk, job)).refresh()
+        if brought and self.move(job, fold):
+            return
+        if fold.outgrown and not brought:
+            # It has none since: a larger one was not to be had, or is another client's to get.
+            self.revive(job)
             return
         self._losses.see_off()
-        lost = (
-            not self._tend(job) if self.fleets.has(job) else bool(brought) and all(map(self._losses.is_lost, brought))
-        )
+        lost = all(map(self._losses.is_lost, brought)) if brought else self.fleets.has(job) and not self._tend(job)
         if lost:
             self._replace(job, brought)
 
@@ -301,13 +307,14 @@ class Client:
         """Look after the machines of a job that has several; whether any serves it."""
         return self.fleets.tend(job, self._losses.is_lost, lambda spec: self._order(job, spec))
 
-    def clear_up(self, job: str, watch: float = WATCH) -> None:
-        """Delete what a client of the job left half made, and watch each go for `watch` seconds."""
-        clear_up(self._wiring.deck, job, watch)
+    def clear_up(self, job: str, watch: float = WATCH) -> bool:
+        """Delete what a client of the job left half made, and watch each go for `watch` seconds; whether all are."""
+        return clear_up(self._wiring.deck, job, watch)
 
     def settle(self, job: str) -> None:
         """Give back what this client brought up for a job that ended, unless it is to stay warm or has another job."""
         self._losses.close(job)
+        self._ledgers.pop(job, None)
         for vm in self._brought.pop(job, []):
             give_back(self._wiring.deck, vm, job)
         self.fleets.settle(job)

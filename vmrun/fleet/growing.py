@@ -15,7 +15,7 @@ from vmrun.core.units import format_duration
 from vmrun.watch.observe import JobObserver
 
 from .deck import Deck
-from .retire import give_back
+from .retire import WATCH, give_back
 
 #: Seconds for which whoever brought up the machine that was too small is left alone to get the next one.
 PATIENCE = 30.0
@@ -57,17 +57,22 @@ def relocate(deck: Deck, job: str, small: Sequence[str], bring_up: Callable[[], 
 
     Raises what getting one raises, unless that ended the job: its journal says so then.
     """
+    watch = WATCH
     try:
         # Somebody else may have been faster, if this computer slept.
         if JobObserver(deck.desk, job).look().state is JobState.pending:
             bring_up()
+    except KeyboardInterrupt:
+        # A person who leaves does not wait until they are seen to be gone.
+        watch = 0.0
+        raise
     except VmrunError as error:
         if JobLedger(deck.desk, job).refresh().final is None:
             error.hint = f"{error.hint}; `vmrun wait {job}` tries again".removeprefix("; ")
             raise
     finally:
         for vm in small:
-            give_back(deck, vm, job, "outgrew it")
+            give_back(deck, vm, job, "outgrew it", watch=watch)
 
 
 def _said(error: VmrunError, message: str, hint: str) -> VmrunError:

@@ -29,7 +29,9 @@ class Losses:
     def __init__(self, deck: Callable[[], Deck]) -> None:
         self._deck = deck
         self._known: dict[str, list[VmFold]] = {}
-        #: Machines that are on their way out.
+        #: Journals of machines that are asked after every few seconds, each read further.
+        self._ledgers: dict[str, VmLedger] = {}
+        #: Machines that are being ended, and may not be gone yet.
         self._leaving: set[str] = set()
 
     @cached_property
@@ -52,7 +54,8 @@ class Losses:
         The latest of them is deleted, as it does nothing but cost money. Those that the job has `outgrown` are no
         losses, and are not deleted; but they, too, have one successor.
         """
-        deck, now = self._deck(), self._deck().desk.clock.now()
+        deck = self._deck()
+        now = deck.desk.clock.now()
         lost = losses(self._folds([*self.vms(job), *vms]), job)
         small = [fold for fold in self._folds(each.vm for each in outgrown) if fold.ready is not None]
         # All that look see the same one to be the last, and so want the same word.
@@ -61,19 +64,21 @@ class Losses:
             return False
         if lost and last is lost[-1]:
             if not retire(deck, _id(last), "it left its job", _silent, watch=0.0):
-                self.leaves(_id(last))
+                self._leaving.add(_id(last))
             Memory(deck.cache_dir).note(short_of(lost[-1:], now), now)
         self._known[job] = lost
         return True
 
     def is_lost(self, vm: str) -> bool:
         """Whether nothing more can come of a machine: it left, its cloud has it no more, or it is held or condemned."""
+        deck = self._deck()
+        ledger = self._ledgers.setdefault(vm, VmLedger(deck.desk, vm))
         try:
-            fold = VmLedger(self._deck().desk, vm).refresh()
+            fold = ledger.refresh()
             if fold.drain is not None or fold.hold is not None:
                 return True
-            if close_if_gone(self._deck(), vm, leaving=True):
-                self.leaves(vm)
+            if close_if_gone(deck, vm, leaving=True, ledger=ledger):
+                self._leaving.add(vm)
                 return True
             # Nobody works on a machine that is condemned, though its cloud may still have it.
             return fold.delete is not None
@@ -81,10 +86,6 @@ class Losses:
             # A cloud that does not answer has not said that the VM is gone.
             log.info("event=not-looked-up vm=%s error=%s", vm, error.message)
             return False
-
-    def leaves(self, vm: str) -> None:
-        """A machine is being ended, and may not be gone yet."""
-        self._leaving.add(vm)
 
     def see_off(self) -> None:
         """Note which of those are gone by now: until then each counts as one that costs money."""
@@ -95,6 +96,7 @@ class Losses:
         for vm in self.vms(job):
             retire(self._deck(), vm, "it left its job", _silent)
         self._known.pop(job, None)
+        self._ledgers.clear()
 
     def vms(self, job: str) -> list[str]:
         """The machines that the job lost, as far as this client knows of them."""

@@ -73,9 +73,14 @@ def _condemn(desk: Desk, vm: str) -> None:
             return
 
 
-def clear_up(deck: Deck, job: str, watch: float) -> None:
-    """Delete machines that were condemned while they were made for the job, and watch them for so many seconds each."""
+def clear_up(deck: Deck, job: str, watch: float) -> bool:
+    """Delete machines that were condemned while they were made for the job, and watch them for so many seconds each.
+
+    Whether all of them were seen to be gone.
+    """
+    gone = True
     for vm in vm_ids(deck.desk):
         fold = readable(VmLedger(deck.desk, vm))
         if fold is not None and job in fold.jobs and fold.ready is None and fold.delete is not None:
-            retire(deck, vm, fold.delete.why, log.info, watch=watch)
+            gone = retire(deck, vm, fold.delete.why, log.info, watch=watch) and gone
+    return gone

@@ -66,26 +66,26 @@ def retire(  # noqa: PLR0913 -- the options say what must still hold, and for ho
     return True
 
 
-def give_back(deck: Deck, vm: str, job: str, what: str = "ended") -> None:
+def give_back(deck: Deck, vm: str, job: str, what: str = "ended", *, watch: float = WATCH) -> None:
     """Delete the VM of a job that ended, or did what `what` says, unless it is to stay or has another job.
 
-    It stays warm, or for debugging.
+    It stays warm, or for debugging. Returns when it is seen to be gone, or after `watch` seconds.
     """
     if JobLedger(deck.desk, job).refresh().may_be_held:
         return  # its agent decides, and ends it
     fold = VmLedger(deck.desk, vm).refresh()
     if fold.jobs[-1:] == [job] and not (fold.stays(deck.desk.clock.now()) and fold.assignable):
-        retire(deck, vm, f"job {job} {what}", lambda _: None, jobs=len(fold.jobs))
+        retire(deck, vm, f"job {job} {what}", lambda _: None, jobs=len(fold.jobs), watch=watch)
 
 
-def close_if_gone(deck: Deck, vm: str, *, leaving: bool = False) -> bool:
+def close_if_gone(deck: Deck, vm: str, *, leaving: bool = False, ledger: VmLedger | None = None) -> bool:
     """Note in its journal that a VM is no more, if its cloud does not have it; whether it is gone.
 
     With `leaving`, one that is just ending counts as gone too, and is condemned: that may take a minute, and none comes
-    back from there. A VM that was intended but not seen yet may still appear: it counts as gone only after
-    its boot grace.
+    back from there. A VM that was intended but not seen yet may still appear: it counts as gone only after its boot
+    grace. Of a journal that was read before, as far as `ledger` says, only what is new is read.
     """
-    ledger = VmLedger(deck.desk, vm)
+    ledger = ledger or VmLedger(deck.desk, vm)
     fold = ledger.refresh()
     if fold.intent is None or fold.gone is not None:
         return True

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.core.world import DEPLOYMENT, JOB, OTHER_JOB, job_spec
+from tests.unit.core.world import DEPLOYMENT, JOB, OTHER_JOB, an_id, job_spec
 from tests.unit.fleet.world import Fleet
 from vmrun.client import REVIVE_AFTER, Client
 from vmrun.core.clock import SystemClock
@@ -36,6 +36,7 @@ class OwnClient(Client):
         wiring: Any = SimpleNamespace(desk=fleet.deck.desk, deck=fleet.deck, timings=lambda on: Timings(poll_max=1.0))
         self._wiring = wiring
         self._brought: dict[str, list[str]] = {}
+        self._ledgers: dict[str, JobLedger] = {}
         self.fleets = Fleets(wiring, lambda _: None)
         self._losses = Losses(lambda: fleet.deck)
         self._reaper = None
@@ -121,6 +122,27 @@ def test_a_machine_that_leaves_its_job_is_replaced_before_it_is_gone(
     # Another client that waits for the same job leaves it to the first
     other.revive(JOB)
     assert (client.rented, other.rented) == ([JOB], [])
+
+
+def test_what_was_read_of_journals_is_not_read_at_each_look(
+    fleet: Fleet, client: OwnClient, job: JobLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given an executor's job and its machine, of which much was said
+    vm, read, get = fleet.vm(JOB), list[str](), fleet.memory.get
+    for at in range(20):
+        assert fleet.ledger(vm).stay(float(at + 1))
+        assert job.enlist(an_id("abcdefghjkmnpqrstvwx"[at]))
+    client.brought(JOB, vm)
+    client.replace_lost(JOB)
+
+    def counted(key: str, start: int = 0, end: int | None = None) -> bytes:
+        read.append(key)
+        return get(key, start, end)
+
+    monkeypatch.setattr(fleet.memory, "get", counted)
+    client.replace_lost(JOB)
+    assert 0 < len(read) <= 5
+    assert client.rented == []
 
 
 def test_a_machine_that_is_being_ended_is_replaced_at_once_and_seen_off_later(

@@ -255,6 +255,44 @@ def test_an_executors_machine_is_replaced_by_a_larger_one(tmp_path: Path) -> Non
     assert old not in world.running
 
 
+def test_an_executor_searches_again_for_a_larger_one_that_was_not_to_be_had(tmp_path: Path) -> None:
+    world = World(tmp_path, "s l")
+    client, _ = world.started()
+    world.cloud.fail("create", Fault.stockout)
+    with pytest.raises(CapacityError):
+        client.replace_lost(JOB)
+    assert world.running == set()
+    world.clock.sleep(PATIENCE + 1)
+    client.replace_lost(JOB)
+    assert world.intent().memory == 8 * GIB
+    # Which is looked after like the first one
+    client.replace_lost(JOB)
+    assert len(world.running) == 1
+    client.settle(JOB)
+    assert world.running == set()
+
+
+def test_whoever_leaves_while_it_moves_does_not_wait_until_the_small_one_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    client, old = world.started()
+    left = list[str]()
+    monkeypatch.setattr(client.fleets, "_go_on", left.append)
+    world.cloud.knobs = dataclasses.replace(world.cloud.knobs, vanish=(60.0, 60.0))
+
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    WayIn.acts.append(interrupt)
+    began = world.clock.now()
+    with pytest.raises(KeyboardInterrupt):
+        move(client)
+    assert world.clock.now() - began < 5
+    assert world.ledger(old).fold.delete is not None
+    assert left == [JOB]
+
+
 def test_a_failure_of_another_job_is_none_of_this(tmp_path: Path) -> None:
     world = World(tmp_path, "s")
     world.submit()

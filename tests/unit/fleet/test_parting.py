@@ -13,11 +13,12 @@ from tests.unit.fleet.test_failover import WayIn
 from tests.unit.fleet.test_growing import World
 from vmrun import attending
 from vmrun.client import REVIVE_AFTER, Client
-from vmrun.core.ledger import JobLedger
+from vmrun.core.ledger import JobLedger, ShardLedger
 from vmrun.core.records import Final, Hold
 from vmrun.fleet import attempt, parting
 from vmrun.fleet.retire import WATCH
 from vmrun.settings import load_settings
+from vmrun.watch.observe import JobObserver
 
 
 @pytest.fixture
@@ -84,6 +85,89 @@ def test_a_job_that_was_left_as_soon_as_it_was_written_gets_a_machine(
         world.client().bring_up(JOB)
     go_on(world, world.client(), monkeypatch)
     assert len(world.running) == 1
+
+
+def test_a_fleet_that_was_left_while_its_machines_were_made_gets_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a job whose only machine was half made when the person left, and is not gone yet
+    world.submit(on_oom="fail", vms=2)
+    half = world.vm(JOB, ready=False)
+    slow_to_end(world)
+    assert world.ledger(half).delete("its client left", "client")
+    assert JobObserver(world.desk(), JOB).look().lost
+    client, got = world.client(), list[str]()
+
+    def bring_up(job: str, on_stage: object = None) -> str:
+        got.append(world.vm(job))
+        return got[-1]
+
+    monkeypatch.setattr(client, "bring_up", bring_up)
+    go_on(world, client, monkeypatch)
+    assert len(got) == 1
+    assert world.ledger(half).fold.gone is not None
+
+
+def test_a_loss_that_somebody_took_on_and_left_is_made_good(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = next(world.submit(on_oom="fail").refresh().shards())
+    client, lost = world.client(), world.vm(JOB)
+    left = handed(client, monkeypatch)
+    assert ShardLedger(world.desk(f"vm:{lost}"), JOB, plan).claim(lost)
+    assert world.ledger(lost).drain("it is broken", jobs=1)
+    # As in `vmrun wait`, which gets the job another machine when the person presses Ctrl-C
+    WayIn.acts.append(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        client.revive(JOB)
+    assert left == [JOB]
+    go_on(world, world.client(), monkeypatch)
+    assert len(world.running) == 1
+    assert lost not in world.running
+
+
+def test_a_job_that_is_attended_does_not_wait_for_a_machine_that_takes_long_to_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.submit(on_oom="grow")
+    client = world.client()
+    handed(client, monkeypatch)
+    slow_to_end(world)
+    WayIn.acts.append(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        client.revive(JOB)
+    (half,) = [machine.tags["vmrun-vm"] for machine in world.cloud.machines]
+    left_at, sleep = world.clock.now(), world.clock.sleep
+
+    def passing(seconds: float) -> None:
+        sleep(seconds)
+        if world.clock.now() > left_at + 300:
+            JobLedger(world.desk(), JOB).finish(Final("done", 4, 0))
+
+    monkeypatch.setattr(world.clock, "sleep", passing)
+    go_on(world, world.client(), monkeypatch)
+    _, other = world.cloud.machines
+    assert other.began - left_at < 3 * attending.LOOK_EVERY
+    assert world.ledger(half).fold.gone is not None
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_job_that_ends_while_its_machine_is_asked_after_gets_no_other_one(
+    world: World, monkeypatch: pytest.MonkeyPatch, held: bool
+) -> None:
+    world.submit(on_oom="fail", keep_on_failure=600.0)
+    client, vm = world.client(), world.vm(JOB)
+    is_lost = client._losses.is_lost
+
+    def late(vm: str) -> bool:
+        """The agent is done right after the job's journal was read, and right before its own is."""
+        JobLedger(world.desk(), JOB).finish(Final("failed", 3, 1) if held else Final("done", 4, 0))
+        ledger = world.ledger(vm)
+        until = world.clock.now() + 600
+        assert ledger.hold(Hold(JOB, until, "task 3 failed", ""), jobs=1) if held else ledger.drain("no work", jobs=1)
+        return is_lost(vm)
+
+    monkeypatch.setattr(client._losses, "is_lost", late)
+    client.revive(JOB)
+    assert [machine.tags["vmrun-vm"] for machine in world.cloud.machines] == [vm]
 
 
 def test_a_machine_that_is_not_ready_in_vain_is_watched_until_it_is_gone(
