@@ -24,7 +24,6 @@ from vmrun.core.ledger import JobLedger
 from vmrun.core.model import FunctionSpec, JobSpec, ShardPlan
 from vmrun.core.outcomes import OutcomeReader, in_order
 from vmrun.core.records import Final, Hold
-from vmrun.core.vm_ledger import VmLedger
 
 from .inputs import ArgumentReader, decode_tasks, fetch, without_arguments
 from .way_in import BIN, WELCOME, WayIn, read_way_in
@@ -82,12 +81,7 @@ def _left_to_another(shop: Workshop, ledger: JobLedger) -> bool:
     shards = (ledger.shard(plan).catch_up() for plan in ledger.fold.shards())
     owners = {shard.owner for shard in shards if shard.failed}
     mine = shop.config.vm
-    return mine in owners and any(vm < mine and _lives(shop, vm) for vm in owners if vm)
-
-
-def _lives(shop: Workshop, vm: str) -> bool:
-    fold = VmLedger(shop.desk, vm).refresh()
-    return not fold.ended and fold.drain is None
+    return mine in owners and any(vm < mine and shop.owners.stays(vm) for vm in owners if vm)
 
 
 def signs(hold: Hold) -> dict[str, object]:

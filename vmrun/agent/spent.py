@@ -5,7 +5,6 @@ from __future__ import annotations
 from vmrun.core.errors import BudgetError
 from vmrun.core.ledger import JobLedger
 from vmrun.core.records import Final
-from vmrun.core.vm_ledger import VmLedger
 
 from .workshop import Workshop
 
@@ -23,15 +22,10 @@ def end_if_last(shop: Workshop, job: str, why: str) -> bool:
     folds = [ledger.shard(plan).catch_up() for plan in fold.shards()]
     # A client may have died after it gave a VM the job, and before it listed it.
     others = {*fold.vms, *(vm for shard in folds for vm in shard.claimants)} - {shop.config.vm}
-    if any(_may_work(shop, vm) for vm in others):
+    if any(shop.owners.stays(vm) for vm in others):
         return False
     failed = sum(len(shard.failed) for shard in folds)
     done = sum(len(shard.done) for shard in folds) - failed
     message = f"its money is spent, of which each of its {len(others) + 1} VMs had a part: {why.partition(': ')[2]}"
     hint = f"`vmrun result {job}` has what had finished; a higher --max-cost lets it run on"
     return ledger.finish(Final("failed", done, failed, message, hint, BudgetError.code))
-
-
-def _may_work(shop: Workshop, vm: str) -> bool:
-    fold = VmLedger(shop.desk, vm).refresh()
-    return not fold.ended and fold.drain is None

@@ -56,6 +56,11 @@ class Owners:
             return False
         return now - since > self._dead_after
 
+    def stays(self, vm: str) -> bool:
+        """Whether `vm` has neither taken its leave nor ended, by its journal as it stands. Raises StoreError."""
+        fold = self._ledgers.setdefault(vm, VmLedger(self._desk, vm)).refresh()
+        return not fold.ended and fold.drain is None
+
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
