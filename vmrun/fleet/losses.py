@@ -15,6 +15,7 @@ from vmrun.core.vm_ledger import VmLedger
 from vmrun.watch.observe import readable
 
 from .deck import Deck
+from .lookout import ORDINARY
 from .memory import Memory
 from .order import Order
 from .replacing import PATIENCE, after_losses, losses, short_of
@@ -33,6 +34,8 @@ class Losses:
         self._ledgers: dict[str, VmLedger] = {}
         #: Machines that are being ended, and may not be gone yet.
         self._leaving: set[str] = set()
+        #: When they were last looked at, on the monotonic clock.
+        self._seen_off = float("-inf")
 
     @cached_property
     def _word(self) -> str:
@@ -88,7 +91,14 @@ class Losses:
             return False
 
     def see_off(self) -> None:
-        """Note which of those are gone by now: until then each counts as one that costs money."""
+        """Note which of those are gone by now: until then each counts as one that costs money.
+
+        Every few seconds at most, however often it is called: each is a few requests, and some take long to end.
+        """
+        now = self._deck().desk.clock.monotonic()
+        if not self._leaving or now - self._seen_off < ORDINARY:
+            return
+        self._seen_off = now
         self._leaving -= {vm for vm in self._leaving if retire(self._deck(), vm, "it left its job", _silent, watch=0.0)}
 
     def close(self, job: str) -> None:

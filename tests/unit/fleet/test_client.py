@@ -19,6 +19,7 @@ from vmrun.core.errors import UsageError
 from vmrun.core.ledger import JobLedger, ShardLedger
 from vmrun.core.model import JobState
 from vmrun.core.records import Final, Submit
+from vmrun.fleet.lookout import ORDINARY
 from vmrun.fleet.losses import Losses
 from vmrun.fleet.order import Timings
 from vmrun.fleets import Fleets
@@ -155,8 +156,15 @@ def test_a_machine_that_is_being_ended_is_replaced_at_once_and_seen_off_later(
     client.revive(JOB)
     assert client.rented == [JOB]
     assert fleet.ledger(vm).fold.gone is None
-    # While its job goes on elsewhere it does not count as one that costs money for longer than it is there
+    # While its job goes on elsewhere it is not deleted at each look
     fleet.vm(JOB)
+    client.revive(JOB)
+    deleted = [call.verb for call in fleet.cloud.calls].count("delete")
+    for _ in range(4):
+        fleet.clock.sleep(ORDINARY / 5)
+        client.revive(JOB)
+    assert [call.verb for call in fleet.cloud.calls].count("delete") == deleted
+    # And it does not count as one that costs money for longer than it is there
     fleet.clock.sleep(600)
     client.revive(JOB)
     assert fleet.ledger(vm).fold.gone is not None
