@@ -103,8 +103,11 @@ class World:
         return self.client_by()
 
     def client_by(self, clock: Clock | None = None) -> Client:
-        """The same with a clock of its own."""
-        return client_of(self.told(), clock)
+        """The same with a clock of its own, by which the store's server goes, too."""
+        client = client_of(self.told(), clock)
+        if clock is not None:
+            client._wiring.store_time = clock.now  # type: ignore[method-assign]
+        return client
 
     def told(self, **more: str) -> Shell:
         """The shell with further variables."""

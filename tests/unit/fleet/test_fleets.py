@@ -249,6 +249,7 @@ def test_a_replacement_is_still_owed_after_the_store_was_away(
     lose(world, enlisted(world)[0])
     world.one.fail("create", Fault.stockout, scope=Scope.cloud)
     assert site.tend()
+    assert site.tend()
     world.clock.sleep(AGAIN_FIRST)
 
     def away(job: str) -> Any:
