@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Semaphore
 
 import pytest
 
-from tests.docker.machines import engine_fault
+from tests.nets.conftest import OpenBooted
 from tests.nets.flights import (
     FLUSH,
     GRACE,
@@ -20,10 +18,9 @@ from tests.nets.flights import (
     STOP_TIMER,
     WINDOW,
     Flight,
-    write_jobs,
 )
 from tests.nets.matrix import BOOTED, SERVED, UNSERVED, shown
-from tests.nets.worlds import World, open_world
+from tests.nets.worlds import World
 from tests.support.shell import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -35,12 +32,8 @@ MARGIN = 45.0
 
 
 @pytest.fixture(params=shown("timer", BOOTED))
-def world(request: pytest.FixtureRequest, isolated: Path, tmp_path: Path) -> Iterator[World]:
-    if fault := engine_fault():
-        pytest.skip(fault)
-    with open_world(request.param, isolated, tmp_path) as made:
-        write_jobs(made.shell)
-        yield made
+def world(request: pytest.FixtureRequest, open_booted: OpenBooted) -> World:
+    return open_booted(request.param)
 
 
 def fly(flight: Flight, bound: float, starting: Semaphore) -> None:

@@ -5,18 +5,16 @@ The client is the command line, killed in its phase. Agent and timer are stopped
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from tests.clouds.double import Inventory
-from tests.docker.machines import engine_fault
-from tests.nets.flights import KILL_AGENT, NO_POWER_OFF, STOP_TIMER, Flight, write_jobs
+from tests.nets.conftest import OpenBooted
+from tests.nets.flights import KILL_AGENT, NO_POWER_OFF, STOP_TIMER, Flight
 from tests.nets.matrix import BOOTED, PHASES, SERVED, UNSERVED, cell, shown
 from tests.nets.moved_clock import MovedClock
-from tests.nets.worlds import World, open_world
+from tests.nets.worlds import World
 from vmrun.client import Client
 from vmrun.fleet.deck import Session
 from vmrun.reaper.observing import CONTEST
@@ -34,12 +32,8 @@ WINDOW = 3600.0
 
 
 @pytest.fixture(params=shown("reaper", BOOTED))
-def world(request: pytest.FixtureRequest, isolated: Path, tmp_path: Path) -> Iterator[World]:
-    if fault := engine_fault():
-        pytest.skip(fault)
-    with open_world(request.param, isolated, tmp_path) as made:
-        write_jobs(made.shell)
-        yield made
+def world(request: pytest.FixtureRequest, open_booted: OpenBooted) -> World:
+    return open_booted(request.param)
 
 
 def forsaken(world: World, phase: str) -> Flight:

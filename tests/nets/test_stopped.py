@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import pytest
 
-from tests.docker.machines import engine_fault
-from tests.nets.flights import FLUSH, GRACE, KILL_AGENT, LEASE, POLL, STOP_TIMER, Flight, write_jobs
+from tests.nets.conftest import OpenBooted
+from tests.nets.flights import FLUSH, GRACE, KILL_AGENT, LEASE, POLL, STOP_TIMER, Flight
 from tests.nets.matrix import POWERED_OFF
 from tests.nets.test_booted import MARGIN
-from tests.nets.worlds import World, open_world
+from tests.nets.worlds import World
 from tests.support.shell import until
 from vmrun.core.clouds import InstanceState
 
@@ -24,12 +22,8 @@ KEPT = {"gce": ["disk"], "ibm": ["address", "disk"]}
 
 
 @pytest.fixture(params=[world for world, state in POWERED_OFF.items() if state])
-def world(request: pytest.FixtureRequest, isolated: Path, tmp_path: Path) -> Iterator[World]:
-    if fault := engine_fault():
-        pytest.skip(fault)
-    with open_world(request.param, isolated, tmp_path, trusted=False) as made:
-        write_jobs(made.shell)
-        yield made
+def world(request: pytest.FixtureRequest, open_booted: OpenBooted) -> World:
+    return open_booted(request.param, trusted=False)
 
 
 def test_what_agent_or_timer_stopped_the_next_pass_deletes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,9 @@ from .frames import Frame, Kind
 from .outcomes import CANCELLED, Outcomes
 from .slots import Doom, RunnerConfig, Slot
 
-#: Seconds between looks at what the workers do: toward the end of the queue, or where a task is to be ended; while
-#: enough waits for all; and while every worker is at a task that nothing waits behind.
-TICK, TICK_BUSY, TICK_CALM = 0.05, 0.2, 0.2
+#: Seconds between looks at what the workers do: toward the end of the queue, or where a task is to be ended; and while
+#: enough waits for all, or every worker is at a task that nothing waits behind.
+TICK, TICK_CALM = 0.05, 0.2
 #: A task that runs for this many seconds gives back what waits behind it.
 LONG = 0.1
 #: Seconds between looks that pass on the output of running tasks.
@@ -103,9 +103,8 @@ class Dispatch:
         busy = [slot for slot in slots if slot.chunks]
         if self._config.task_timeout is not None or any(slot.doom or slot.cancelled or slot.stopping for slot in busy):
             return TICK
-        if all(slot.alone for slot in busy):
-            return TICK_CALM
-        return TICK_BUSY if self._queue.tasks > self._config.workers else TICK
+        calm = self._queue.tasks > self._config.workers or all(slot.alone for slot in busy)
+        return TICK_CALM if calm else TICK
 
     def _watch(self, slot: Slot, *, starving: bool) -> None:
         slot.look()
