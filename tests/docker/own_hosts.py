@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from vmrun.core.clouds import Address
 from vmrun.transport.keys import KeyPair, known_hosts_line, new_key_pair, write_private_key
 
 OWNER = "owner"
+BOOTED = ("running", "degraded")
 SUDO = "ALL=(ALL) NOPASSWD:ALL"
 
 
@@ -54,6 +56,26 @@ class OwnHost:
         }
         return {what: sorted(self.inside("sh", "-c", command).splitlines()) for what, command in commands.items()}
 
+    def assert_as(self, before: dict[str, list[str]], seconds: float = 30.0) -> None:
+        """It comes to hold just what it held `before`.
+
+        What cleans a host takes its own units out of systemd after the last file, so the host may look clean earlier.
+        """
+        give_up = time.monotonic() + seconds
+        while True:
+            now = self.inventory()
+            difference = {
+                what: {
+                    "gone": sorted(set(before[what]) - set(now[what])),
+                    "new": sorted(set(now[what]) - set(before[what])),
+                }
+                for what in before
+                if now[what] != before[what]
+            }
+            if not difference:
+                return
+            assert time.monotonic() < give_up, f"{self.address} is not as it was after {seconds} s: {difference}"
+
     def boot_id(self) -> str:
         """Another one after every boot of the container."""
         return self.inside("stat", "-c", "%Y", "/proc/1").strip()
@@ -94,6 +116,8 @@ class OwnHosts:
         host = OwnHost(plan.spec.name, made.address.host, plan.host.public)
         until(lambda: "ready" in self.ssh(host, "echo", "ready"), BOOT, f"{host.address} answers")
         until(lambda: "done" in host.inside("cloud-init", "status"), BOOT, "cloud-init is through")
+        # cloud-init says so while its own last unit still runs.
+        until(lambda: host.inside("systemctl", "is-system-running").strip() in BOOTED, BOOT, "its boot is over")
         return host
 
     def trust(self, host: str, key: str) -> None:

@@ -77,7 +77,7 @@ def test_a_job_runs_on_a_host_of_mine_and_nothing_of_it_is_left(own: OwnHosts, s
     assert done.stdout.strip().isdigit()
     assert done.stdout.strip() != "0"
     until(lambda: is_clean(host), 60, "it is cleaned again")
-    assert host.inventory() == before
+    host.assert_as(before)
     assert host.boot_id() == booted
     assert "owner" in own.ssh(host, "whoami")
     assert shell.ask("status")["vms"] == []
@@ -106,7 +106,7 @@ def test_a_host_of_mine_is_held_entered_and_given_back_clean(own: OwnHosts, shel
     assert own.ssh(host, "whoami").strip() == "owner"
     assert shell.ask("release", job)["gone"] is True
     until(lambda: is_clean(host), 60, "it is cleaned")
-    assert host.inventory() == before
+    host.assert_as(before)
 
 
 def test_of_three_machines_two_are_to_be_had_and_they_share_the_job(own: OwnHosts, shell: Shell) -> None:
@@ -177,7 +177,7 @@ def test_the_client_is_killed_and_the_host_cleans_itself_and_can_be_leased_again
     client.communicate()
 
     until(lambda: is_clean(host), 75, "the host cleaned itself")
-    assert host.inventory() == before
+    host.assert_as(before)
     assert host.boot_id() == booted
     # The journal of the lease still says that the VM has it; the host says otherwise.
     assert shell.ask("submit", "--on", "ssh", "quick.py")["job"]["state"] == "done"
@@ -200,7 +200,7 @@ def test_what_a_dead_client_left_is_cleaned_by_the_reaper_too(own: OwnHosts, she
 
     assert [(row["on"], row["delete"]) for row in verdicts] == [("ssh", True)], verdicts
     assert is_clean(host)
-    assert host.inventory() == before
+    host.assert_as(before)
     assert host.boot_id() == booted
     assert shell.ask("submit", "--on", "ssh", "quick.py")["job"]["state"] == "done"
 
@@ -219,7 +219,7 @@ def test_a_host_that_is_another_or_unknown_is_refused_before_anything_is_sent(ow
         assert "known_hosts" in error["hint"]
     own.known_hosts.write_text("")
     own.trust(host.address, host.host_key)
-    assert host.inventory() == before
+    host.assert_as(before)
 
 
 def test_a_host_whose_owner_may_not_use_sudo_is_refused(own: OwnHosts, shell: Shell) -> None:
@@ -238,4 +238,4 @@ def test_what_the_owner_has_under_our_names_is_left_alone(own: OwnHosts, shell: 
     error = shell.ask("submit", "--on", "ssh", shell.write("quick.py", QUICK).name, exit_code=4)["error"]
     assert "/opt/vmrun is there" in error["hint"]
     assert host.inside("cat", "/opt/vmrun/mine") == "precious\n"
-    assert host.inventory() == before
+    host.assert_as(before)
