@@ -56,7 +56,10 @@ LITHOPS = {
     "results": 8,
 }
 NOOPS = frozenset({"noops-10k", "noops-100k"})
+#: Workloads that are held against the ideal, which only a quiet machine lets anybody come near.
+TIMED = frozenset({"50ms", "1s"})
 ENGINE, WARM, COLD = "vmrun engine", "vmrun", "vmrun, new machine"
+BARE = "bare processes"
 _KEEP = {"keep_warm": "10m"}
 
 
@@ -79,6 +82,7 @@ SESSIONS = (
             _EXECUTOR,
             Contestant("multiprocessing.Pool", "pool", "stdlib", chunks=HAND_PICKED),
             Contestant("joblib", "joblib", "joblib"),
+            Contestant(BARE, "bare", "stdlib", only=TIMED),
         ),
     ),
     Session("end-to-end", WARM, (_warm(), Contestant(COLD, "vmrun-job", "vmrun"), _EXECUTOR)),
@@ -124,9 +128,9 @@ def measure(sessions: Collection[str], names: Collection[str], pairs: int, *, qu
 def compared(session: Session, workload: Workload, standings: Sequence[Standing]) -> Iterator[Figure]:
     """Figures of one workload in one session: rates against each peer, shares of the ideal, stretches."""
     ran = {one.label: one for one in standings if one.runs}
-    for label in (ENGINE, WARM, COLD):
+    for label in (ENGINE, WARM, COLD, BARE):
         if label in ran and session.name in ("engine", "end-to-end"):
-            yield from _own(workload, ran[label])
+            yield from _own(workload, ran[label], ran.get(BARE))
     for label in (ENGINE, WARM):
         if label not in ran:
             continue
@@ -142,11 +146,14 @@ def compared(session: Session, workload: Workload, standings: Sequence[Standing]
                 yield Figure(name, figures.ratio(other.per_task, mine.per_task), note)
 
 
-def _own(workload: Workload, one: Standing) -> Iterator[Figure]:
-    if workload.load in ("50ms", "1s"):
+def _own(workload: Workload, one: Standing, bare: Standing | None) -> Iterator[Figure]:
+    if workload.name in TIMED:
         share = statistics.median(one.shares())
-        yield Figure(f"{workload.name}: {one.label}, share of ideal", share, f"{one.tasks} tasks, start included")
-        if one.label != ENGINE:
+        note = f"{one.tasks} tasks, start included"
+        if bare is not None:
+            note += f"; {bare.label} {statistics.median(bare.shares()):.1%}"
+        yield Figure(f"{workload.name}: {one.label}, share of ideal", share, note)
+        if one.label in (WARM, COLD):
             apart = statistics.median(one.shares("from_first_start"))
             start = statistics.median(run["seconds"] - run["from_first_start"] for run in one.runs)
             note = f"{one.tasks} tasks; {start:.2f} s from submit to the first start"

@@ -13,6 +13,7 @@ from typing import Any
 
 #: Module and class of each system.
 SYSTEMS = {
+    "bare": ("bare", "Bare"),
     "executor": ("stdlib", "Executor"),
     "pool": ("stdlib", "Pool"),
     "joblib": ("with_joblib", "Joblib"),

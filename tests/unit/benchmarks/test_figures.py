@@ -121,6 +121,11 @@ def test_own_figures() -> None:
     session = Session("engine", suite.ENGINE, ())
     (share,) = suite.compared(session, Workload("50ms", "50ms", 200), [ours])
     assert (share.name, share.value) == ("50ms: vmrun engine, share of ideal", pytest.approx(0.98))
+    bare = standing(suite.BARE, [10.0], 200, cpu_seconds=19.8, busy_seconds=19.9, longest=0.1)
+    noted, ceiling, against = suite.compared(session, Workload("50ms", "50ms", 200), [ours, bare])
+    assert noted.note.endswith("bare processes 99.0%")
+    assert (ceiling.name, ceiling.value) == ("50ms: bare processes, share of ideal", pytest.approx(0.99))
+    assert against.name == "50ms: vmrun engine against bare processes"
     (stretch,) = suite.compared(session, Workload("skewed", "skewed", 200), [ours])
     assert (stretch.name, stretch.value) == ("skewed: vmrun engine, times optimum", pytest.approx(10 / 9.9))
 
