@@ -99,10 +99,17 @@ class Standing:
         """Median tasks per second."""
         return 1 / statistics.median(self.per_task)
 
-    def shares(self, of: str = "seconds") -> list[float]:
-        """Of each run, how much of all cores' time went into the tasks themselves; none for untimed workloads."""
+    def shares(self, of: str = "seconds", *, stolen: bool = False) -> list[float]:
+        """Of each run, how much of all cores' time went into the tasks themselves; none for untimed workloads.
+
+        Time that the host gave to other machines is not counted, unless `stolen` asks for it.
+        """
         return [
-            figures.share_of_ideal(run["cpu_seconds"], WORKERS, run[of]) for run in self.runs if "cpu_seconds" in run
+            figures.share_of_ideal(
+                run["cpu_seconds"], WORKERS, run[of], 0.0 if stolen else run.get("stolen_seconds", 0.0)
+            )
+            for run in self.runs
+            if "cpu_seconds" in run
         ]
 
     def stretches(self) -> list[float]:

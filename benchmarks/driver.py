@@ -31,6 +31,18 @@ import workloads
 from systems import System, Unsupported, open_system
 
 
+def stolen_seconds() -> float:
+    """Of all cores, so far, the time that they had work and the host ran another machine; 0 where none is told.
+
+    The eighth number of the first line of /proc/stat (proc_stat(5)), in clock ticks.
+    """
+    try:
+        numbers = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()
+    except OSError:
+        return 0.0
+    return int(numbers[8]) / os.sysconf("SC_CLK_TCK") if len(numbers) > 8 else 0.0
+
+
 class Driver:
     """One system and what it is asked to do."""
 
@@ -47,15 +59,18 @@ class Driver:
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
         one = workloads.load(request["workload"], request["count"], request.get("size", 0))
         gc.collect()
+        stolen = stolen_seconds()
         began, moment = time.perf_counter(), time.monotonic()
         if one.shared is None:
             results = self._system.map(one.function, one.arguments, request.get("chunk", 0))
         else:
             results = self._system.map_shared(one.function, one.shared, one.arguments)
         seconds, ended = time.perf_counter() - began, time.monotonic()
+        stolen = stolen_seconds() - stolen
         if not one.check(results):
             raise AssertionError("results are missing, wrong, or in the wrong place")
-        return {**workloads.facts(one, results, seconds, ended), "began": moment, "ended": ended}
+        facts = workloads.facts(one, results, seconds, ended)
+        return {**facts, "began": moment, "ended": ended, "stolen_seconds": stolen}
 
     def calls(self, request: dict[str, Any]) -> dict[str, Any]:
         seconds = []

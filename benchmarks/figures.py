@@ -81,9 +81,12 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return statistics.median(ratios(ours, theirs))
 
 
-def share_of_ideal(cpu_seconds: float, cores: int, makespan: float) -> float:
-    """How much of the time of all cores went into the tasks themselves; 1 is perfect."""
-    return cpu_seconds / cores / makespan
+def share_of_ideal(cpu_seconds: float, cores: int, makespan: float, stolen: float = 0.0) -> float:
+    """How much of the time of all cores went into the tasks themselves; 1 is perfect.
+
+    `stolen` seconds of all cores were not there to be used.
+    """
+    return cpu_seconds / (cores * makespan - stolen)
 
 
 def lower_bound(seconds: Sequence[float], cores: int) -> float:

@@ -149,14 +149,15 @@ def compared(session: Session, workload: Workload, standings: Sequence[Standing]
 def _own(workload: Workload, one: Standing, bare: Standing | None) -> Iterator[Figure]:
     if workload.name in TIMED:
         share = statistics.median(one.shares())
-        note = f"{one.tasks} tasks, start included"
+        note = f"{one.tasks} tasks, start included; {statistics.median(one.shares(stolen=True)):.1%} with stolen time"
         if bare is not None:
             note += f"; {bare.label} {statistics.median(bare.shares()):.1%}"
         yield Figure(f"{workload.name}: {one.label}, share of ideal", share, note)
         if one.label in (WARM, COLD):
             apart = statistics.median(one.shares("from_first_start"))
             start = statistics.median(run["seconds"] - run["from_first_start"] for run in one.runs)
-            note = f"{one.tasks} tasks; {start:.2f} s from submit to the first start"
+            whole = statistics.median(one.shares("from_first_start", stolen=True))
+            note = f"{one.tasks} tasks; {start:.2f} s from submit to the first start; {whole:.1%} with stolen time"
             yield Figure(f"{workload.name}: {one.label}, share of ideal from first start", apart, note)
     if workload.load == "skewed":
         yield Figure(f"skewed: {one.label}, times optimum", statistics.median(one.stretches()), f"{one.tasks:,} tasks")

@@ -73,6 +73,15 @@ def _outcome(status: Status, payload: Any) -> Outcome:
     return FAILED, f"{document['kind']}: {document['message']}"
 
 
+def into(outcomes: list[Outcome]) -> Note:
+    """What puts the outcomes of blocks there."""
+
+    def note(first: int, block: ResultBlock) -> None:
+        outcomes[first : first + block.count] = decode(block)
+
+    return note
+
+
 def pieces(arguments: list[Any]) -> Iterator[list[Any]]:
     """Arguments in groups that make blocks of a fair size."""
     large = bool(arguments) and hasattr(arguments[0], "nbytes")
@@ -113,11 +122,7 @@ class VmrunEngine(System):
 
     def each(self, function: Callable[[Any], Any], arguments: list[Any], limit: float) -> list[Outcome]:
         outcomes: list[Outcome] = [(MISSING, "")] * len(arguments)
-
-        def note(first: int, block: ResultBlock) -> None:
-            outcomes[first : first + block.count] = decode(block)
-
-        self._run(function, arguments, limit, note)
+        self._run(function, arguments, limit, into(outcomes))
         return outcomes
 
     def _run(self, function: Callable[[Any], Any], arguments: list[Any], limit: float | None, note: Note) -> None:
@@ -166,12 +171,13 @@ class VmrunEngine(System):
         engine, name, first = self._engine, self._name(nap), self._next
         self._next += tasks
         outcomes: list[Outcome] = [(MISSING, "")] * tasks
+        note = into(outcomes)
         samples = [(time.monotonic(), self._cpu())]
         engine.feed(encode(first, [seconds] * tasks), name)
         left = tasks
         while left:
             for event in engine.poll(0.1):
-                left -= self._take(event, outcomes, first)
+                left -= self._take(event, first, note)
             if time.monotonic() - samples[-1][0] > 0.05:
                 samples.append((time.monotonic(), self._cpu()))
         samples.append((time.monotonic(), self._cpu()))

@@ -83,6 +83,7 @@ def test_no_schedule_beats_the_bound(rng: random.Random) -> None:
 
 def test_share_of_ideal() -> None:
     assert figures.share_of_ideal(cpu_seconds=16.0, cores=2, makespan=10.0) == 0.8
+    assert figures.share_of_ideal(cpu_seconds=16.0, cores=2, makespan=10.0, stolen=4.0) == 1.0
 
 
 def test_a_peak_is_of_one_moment() -> None:
@@ -121,6 +122,9 @@ def test_own_figures() -> None:
     session = Session("engine", suite.ENGINE, ())
     (share,) = suite.compared(session, Workload("50ms", "50ms", 200), [ours])
     assert (share.name, share.value) == ("50ms: vmrun engine, share of ideal", pytest.approx(0.98))
+    ours.runs[0]["stolen_seconds"] = 0.4
+    (fair,) = suite.compared(session, Workload("50ms", "50ms", 200), [ours])
+    assert (fair.value, fair.note) == (pytest.approx(1.0), "200 tasks, start included; 98.0% with stolen time")
     bare = standing(suite.BARE, [10.0], 200, cpu_seconds=19.8, busy_seconds=19.9, longest=0.1)
     noted, ceiling, against = suite.compared(session, Workload("50ms", "50ms", 200), [ours, bare])
     assert noted.note.endswith("bare processes 99.0%")

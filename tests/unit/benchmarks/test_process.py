@@ -33,6 +33,25 @@ def test_a_driver_runs_a_workload_and_leaves_nothing() -> None:
     assert not driver.place.exists()
 
 
+@pytest.mark.parametrize("system", ["bare", "pool", "vmrun-engine"])
+def test_each_of_these_runs_all_tasks(system: str) -> None:
+    with Driver(system, sys.executable) as driver:
+        driver.start(2)
+        timed = driver.ask("run", 30, workload="1ms", count=20)
+        assert timed["tasks"] == 20
+        assert timed["cpu_seconds"] >= 0.02
+    assert driver.processes() == []
+
+
+def test_the_engine_keeps_many_workers_at_work() -> None:
+    with Driver("vmrun-engine", sys.executable) as driver:
+        driver.start(8)
+        reply = driver.ask("ask", 60, what="many_workers", **{"with": {"tasks": 32, "seconds": 0.05}})
+    # Each worker has four tasks, one after the other.
+    assert 0.15 <= reply["first_to_last_start"] <= reply["first_start_to_end"]
+    assert reply["cpu_seconds"] > 0
+
+
 def test_one_that_hangs_is_told_so_and_killed_with_its_workers() -> None:
     driver = Driver("executor", sys.executable)
     driver.start(2)
