@@ -15,17 +15,21 @@ class Watched(Machine):
     def __init__(self, left: int) -> None:
         self.left, self.asked = left, 0
 
+    @staticmethod
+    def cores() -> int:
+        return 4
+
     def available(self) -> int:
         self.asked += 1
         return self.left
 
 
-def asked_in(seconds: float, left: int, **config: int) -> int:
+def asked_in(seconds: float, left: int, workers: int = 4, **config: int) -> int:
     """How often the memory of a machine was asked for while tasks ran."""
     machine, now = Watched(left), [0.0]
     chosen = {"memory": 60 * GB, "memory_spare": 1 * GB, **config}
     warden = Warden(
-        RunnerConfig("/nowhere", 4, "job", "", "", None, 10.0, 0, 1 << 20, **chosen), machine, lambda: now[0]
+        RunnerConfig("/nowhere", workers, "job", "", "", None, 10.0, 0, 1 << 20, **chosen), machine, lambda: now[0]
     )
     while now[0] < seconds:
         warden.look([])
@@ -39,6 +43,10 @@ def test_the_machine_is_looked_at_the_more_often_the_less_is_left() -> None:
     assert often > 4 * seldom
     # When it is short, and nobody is to blame, at every look.
     assert asked_in(10, GB // 2) >= 10 / SOON - 1
+
+
+def test_workers_that_share_a_core_fill_memory_no_sooner() -> None:
+    assert asked_in(10, 4 * GB, workers=128) == asked_in(10, 4 * GB, workers=4) > 2 * asked_in(10, 4 * GB, workers=1)
 
 
 def test_a_machine_whose_memory_is_not_known_is_not_asked() -> None:

@@ -18,6 +18,8 @@ from .slots import Doom, RunnerConfig, Slot
 TICK, TICK_CALM = 0.05, 0.2
 #: A task that runs for this many seconds gives back what waits behind it.
 LONG = 0.1
+#: A time limit is overstepped by so much of it, or by `TICK`.
+_LATE = 0.02
 #: Seconds between looks that pass on the output of running tasks.
 FOLLOW_EVERY = 0.2
 _SECOND = 1_000_000_000
@@ -54,19 +56,20 @@ class Dispatch:
                 break
             self._give(hired, slots)
         for slot in free:
-            if not self._queue.tasks:
+            if not self._next_is_short():
                 return
-            if len(slot.chunks) == 1 and self._short(slot):
+            if len(slot.chunks) == 1 and self._short(slot.chunks[0].work.function):
                 self._give(slot, slots)
 
-    def _short(self, slot: Slot) -> bool:
-        """Whether neither what the worker has nor what comes next takes long, for how much is waiting."""
-        if self._config.fresh:
-            return False
+    def _next_is_short(self) -> bool:
+        """Whether something waits of which it is known that it does not take long."""
+        return bool(self._queue.tasks) and not self._config.fresh and self._short(self._queue.function())
+
+    def _short(self, function: str) -> bool:
+        """Whether tasks of a function do not take long, for how much is waiting."""
         # The last tasks wait for whoever is free first.
         limit = BRIEF if self._queue.tasks > self._config.workers else SHORT
-        sizers = self._outcomes.sizers
-        return sizers[slot.chunks[0].work.function].below(limit) and sizers[self._queue.function()].below(limit)
+        return self._outcomes.sizers[function].below(limit)
 
     def _give(self, slot: Slot, slots: Collection[Slot]) -> None:
         function = self._queue.function()
@@ -101,7 +104,10 @@ class Dispatch:
     def pace(self, slots: Iterable[Slot]) -> float:
         """Seconds from one look to the next: each costs what a task of microseconds costs, on a core that has work."""
         busy = [slot for slot in slots if slot.chunks]
-        if self._config.task_timeout is not None or any(slot.doom or slot.cancelled or slot.stopping for slot in busy):
+        timeout = self._config.task_timeout
+        if timeout is not None and timeout < TICK_CALM / _LATE:
+            return TICK
+        if any(slot.doom or slot.cancelled or slot.stopping for slot in busy):
             return TICK
         calm = self._queue.tasks > self._config.workers or all(slot.alone for slot in busy)
         return TICK_CALM if calm else TICK

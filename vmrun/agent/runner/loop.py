@@ -58,8 +58,8 @@ class Runner:
         self._dispatch = Dispatch(config, self._outcomes, self._hiring.hire)
         self._ending = False
         self._congested = False
-        #: Monotonic time of the next look at the workers, should one be at work by then.
-        self._look_at = time.monotonic()
+        #: Monotonic times of the next look at anything and at what each worker does, should one be at work by then.
+        self._look_at = self._watch_at = time.monotonic()
         self._load: tuple[int, ...] = (0, 0, 0, 0)
         #: What the agent was told and when, and when it is to be told of a change, in monotonic time.
         self._load_sent, self._load_due = (self._look_at, self._load), math.inf
@@ -110,7 +110,7 @@ class Runner:
                 self._outcomes.queue.add(Work(frame.head["function"], TaskBlock.decode(frame.body)))
             elif frame.kind is Kind.cancel:
                 self._dispatch.cancel(self._slots.values())
-                self._look_at = time.monotonic()
+                self._look_at = self._watch_at = time.monotonic()
             elif frame.kind is Kind.stop:
                 self._ending = True
         self._ending = self._ending or self._reader.closed
@@ -118,10 +118,12 @@ class Runner:
     def _send(self) -> None:
         """Get rid of what is to be sent, and listen to those who may now send."""
         self._outcomes.flush_output()
-        # Workers first: whoever is woken takes a core, and on these there is work to do.
+        # Workers first: whoever is woken takes a core, and on these there is work to do. There may be many of them, and
+        # it is done whenever one has said something, so nothing is called for those who are waited for.
         for slot in self._slots.values():
-            with contextlib.suppress(OSError):  # its death is about to be noticed
-                slot.writer.flush()
+            if slot.writer.pending:
+                with contextlib.suppress(OSError):  # its death is about to be noticed
+                    slot.writer.flush()
         try:
             self._writer.flush()
         except OSError:
@@ -129,11 +131,13 @@ class Runner:
         self._congested = self._writer.pending > (RELIEVED if self._congested else CONGESTED)
         wanted = selectors.EVENT_WRITE if self._writer.pending else 0
         self._watch(self._channel, selectors.EVENT_READ | wanted, None)
+        reading, masks = 0 if self._congested else selectors.EVENT_READ, self._masks
         for slot in self._slots.values():
-            wanted = selectors.EVENT_WRITE if slot.writer.pending else 0
-            if not self._congested:
-                wanted |= selectors.EVENT_READ
-            self._watch(slot.channel, 0 if slot.reader.closed or slot.broken else wanted, slot)
+            wanted = reading | selectors.EVENT_WRITE if slot.writer.pending else reading
+            if slot.reader.closed or slot.broken:
+                wanted = 0
+            if masks.get(slot.channel, 0) != wanted:
+                self._watch(slot.channel, wanted, slot)
 
     def _watch(self, channel: socket.socket, events: int, slot: Slot | None) -> None:
         before = self._masks.get(channel, 0)
@@ -260,10 +264,12 @@ class Runner:
     def _look(self, now: float) -> None:
         self._memory.look()
         self._abandon(now)
-        slots = list(self._slots.values())
         self._warden.look(self._hiring.live)
-        self._dispatch.watch(slots, room=len(slots) < self._config.workers, follow=not self._congested)
-        self._look_at = now + min(self._dispatch.pace(slots), max(SOON, self._warden.due() - now))
+        if now >= self._watch_at:
+            slots = list(self._slots.values())
+            self._dispatch.watch(slots, room=len(slots) < self._config.workers, follow=not self._congested)
+            self._watch_at = now + self._dispatch.pace(slots)
+        self._look_at = min(self._watch_at, max(now + SOON, self._warden.due()))
 
     def _report_load(self) -> None:
         now = time.monotonic()

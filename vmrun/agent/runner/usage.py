@@ -133,6 +133,11 @@ class Machine:
         return min([sum(memory.values()), *left]) if b"MemAvailable:" in memory else min(left, default=1 << 62)
 
     @staticmethod
+    def cores() -> int:
+        """Cores that this process may use."""
+        return len(os.sched_getaffinity(0))
+
+    @staticmethod
     def crowd() -> int:
         """Processes and threads on the machine."""
         return int((_text("/proc/loadavg") or "0/0 0").partition("/")[2].split()[0])

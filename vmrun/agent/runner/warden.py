@@ -41,6 +41,8 @@ class Warden:
         self._share = config.memory // config.workers
         self._spare = config.memory_spare
         self._machine = machine or Machine()
+        #: Workers that can fill memory at the same time.
+        self._filling = min(config.workers, self._machine.cores())
         self._monotonic = monotonic
         self._probes: dict[int, Probe] = {}
         self._due = 0.0
@@ -108,7 +110,7 @@ class Warden:
     def _look_at_machine(self, slots: Sequence[Slot], now: float) -> None:
         left = self._machine.available()
         if left >= self._spare:
-            self._due = now + min(LATER, max(SOON, (left - self._spare) / _RATE / self._workers))
+            self._due = now + min(LATER, max(SOON, (left - self._spare) / _RATE / self._filling))
             return
         if any(slot.killed for slot in slots):
             # Somebody is going already; what that gives back the next look will tell.
