@@ -61,7 +61,6 @@ PARTS: dict[str, Callable[[Options], Iterable[Figure]]] = {
     "isolation": lambda how: isolation.measure(quick=how.quick),
     "reaper": lambda how: reaper_pass.measure(quick=how.quick),
     "warm-start": lambda how: warm_start.measure(quick=how.quick),
-    "shared-data": script("shared_data.py"),
     "cli": script("cli_start.py"),
     "flights": script("flights_vs_pool.py"),
 }
