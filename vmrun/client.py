@@ -22,18 +22,19 @@ from .core.outgrown import Outgrown
 from .core.records import Final
 from .core.storage import BlobStore
 from .core.views import JobView, Plan, Verdict, VmView
-from .core.vm_ledger import VmLedger
 from .fleet.bring_up import bring_up
 from .fleet.growing import PATIENCE, last_word, next_spec, relocate
 from .fleet.login import login_argv
 from .fleet.losses import Losses, with_ways
 from .fleet.order import Order
 from .fleet.parting import clear_up
+from .fleet.presence import present
 from .fleet.release import Released, release
-from .fleet.retire import WATCH, close_if_gone, give_back
+from .fleet.retire import WATCH, give_back
 from .fleets import Fleets, is_shared, may_need_others
 from .handle import JobHandle
-from .registry import AUTO, provisioner_names
+from .reaping import Reaping
+from .registry import AUTO
 from .settings import Settings, load_settings
 from .settings.directories import check_directories
 from .sizing import right_size
@@ -47,14 +48,13 @@ from .submit.publish import publish, put_all, put_payload, whole_spec
 from .submit.request import SubmitRequest
 from .watch.costs import By, Costs
 from .watch.life import Life, find_vm, life_of
-from .watch.observe import JobObserver, find_by_key, find_job, job_ids, view_vm, vm_ids
+from .watch.observe import JobObserver, find_by_key, find_job, job_ids
 from .watch.spending import read_costs
 from .wiring import Wiring
 
 if TYPE_CHECKING:
     from .account import Account
     from .pools import Pools
-    from .reaper.sweep import Reaper
 
 log = logging.getLogger(__name__)
 #: What is logged is for programs that ask for it; a person is told by errors and progress.
@@ -67,8 +67,6 @@ REVIVE_AFTER = 5.0
 FINISH_PATIENCE = 60.0
 #: Options of an executor beside those of `@vmrun.job`.
 _OPEN_OPTIONS = ("python", "with_packages", "requirements", "shared_file")
-#: Clouds that are looked at without being told: those that cost no request elsewhere.
-NEAR = ("local", "docker")
 
 
 def _silent(_: str) -> None:
@@ -88,7 +86,6 @@ class Client:
         #: The machines of jobs that several share, as far as they are this client's.
         self.fleets = Fleets(self._wiring, self.continue_in_background)
         self._losses = Losses(lambda: self._wiring.deck)
-        self._reaper: Reaper | None = None
 
     @property
     def desk(self) -> Desk:
@@ -360,28 +357,13 @@ class Client:
         With `all_` every VM is meant, or every one that is `among` these. A service, which passes again soon, is asked
         by `stopping` between steps whether to break off.
         """
-        from .reaper.sweep import Reaper
+        return self._reaping.sweep(
+            on_stage or _silent, dry_run=dry_run, everything=all_, stopping=stopping, among=among
+        )
 
-        # The same one in every pass: it believes only what it saw itself.
-        self._reaper = self._reaper or Reaper(self._wiring.deck, self._wiring.timings("local").dead_after)
-        self._reaper.stopping = stopping
-        stage = on_stage or _silent
-        names = self._clouds_to_reap(self._reaper, stage)
-        if all_ and not dry_run:
-            # Otherwise the next pass would make their VMs anew.
-            self.pools.want_nothing()
-        verdicts = self._reaper.sweep(names, dry_run=dry_run, everything=all_, on_stage=stage, among=among)
-        self.pools.keep_up(self._reaper.deck, stage, background=stopping is not None, dry_run=dry_run)
-        return verdicts
-
-    def _clouds_to_reap(self, reaper: Reaper, stage: OnStage) -> list[str]:
-        """Where machines of this deployment may be: what the store knows of, what is near, and what is configured."""
-        used = {*NEAR, *self._wiring.configured()}
-        try:
-            used |= reaper.drivers()
-        except StoreError as error:
-            stage(f"the store does not tell which clouds are in use: {error.message}")
-        return [name for name in provisioner_names() if name in used]
+    @cached_property
+    def _reaping(self) -> Reaping:
+        return Reaping(self._wiring, lambda: self.pools)
 
     def ssh_argv(self, target: str, words: Sequence[str] = (), *, plain: bool = False) -> list[str]:
         """The command that lands on a VM, or in a job on one, and runs `words` there. Raises UsageError."""
@@ -423,19 +405,7 @@ class Client:
 
     def vms(self) -> list[VmView]:
         """VMs that are not known to be gone. Of one that took its leave, its cloud is asked, where that is cheap."""
-        views = [view_vm(self.desk, VmLedger(self.desk, vm))[0] for vm in vm_ids(self.desk)]
-        return [view for view in views if not self._left(view)]
-
-    def _left(self, view: VmView) -> bool:
-        """Whether a VM that drained is gone, which nobody may have seen: its client may have left before it ended."""
-        over = view.state == "held" and view.ends_at <= self.desk.clock.now()
-        if not (over or view.state == "draining") or view.on not in NEAR:
-            return False
-        try:
-            return close_if_gone(self._wiring.deck, view.id)
-        except VmrunError as error:
-            log.info("event=not-looked-up vm=%s error=%s", view.id, error.message)
-            return False
+        return present(self.desk, lambda: self._wiring.deck)
 
     def costs(self, by: By, seconds: float) -> Costs:
         """What was spent in the last `seconds`, by the journals of all VMs, ended ones too."""

@@ -40,7 +40,6 @@ class OwnClient(Client):
         self._ledgers: dict[str, JobLedger] = {}
         self.fleets = Fleets(wiring, lambda _: None)
         self._losses = Losses(lambda: fleet.deck)
-        self._reaper = None
         self.rented: list[str] = []
 
     def bring_up(self, job: str, on_stage: object = None) -> str:

@@ -531,6 +531,6 @@ def test_a_reaper_whose_clock_is_wrong_lets_no_vm_of_a_pool_go(
     )
     client = Client(load_settings(environ={"HOME": str(tmp_path)}, cwd=tmp_path))
     client._wiring = wiring
-    monkeypatch.setattr(client, "_clouds_to_reap", lambda reaper, stage: ["fake"])
+    monkeypatch.setattr(client._reaping, "_clouds", lambda reaper, stage: ["fake"])
     assert not any(verdict.delete for verdict in client.reap())
     assert {vm: fleet.ledger(vm).fold.stay_until for vm in fleet.running} == dict.fromkeys(there, passes.until)
