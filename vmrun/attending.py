@@ -11,7 +11,8 @@ import logging
 from .client import REVIVE_AFTER, Client
 from .core.errors import CapacityError, VmrunError
 from .core.model import JobState
-from .fleet.lookout import pause_of
+from .core.views import JobView
+from .fleet.lookout import may_pass, pause_of
 from .fleet.replacing import PATIENCE
 from .fleets import is_shared, may_need_others
 from .settings import Settings
@@ -41,10 +42,20 @@ def bring_up_job(settings: Settings, job: str) -> None:
     elif view.lost:
         _get_another(client, observer)
     elif view.state is JobState.pending or (is_shared(spec) and not view.state.ended):
-        client.bring_up(view.id, lambda text: log.info("event=stage text=%s", text))
+        _bring_up(client, view)
     if is_shared(spec) or may_need_others(spec):
         attend(client, observer)
     client.clear_up(view.id)
+
+
+def _bring_up(client: Client, view: JobView) -> None:
+    try:
+        client.bring_up(view.id, lambda text: log.info("event=stage text=%s", text))
+    except CapacityError as error:
+        # Whoever attends the job then searches again.
+        if not (view.wants_larger and may_pass(error)):
+            raise
+        log.warning("event=no-larger-machine job=%s error=%s", view.id, error.message)
 
 
 def _get_another(client: Client, observer: JobObserver) -> None:
@@ -72,17 +83,22 @@ def attend(client: Client, observer: JobObserver) -> None:
         try:
             # What was left half made may take its time to go, and the job does not wait for that.
             tidy = tidy or client.clear_up(job, watch=0.0)
-            if not client.move(job, observer.ledger.refresh()):
-                client.revive(job, observer)
+            client.see_to(job, observer)
             failures = 0
         except VmrunError as error:
             failures += 1
             log.warning("event=not-attended job=%s code=%s error=%s", job, error.code, error.message)
             if failures >= FAILURES_MAX:
-                raise
-            if isinstance(error, CapacityError):
+                if not _is_over(client, job, error):
+                    raise
+            elif isinstance(error, CapacityError):
                 client.desk.clock.sleep(PAUSE)
         for text in client.fleets.news(job):
             log.info("event=news text=%s", text)
     if observer.ledger.refresh().final is not None:
         client.settle(job)
+
+
+def _is_over(client: Client, job: str, error: VmrunError) -> bool:
+    """Whether the job has ended, as there is no larger machine for it."""
+    return isinstance(error, CapacityError) and may_pass(error) and client.give_up(job, error)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .background import start_in_background
 from .core.clock import Clock, Rng
-from .core.errors import Corrupt, SchemaError, StoreError, UsageError, VmrunError
+from .core.errors import CapacityError, Corrupt, SchemaError, StoreError, UsageError, VmrunError
 from .core.folds import LEFT, JobFold
 from .core.ids import new_id
 from .core.ledger import Desk, JobLedger
@@ -23,7 +23,7 @@ from .core.records import Final
 from .core.storage import BlobStore
 from .core.views import JobView, Plan, Verdict, VmView
 from .fleet.bring_up import bring_up
-from .fleet.growing import PATIENCE, last_word, next_spec, relocate
+from .fleet.growing import PATIENCE, give_up, last_word, next_spec, relocate
 from .fleet.login import login_argv
 from .fleet.losses import Losses, with_ways
 from .fleet.order import Order
@@ -251,13 +251,23 @@ class Client:
             there = [vm.id for vm in view.vms if vm.state not in (*LEFT, "held") and not fold.outgrew(vm.id)]
             alive = bool([vm for vm in there if not self._losses.is_lost(vm)])
         # Whoever brought up a machine that was outgrown gets the next one, if it is still there.
-        if alive or max(view.created + REVIVE_AFTER, fold.outgrown_at + PATIENCE) > self.desk.clock.now():
+        others = max(view.created + REVIVE_AFTER, fold.outgrown_at + PATIENCE) > self.desk.clock.now()
+        if alive or (others and not self._losses.took_on(job)):
             return
         if fold.cancelled_by:
             # Nobody is left to say so; no machine is rented for that.
             observer.ledger.finish(Final("cancelled", view.tasks.done, view.tasks.failed))
             return
         self._replace(job, [vm.id for vm in view.vms if not fold.outgrew(vm.id)], fold.outgrown)
+
+    def see_to(self, job: str, observer: JobObserver) -> None:
+        """Get a job a larger machine for the one that it outgrew here, or any if it has none. Raises as `revive`."""
+        if not self.move(job, observer.ledger.refresh()):
+            self.revive(job, observer)
+
+    def give_up(self, job: str, error: CapacityError) -> bool:
+        """End a job for whose larger machine nobody is to search any more, after the last search; whether it is one."""
+        return give_up(JobLedger(self.desk, job), error)
 
     def replace_lost(self, job: str) -> None:
         """Get the job another machine if the one that this client brought up is no more, leaves it, or is too small."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .core.blocks import Status
-from .core.errors import CapacityError, JobCancelled, UsageError, failed_as_a_whole
+from .core.errors import CapacityError, JobCancelled, UsageError, VmrunError, failed_as_a_whole
 from .core.ledger import JobLedger
 from .core.model import JobState
 from .core.outcomes import Outcome
@@ -71,10 +71,10 @@ class JobHandle:
         while True:
             view = self.status()
             served = view.state is not JobState.pending
-            if lookout.due(self._observer.ledger.fold.spec, lost=view.lost, served=served):
-                if view.lost:
-                    yield Snapshot(view, "getting another machine: the one it had is lost", ())
-                if said := self._revive(lookout):
+            if lookout.due(self._observer.ledger.fold.spec, lost=view.stranded, served=served):
+                if view.stranded:
+                    yield Snapshot(view, _getting(view), tuple(reader.read_some()) if output else ())
+                if said := self._see_to(lookout):
                     yield Snapshot(view, said, (), (said,))
                 view = self.status()
             chunks = tuple(reader.read_some()) if output else ()
@@ -82,8 +82,6 @@ class JobHandle:
             if view.state.ended and not chunks:
                 self._client.settle(self.id)
                 return
-            if view.outgrown and not view.state.ended:
-                self._client.move(self.id, self._observer.ledger.fold)
             moved = chunks or before is None or (view.state, view.tasks) != (before.state, before.tasks)
             # The end of a short job is seen at once; a long job's watcher must not take part of a core from it.
             calm = max(shortest, patience(self._clock.monotonic() - began))
@@ -91,17 +89,25 @@ class JobHandle:
             before = view
             self._clock.sleep(pause)
 
-    def _revive(self, lookout: Lookout) -> str:
+    def _see_to(self, lookout: Lookout) -> str:
         """See to the job's machines; if another one is wanted and not to be had now, what to tell about it.
 
-        Raises CapacityError when it was searched for long enough, or no search would help.
+        Raises what getting one raises, CapacityError only when it was searched for long enough, or no search would
+        help. A job for which no larger one is to be had ends by that, and nothing is raised.
         """
         try:
-            self._client.revive(self.id, self._observer)
-        except CapacityError as error:
-            if not may_pass(error) or not lookout.again.missed():
+            self._client.see_to(self.id, self._observer)
+        except VmrunError as error:
+            view = self.status()
+            # That there is none, or that none may be paid for, is in its journal.
+            if view.state.ended:
+                return ""
+            if not isinstance(error, CapacityError) or not may_pass(error):
                 raise
-            return f"{error.message}; searching again in {format_duration(lookout.again.seconds)}"
+            if lookout.again.missed():
+                return f"{_missed(view, error)}; searching again in {format_duration(lookout.again.seconds)}"
+            if view.lost or not self._client.give_up(self.id, error):
+                raise
         finally:
             lookout.looked()
         return ""
@@ -112,8 +118,8 @@ class JobHandle:
         A job whose machine was lost before it began, or that never got one, is given one.
         """
         deadline = None if timeout is None else self._clock.monotonic() + timeout
-        # One that lost its own is seen to by the watch, at once.
-        if not self.status().lost:
+        # One that lost or outgrew its own is seen to by the watch, at once.
+        if not self.status().stranded:
             self._client.revive(self.id, self._observer)
         for snapshot in self.watch(output=False):
             if snapshot.job.state.ended:
@@ -270,6 +276,16 @@ def patience(watched: float) -> float:
     return max(min(DELAY * watched, PRESENT), CALM * watched)
 
 
+def _getting(view: JobView) -> str:
+    """What is done right now for a job that is stranded."""
+    return "getting another machine: the one it had is lost" if view.lost else "getting a larger machine"
+
+
+def _missed(view: JobView, error: CapacityError) -> str:
+    """That a search found no machine."""
+    return f"no larger machine is to be had just now: {error.message}" if view.wants_larger else error.message
+
+
 def waiting_for(view: JobView) -> str:
     """What is done for a job just now, or waited for, in a few words."""
     doing = next((vm.doing for vm in view.vms if vm.doing and vm.job == view.id), "")
@@ -277,7 +293,7 @@ def waiting_for(view: JobView) -> str:
         return ""
     if doing:
         return doing
-    if view.outgrown and view.state is JobState.pending:
+    if view.wants_larger:
         return "waiting for a larger machine"
     if view.lost:
         return f"its machine is lost; `vmrun wait {view.id}` gets it another one"

@@ -67,8 +67,8 @@ def _wait(session: Session, handle: JobHandle, seconds: float | None) -> JobView
             raise StillRunning(
                 f"job {handle.id} is still {state}", hint="it goes on; wait longer, or look at `vmrun status`"
             ) from error
-    # One that lost its machine is seen to by the watch, at once.
-    if not handle.status().lost:
+    # One that lost or outgrew its machine is seen to by the watch, at once.
+    if not handle.status().stranded:
         session.client.revive(handle.id)
     progress = session.screen.progress()
     view: JobView | None = None

@@ -125,6 +125,16 @@ class JobView:
         left = all(vm.state in LEFT for vm in vms) and any(vm.state != "failed" for vm in vms)
         return left and not self.state.ended
 
+    @property
+    def wants_larger(self) -> bool:
+        """Whether it outgrew all machines that it had, and the next one is not there yet."""
+        return bool(self.outgrown) and self.state is JobState.pending
+
+    @property
+    def stranded(self) -> bool:
+        """Whether it had machines, and none that it has can do its work: whoever waits for it sees to that at once."""
+        return self.lost or self.wants_larger
+
 
 @dataclass(frozen=True, slots=True)
 class TaskFailure:

@@ -174,9 +174,9 @@ class VmLedger:
     def relieve(self, by: str, patience: float, now: float) -> bool:
         """Take it on to replace the lost VM; False while another has, for about `patience` seconds by the clock.
 
-        Whose clock is far ahead has no longer than that.
+        Whose clock is far ahead has no longer than that. Taken on again after that, it is for as long again.
         """
-        self._move(Relieve(by), lambda fold: fold.relieved_by != by and abs(now - fold.relieved_at) >= patience)
+        self._move(Relieve(by), lambda fold: abs(now - fold.relieved_at) >= patience)
         return self.fold.relieved_by == by
 
     def _move(self, body: Record, allowed: Callable[[VmFold], bool]) -> bool:

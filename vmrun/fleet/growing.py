@@ -52,6 +52,22 @@ def last_word(ledger: JobLedger, job: str) -> Iterator[None]:
         raise _said(error, told, hint) from error
 
 
+def give_up(ledger: JobLedger, error: CapacityError) -> bool:
+    """End a job that outgrew a machine, and for which no search found a larger one; whether it is over.
+
+    It failed as its tasks did that ran out of memory. False for a job that outgrew none.
+    """
+    fold = ledger.refresh()
+    if not fold.outgrown:
+        return False
+    told = f"{verdict(fold.outgrown[-1])}; no larger machine was to be had: {error.message}"
+    hint = f"`vmrun result {ledger.job}` has what had finished; submit it again later, or where there is more: "
+    hint += "other regions in vmrun.toml, another --on"
+    done, failed = _counts(ledger)
+    ledger.finish(Final("failed", done, failed, told, hint))
+    return ledger.fold.final is not None
+
+
 def relocate(deck: Deck, job: str, small: Sequence[str], bring_up: Callable[[], object]) -> None:
     """Have `bring_up` get the job a larger machine, and give back those that were too `small`.
 

@@ -76,7 +76,7 @@ class Lookout:
     def due(self, spec: JobSpec, *, lost: bool, served: bool = True) -> bool:
         """Whether to look now, by what the journals say.
 
-        `lost`: the job has no machine any more; `served`: it has one, or one is on its way.
+        `lost`: the job has no machine any more that can do its work; `served`: it has one, or one is on its way.
         """
         news, self._lost = lost and not self._lost, lost
         if served and not lost:

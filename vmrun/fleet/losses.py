@@ -72,6 +72,10 @@ class Losses:
         self._known[job] = lost
         return True
 
+    def took_on(self, job: str) -> bool:
+        """Whether this client has taken on to get the job another machine, be it for one that was lost or outgrown."""
+        return job in self._known
+
     def is_lost(self, vm: str) -> bool:
         """Whether nothing more can come of a machine: it left, its cloud has it no more, or it is held or condemned."""
         deck = self._deck()

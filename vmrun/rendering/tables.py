@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from vmrun.core.growth import verdict
-from vmrun.core.model import JobState
 from vmrun.core.units import format_size
 from vmrun.core.views import JobView, Plan, TaskCounts, Verdict, VmView
 
@@ -196,7 +195,7 @@ def job(view: JobView, now: float, style: Style) -> list[str]:
         ("cost", money(view.usd)),
         ("waiting", f"its machine is lost; `vmrun wait {view.id}` gets it another one" if view.lost else ""),
         *(("outgrew", visible(f"{each.vm}: {verdict(each)}")) for each in view.outgrown),
-        ("next", f"`vmrun wait {view.id}` gets it a larger machine" if _stranded(view) else ""),
+        ("next", f"`vmrun wait {view.id}` gets it a larger machine" if view.wants_larger else ""),
         ("error", visible(view.error)),
         ("hint", visible(view.hint)),
     ]
@@ -212,11 +211,6 @@ def _serving(view: JobView) -> str:
     there = sum(1 for vm in view.vms if vm.state not in (*_ENDED, *_ENDING))
     replaced = f", {view.vms_replaced} lost and replaced" if view.vms_replaced else ""
     return f"{there} of {view.vms_asked}{replaced}"
-
-
-def _stranded(view: JobView) -> bool:
-    """Whether a job outgrew its machine and has no other; whoever submitted it may be getting it one."""
-    return bool(view.outgrown) and view.state is JobState.pending
 
 
 def plan(planned: Plan, style: Style) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 from tests.unit.core.world import DEPLOYMENT, JOB, job_spec
 from tests.unit.fleet.test_failover import WayIn
 from tests.unit.fleet.world import Fleet
+from vmrun import attending
 from vmrun.attending import attend
 from vmrun.client import REVIVE_AFTER, Client
 from vmrun.core.clouds import Fault, Offer
@@ -20,12 +22,14 @@ from vmrun.core.ledger import JobLedger
 from vmrun.core.model import JobSpec, JobState
 from vmrun.core.outgrown import Outgrown
 from vmrun.core.records import Final, Intent, Submit
-from vmrun.fleet import attempt
+from vmrun.core.views import JobView
+from vmrun.fleet import attempt, lookout
 from vmrun.fleet import replacing as losing
 from vmrun.fleet.growing import PATIENCE
+from vmrun.fleet.lookout import AGAIN_FIRST
 from vmrun.fleet.order import Timings
 from vmrun.fleets import Fleets
-from vmrun.handle import waiting_for
+from vmrun.handle import JobHandle, waiting_for
 from vmrun.provisioners.fake import FakeCloud
 from vmrun.settings import load_settings
 from vmrun.watch.observe import JobObserver
@@ -191,6 +195,119 @@ def test_what_is_not_to_be_had_just_now_ends_nothing(tmp_path: Path) -> None:
         move(client)
     assert "vmrun wait" in caught.value.hint
     assert world.final() is None
+    assert world.running == set()
+
+
+def ending(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the job be done as soon as a larger machine works for it."""
+    sleep = world.clock.sleep
+
+    def passing(seconds: float) -> None:
+        sleep(seconds)
+        if JobObserver(world.desk(), JOB).look().state is JobState.running:
+            JobLedger(world.desk(), JOB).finish(Final("done", 4, 0))
+
+    monkeypatch.setattr(world.clock, "sleep", passing)
+
+
+def watched(client: Client) -> tuple[JobView, list[str]]:
+    """The job as a watcher saw it at last, and what was said meanwhile."""
+    view, said = None, list[str]()
+    for snapshot in JobHandle(client, JOB).watch(output=False):
+        view = snapshot.job
+        said += snapshot.news
+    assert view is not None
+    return view, said
+
+
+MISSED = "no larger machine is to be had just now: no machine was to be had on fake: stockout in east-1"
+
+
+def test_who_watches_the_job_is_told_and_searches_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path, "s l")
+    client, old = world.started()
+    world.cloud.fail("create", Fault.stockout, times=2)
+    ending(world, monkeypatch)
+    began = world.clock.now()
+    view, said = watched(client)
+    assert said == [f"{MISSED}; searching again in {text}" for text in ("15s", "30s")]
+    assert view.state is JobState.done
+    (large,) = [machine for machine in world.cloud.machines if machine.instance_type == "l"]
+    assert large.began - began == pytest.approx(3 * AGAIN_FIRST, abs=5.0)
+    assert world.ledger(old).fold.gone is not None
+    assert world.running == set()
+
+
+@pytest.mark.parametrize("its_own", [True, False])
+def test_if_none_is_ever_to_be_had_the_job_fails_as_its_tasks_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, its_own: bool
+) -> None:
+    monkeypatch.setattr(lookout, "AGAIN_FOR", 120.0)
+    world = World(tmp_path, "s l")
+    client, _ = world.started()
+    world.cloud.fail("create", Fault.stockout, times=1000)
+    began = world.clock.now()
+    if its_own:
+        view, said = watched(client)
+        assert len(said) == 3
+    else:
+        # As `vmrun wait`, or `results()` of another program, after its own client died
+        view = JobHandle(world.client(), JOB).wait()
+    # After 15, 30 and 60 seconds; another 120 would be too long
+    waited = 0.0 if its_own else PATIENCE
+    assert world.clock.now() - began == pytest.approx(waited + 105.0, abs=5.0)
+    assert view.state is JobState.failed
+    assert view.error.startswith("task 3 peaked at 3.99 GB, where 4.08 GB was the limit on a machine of 4.29 GB")
+    assert "; no larger machine was to be had: no machine was to be had on fake: stockout" in view.error
+    assert f"`vmrun result {JOB}` has what had finished" in view.hint
+    # What it has is there to be read
+    assert JobHandle(client, JOB).collect(None).values == [None] * 4
+
+
+def test_searches_end_with_the_lifetime_of_the_job(tmp_path: Path) -> None:
+    world = World(tmp_path, "s l")
+    client, _ = world.started(max_lifetime=150.0)
+    world.cloud.fail("create", Fault.stockout, times=1000)
+    view, said = watched(client)
+    assert len(said) == 2
+    assert view.state is JobState.failed
+    assert "peaked at 3.99 GB" in view.error
+    assert "--max-lifetime" in view.error
+
+
+def test_whoever_waits_for_it_later_searches_again_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path, "s l")
+    world.started()
+    world.cloud.fail("create", Fault.stockout, times=2)
+    ending(world, monkeypatch)
+    assert JobHandle(world.client(), JOB).wait().state is JobState.done
+    assert [machine.instance_type for machine in world.cloud.machines] == ["s", "l"]
+
+
+def test_of_two_that_search_again_one_gets_it_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path, "s l")
+    client, old = world.started()
+    other = world.client()
+    world.cloud.fail("create", Fault.stockout, times=5)
+    for _ in range(60):
+        for each in (client, other):
+            with contextlib.suppress(CapacityError):
+                each.see_to(JOB, JobObserver(each.desk, JOB))
+        world.clock.sleep(10.0)
+    assert len(world.running - {old}) == 1
+
+
+def test_a_job_that_is_left_to_the_background_is_not_left_to_nobody_by_a_stockout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attending, "FAILURES_MAX", 3)
+    world = World(tmp_path, "s l")
+    client, _ = world.started()
+    world.cloud.fail("create", Fault.stockout, times=1000)
+    attend(client, JobObserver(world.desk(), JOB))
+    final = world.final()
+    assert final is not None
+    assert "no larger machine was to be had" in final.error
     assert world.running == set()
 
 

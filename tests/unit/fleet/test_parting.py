@@ -10,9 +10,10 @@ import pytest
 
 from tests.unit.core.world import JOB
 from tests.unit.fleet.test_failover import WayIn
-from tests.unit.fleet.test_growing import World
+from tests.unit.fleet.test_growing import World, interrupted_by
 from vmrun import attending
 from vmrun.client import REVIVE_AFTER, Client
+from vmrun.core.clouds import Fault
 from vmrun.core.ledger import JobLedger, ShardLedger
 from vmrun.core.records import Final, Hold
 from vmrun.fleet import attempt, parting
@@ -228,3 +229,30 @@ def test_a_client_that_goes_on_and_leaves_again_hands_over_again(world: World, m
     JobLedger(world.desk(), JOB).finish(Final("done", 4, 0))
     client.revive(JOB)
     assert left == [JOB, JOB]
+
+
+def test_a_job_that_was_left_while_it_moved_is_got_a_larger_machine_although_there_is_none_at_first(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a person who left while a job that outgrew its machine was got the next one
+    client, small = world.started()
+    handed(client, monkeypatch)
+    interrupted_by(world, lambda: interrupt(world), monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        client.move(JOB, JobLedger(world.desk(), JOB).refresh())
+    began, sleep = world.clock.now(), world.clock.sleep
+
+    def passing(seconds: float) -> None:
+        sleep(seconds)
+        if world.clock.now() > began + 1000:
+            JobLedger(world.desk(), JOB).finish(Final("done", 4, 0))
+
+    monkeypatch.setattr(world.clock, "sleep", passing)
+    world.cloud.fail("create", Fault.stockout, times=2)
+    # When the process that goes on finds none at first
+    go_on(world, world.client(), monkeypatch)
+    made = [machine.tags["vmrun-vm"] for machine in world.cloud.machines]
+    assert len(made) == 2
+    assert made[0] == small
+    assert world.ledger(made[1]).fold.ready is not None
+    assert world.running == set()
