@@ -1,8 +1,8 @@
 """The machines of jobs that have several, or get others for lost ones: got together, looked after, left to others.
 
 A job's own journal lists its machines (ENLIST) and says which lost one is being replaced (REPLACE), so that two clients
-that look after the same job do not both pay for it. Machines need none of this to finish: a client that dies leaves
-them to the job, and whoever waits for it next goes on here.
+that look after the same job do not both pay for it; where nothing comes of that, another one takes it over. Machines
+need none of this to finish: a client that dies leaves them to the job, and whoever waits for it next goes on here.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ from .core.folds import VmFold
 from .core.growth import GROW
 from .core.ledger import JobLedger
 from .core.model import JobSpec
-from .core.money import reserved
 from .core.vm_ledger import VmLedger
 from .fleet.bring_up import rent
+from .fleet.budget import in_place_of, share
 from .fleet.deck import OnStage
 from .fleet.memory import Memory
 from .fleet.muster import STOP_PATIENCE, Muster, Recruit, StoppableClock, Stopped
 from .fleet.order import Order
 from .fleet.owed import Owed
 from .fleet.parting import LEAVE_PATIENCE, HalfMade
-from .fleet.replacing import fallen_back, short_of
+from .fleet.replacing import PATIENCE as REPLACE_PATIENCE
+from .fleet.replacing import fallen_back, is_loss, is_met, short_of, unmet
 from .fleet.replacing import losses as lost_machines
 from .fleet.retire import give_back
 from .fleet.search import RuledOut
@@ -42,25 +43,18 @@ from .wiring import Wiring
 
 log = logging.getLogger(__name__)
 
+#: The order for one more machine of a job, with the money of all. Raises BudgetError and CapacityError.
+OrderOf = Callable[[JobSpec], Order]
+
 #: Machines of a job that one look asks their cloud for: each is a request.
 LOOKS_MAX = 16
 #: Machines that are given back at the same time.
 GIVEN_BACK_AT_ONCE = 8
-#: How reasons begin for which a machine ended as it was meant to.
-_MEANT = ("all:", "expired:", "over_budget:", "maximum cost", "maximum lifetime")
 
 
 def is_shared(spec: JobSpec) -> bool:
     """Whether the job's machines are looked after as a fleet."""
     return spec.vms > 1 or spec.replace_lost > 0
-
-
-def is_loss(fold: VmFold, job: str) -> bool:
-    """Whether a machine that is no more was lost to the job: it had begun to work, and nobody meant it to end."""
-    ended = [fold.drain.reason] if fold.drain is not None else []
-    ended += [fold.delete.why] if fold.delete is not None else []
-    worked = fold.ready is not None and fold.jobs[-1:] == [job]
-    return worked and not any(why.startswith(_MEANT) for why in ended)
 
 
 def may_need_others(spec: JobSpec) -> bool:
@@ -87,6 +81,8 @@ class Fleets:
         self._half = HalfMade()
         self._left: set[str] = set()
         self._handed: set[str] = set()
+        #: Lost machines in whose places there are others, whoever got them.
+        self._met: set[str] = set()
         #: Machines that are known to be no more, and how far the last look came.
         self._gone: set[str] = set()
         self._looked = 0
@@ -106,7 +102,7 @@ class Fleets:
         lack = spec.vms - len(serving)
         if lack <= 0:
             return serving[0]
-        order = self._share(order, lack, folds.values())
+        order = share(order, lack, folds.values(), self._wiring.clock.now())
         taken = self._take_warm(order, lack, on_stage)
         if lack == len(taken):
             return (serving + taken)[0]
@@ -137,18 +133,6 @@ class Fleets:
             for vm, fold in folds.items():
                 if vm not in ledger.fold.vms and fold.ready is not None and self._serves(fold):
                     ledger.enlist(vm)
-
-    def _share(self, order: Order, machines: int, folds: Iterable[VmFold]) -> Order:
-        """The order for one of so many machines, which together keep to what is left of the job's money."""
-        if not order.max_cost:
-            return order
-        now = self._wiring.clock.now()
-        left = order.max_cost - sum(reserved(fold, order.job, now) for fold in folds)
-        if left <= 0:
-            raise BudgetError(
-                "the job's machines have, or have spent, all that it may cost", hint="a higher --max-cost pays for more"
-            )
-        return replace(order, max_cost=left / machines)
 
     def _take_warm(self, order: Order, most: int, on_stage: OnStage) -> list[str]:
         """Warm machines that now have the job, in this one thread: two must not take the same."""
@@ -227,7 +211,7 @@ class Fleets:
 
     # --- looking after them ---
 
-    def tend(self, job: str, lost: Callable[[str], bool], order: Callable[[JobSpec], Order]) -> bool:
+    def tend(self, job: str, lost: Callable[[str], bool], order: OrderOf) -> bool:
         """Find out which machines are no more and get others for them, as far as the job asks for it.
 
         `lost` asks the cloud; `order` is for one more machine, with the money of all. Returns whether any machine
@@ -250,56 +234,74 @@ class Fleets:
         begin, self._looked = self._looked % len(vms), self._looked + LOOKS_MAX
         return [*vms[begin:], *vms[:begin]][:LOOKS_MAX]
 
-    def _replace(self, job: str, gone: list[str], order: Callable[[JobSpec], Order]) -> None:
+    def _replace(self, job: str, gone: list[str], order: OrderOf) -> None:
         ledger, owed = self._ledgers[job], self._owed.setdefault(job, Owed(self._wiring.clock))
-        if mine := owed.due():
-            try:
-                self._get_others(job, mine, order, taken=True)
-            except StoreError:
-                owed.keep(mine)
-                raise
+        due = owed.due()
+        others = [vm for vm in ledger.fold.replaced if not owed.knows(vm) and vm not in self._met]
+        mine: list[str] = []
+        try:
+            mine = self._take_over(job, [*due, *others])
+            if mine:
+                self._get_others(job, mine, order, "searching again for" if due else "getting, as nobody else did,")
+        except StoreError:
+            owed.keep(due or mine)
+            raise
+        if mine:
             return
         folds = {vm: readable(VmLedger(self._wiring.desk, vm)) for vm in gone if vm not in ledger.fold.replaced}
         losses = [vm for vm, fold in folds.items() if fold is not None and is_loss(fold, job)]
         if losses and len(ledger.fold.replaced) < ledger.fold.spec.replace_lost:
             self._get_others(job, losses, order)
 
-    def _get_others(
-        self, job: str, losses: list[str], order: Callable[[JobSpec], Order], *, taken: bool = False
-    ) -> None:
-        """Get machines in the place of the `losses`, as far as this client takes them on, or has `taken` them on."""
-        ledger = self._ledgers[job]
+    def _take_over(self, job: str, vms: list[str]) -> list[str]:
+        """Those of the lost machines, taken on by this client or another, that this client is to replace now.
+
+        What this client took on, and another one has taken over meanwhile, is owed still.
+        """
+        ledger, owed, now = self._ledgers[job], self._owed[job], self._wiring.clock.now()
+        taken = ledger.fold.replacements.taken
+        if not any(owed.knows(vm) or abs(now - taken[vm].at) >= REPLACE_PATIENCE for vm in vms):
+            return []
+        folds = self._folds(job)
+        waiting = unmet(ledger.fold, folds, self._serves)
+        self._met |= {vm for vm in vms if vm not in waiting and is_met(ledger.fold, vm, folds)}
+        wanted = {vm: waiting[vm] for vm in vms if vm in waiting}
+        with self._lock:
+            mine = [vm for vm, failed in wanted.items() if ledger.take_over(vm, failed, REPLACE_PATIENCE, now)]
+        owed.keep([vm for vm in wanted if vm not in mine and owed.knows(vm)])
+        return mine
+
+    def _get_others(self, job: str, losses: list[str], order: OrderOf, again: str = "") -> None:
+        """Get machines in the place of the `losses`, as far as this client takes them on.
+
+        `again` says why, for people, if it has taken them on already.
+        """
+        ledger, owed = self._ledgers[job], self._owed[job]
+        if again:
+            owed.took(losses)
         try:
             one, losses = self._in_place_of(losses, order(ledger.fold.spec))
         except (BudgetError, CapacityError) as error:
             log.info("event=not-replaced job=%s error=%s", job, error.message)
             return
-        if not taken:
+        if not again:
             with self._lock:
                 losses = [vm for vm in losses if ledger.replace(vm)]
         if losses:
-            what = "searching again for" if taken else "getting"
-            self._news.setdefault(job, []).append(f"lost {', '.join(losses)}; {what} {len(losses)} in its place")
-            self._owed[job].getting(self._muster(one, len(losses), log.debug, quiet=True), losses)
+            what = f"{again or 'getting'} {len(losses)} in its place"
+            self._news.setdefault(job, []).append(f"lost {', '.join(losses)}; {what}")
+            owed.getting(self._muster(one, len(losses), log.debug, quiet=True), losses)
 
     def _in_place_of(self, losses: list[str], order: Order) -> tuple[Order, list[str]]:
         """The order for each machine that replaces one of the `losses`, and which of them left money for that.
 
-        It may cost no more than the lost one left: others may be replacing others, and what they may cost is in no
-        journal before their machines are. Raises BudgetError if nothing is left.
+        Raises BudgetError if nothing is left.
         """
         folds, now = self._folds(order.job), self._wiring.clock.now()
         # As for a job of one machine: another offer than what was taken back, and in the end none of that kind.
         Memory(self._wiring.deck.cache_dir).note(short_of((folds[vm] for vm in losses if vm in folds), now), now)
         order = fallen_back(order, lost_machines(folds.values(), order.job))
-        one = self._share(order, len(losses), folds.values())
-        if not order.max_cost:
-            return one, losses
-        left = {vm: folds[vm].max_cost - reserved(folds[vm], order.job, now) for vm in losses if vm in folds}
-        paid = [vm for vm in left if left[vm] > 0]
-        if not paid:
-            raise BudgetError("the lost machines had spent all that they might cost")
-        return replace(one, max_cost=min(one.max_cost, *(left[vm] for vm in paid))), paid
+        return in_place_of(losses, order, folds, now)
 
     def on_the_way(self, job: str) -> bool:
         """Whether this client is getting the job further machines."""

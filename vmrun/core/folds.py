@@ -45,6 +45,7 @@ from .records import (
     Suspect,
     Tasks,
 )
+from .replacements import Replacements
 
 
 @dataclass(slots=True)
@@ -62,9 +63,9 @@ class JobFold:
     added: list[ShardPlan] = field(default_factory=list)
     #: Tasks known so far.
     tasks: int = 0
-    #: VMs of a job that several share, in order; and those among them that were lost and are replaced.
+    #: VMs of a job that several share, in order; and what is said of those among them that were lost.
     vms: list[str] = field(default_factory=list)
-    replaced: list[str] = field(default_factory=list)
+    replacements: Replacements = field(default_factory=Replacements)
     #: VMs that were too small, one entry each, and when the last one said so, on its clock.
     outgrown: list[Outgrown] = field(default_factory=list)
     outgrown_at: float = 0.0
@@ -88,8 +89,14 @@ class JobFold:
         elif isinstance(body, Cancel) and not self.cancelled_by:
             self.cancelled_by = body.by or "somebody"
         elif isinstance(body, Enlist | Replace):
-            known = self.vms if isinstance(body, Enlist) else self.replaced
-            known += [] if body.vm in known else [body.vm]
+            self._note_vm(entry, body)
+
+    def _note_vm(self, entry: Entry, body: Enlist | Replace) -> None:
+        if isinstance(body, Replace):
+            self.replacements.take(body.vm, entry.n, entry.at)
+        elif body.vm not in self.vms:
+            self.vms.append(body.vm)
+            self.replacements.came(body.vm)
 
     def _submit(self, entry: Entry, body: Submit) -> None:
         if self.submit is None and entry.n == 0:
@@ -132,6 +139,11 @@ class JobFold:
     def is_open(self) -> bool:
         """Whether tasks are added after the submission."""
         return self.submit is not None and self.submit.spec.kind == "open"
+
+    @property
+    def replaced(self) -> list[str]:
+        """VMs that were lost and that somebody took on to replace, in order."""
+        return list(self.replacements.taken)
 
     def may_replace(self, vm: str) -> bool:
         """Whether another VM may be had for this one, which was lost."""

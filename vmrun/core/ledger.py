@@ -147,6 +147,23 @@ class JobLedger:
         """Have the right to get another VM for one that was lost; False if it is had, or so many were replaced."""
         return self._move(Replace(vm), lambda fold: fold.may_replace(vm))
 
+    def take_over(self, vm: str, failed: str, patience: float, now: float) -> bool:
+        """Have the right to replace a lost VM that somebody took on `patience` seconds ago or more, by the clock.
+
+        `failed` is what was listed in its place and is known to have come to nothing, "" for none: not if there is
+        another one by now. True, too, while this object's own word stands, which is not said again before it is as old.
+        """
+
+        def waits(fold: JobFold) -> bool:
+            return fold.final is None and not fold.cancelled_by and fold.replacements.waits(vm, failed)
+
+        def forsaken(fold: JobFold) -> bool:
+            return waits(fold) and abs(now - fold.replacements.taken[vm].at) >= patience
+
+        if self._move(Replace(vm), forsaken):
+            return True
+        return waits(self.fold) and self._journal.wrote(self.fold.replacements.taken[vm].n)
+
     def outgrow(self, body: Outgrown) -> bool:
         """Say that a VM is too small for the job; whether that stands. Nothing of a job that ended is moved."""
         self._move(body, lambda fold: fold.final is None and not fold.outgrew(body.vm))

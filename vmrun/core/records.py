@@ -67,7 +67,10 @@ class Enlist(Record):
 
 @dataclass(frozen=True, slots=True)
 class Replace(Record):
-    """The VM was lost, and whoever wrote this gets another one in its place; nobody else does."""
+    """The VM was lost, and whoever wrote this gets another one in its place; nobody else does for a while.
+
+    Written again by whoever takes that over because nothing came of it.
+    """
 
     TYPE: ClassVar[str] = "REPLACE"
     vm: str

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from vmrun.catalog.extras import Extras
 from vmrun.core.clouds import Offer
 from vmrun.core.errors import BudgetError
+from vmrun.core.folds import VmFold
+from vmrun.core.money import reserved
 
 from .order import Order
 
@@ -62,3 +65,36 @@ def affordable(
             hint="raise --max-cost, or ask for a smaller machine",
         )
     return found
+
+
+def share(order: Order, machines: int, folds: Iterable[VmFold], now: float) -> Order:
+    """The order for one of so many machines, which together keep to what the job's other machines left of its money.
+
+    `now` in seconds since the epoch. Raises BudgetError if that is nothing.
+    """
+    if not order.max_cost:
+        return order
+    left = order.max_cost - sum(reserved(fold, order.job, now) for fold in folds)
+    if left <= 0:
+        raise BudgetError(
+            "the job's machines have, or have spent, all that it may cost", hint="a higher --max-cost pays for more"
+        )
+    return replace(order, max_cost=left / machines)
+
+
+def in_place_of(
+    losses: Sequence[str], order: Order, folds: Mapping[str, VmFold], now: float
+) -> tuple[Order, list[str]]:
+    """The order for each machine that replaces one of the `losses`, and which of them left money for that.
+
+    It may cost no more than the lost one left: others may be replacing others, and what they may cost is in no
+    journal before their machines are. Raises BudgetError if nothing is left.
+    """
+    one = share(order, len(losses), folds.values(), now)
+    if not order.max_cost:
+        return one, list(losses)
+    left = {vm: folds[vm].max_cost - reserved(folds[vm], order.job, now) for vm in losses if vm in folds}
+    paid = [vm for vm in left if left[vm] > 0]
+    if not paid:
+        raise BudgetError("the lost machines had spent all that they might cost")
+    return replace(one, max_cost=min(one.max_cost, *(left[vm] for vm in paid))), paid

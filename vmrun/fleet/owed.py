@@ -1,6 +1,7 @@
 """Lost machines of one job that this client took on to replace, until there are others in their places.
 
-REPLACE says in the job's journal that it did, so nobody else will: a search that found none must not be the last one.
+REPLACE says in the job's journal that it did, so nobody else will for a while: a search that found none must not be the
+last one. What this client once took on it searches for by the pauses here only, however old its word is.
 """
 
 from __future__ import annotations
@@ -22,9 +23,19 @@ class Owed:
         self._again = Again(clock)
         self._getting: list[tuple[Muster, list[str]]] = []
         self._missing: list[str] = []
+        self._known: set[str] = set()
+
+    def knows(self, vm: str) -> bool:
+        """Whether it is one that this client took on at any time."""
+        return vm in self._known
+
+    def took(self, vms: list[str]) -> None:
+        """These it has taken on."""
+        self._known.update(vms)
 
     def getting(self, muster: Muster, vms: list[str]) -> None:
         """`muster` gets a machine for each of these."""
+        self.took(vms)
         self._getting.append((muster, vms))
 
     def due(self) -> list[str]:
@@ -49,4 +60,4 @@ class Owed:
 
     def keep(self, vms: list[str]) -> None:
         """No search was begun for these, which were due: they are so again."""
-        self._missing += vms
+        self._missing += [vm for vm in vms if vm not in self._missing]

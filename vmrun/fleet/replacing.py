@@ -6,12 +6,12 @@ money, its time, and a number.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from vmrun.core.clouds import Fault, Market
 from vmrun.core.errors import BudgetError, CapacityError
-from vmrun.core.folds import LEFT, VmFold
+from vmrun.core.folds import LEFT, JobFold, VmFold
 from vmrun.core.units import format_duration
 
 from .order import Order
@@ -25,6 +25,8 @@ SPOT_LOSSES_MAX = 2
 PATIENCE = 90.0
 #: Seconds of a machine's life that must be left for it to be worth renting.
 LEAST = 60.0
+#: How reasons begin for which a machine ended as it was meant to.
+_MEANT = ("all:", "expired:", "over_budget:", "maximum cost", "maximum lifetime")
 
 
 def losses(folds: Iterable[VmFold], job: str) -> list[VmFold]:
@@ -93,3 +95,36 @@ def short_of(lost: Iterable[VmFold], now: float) -> list[RuledOut]:
         for intent in (fold.intent for fold in lost)
         if intent is not None and intent.spot
     ]
+
+
+# --- one of several ---
+
+
+def is_loss(fold: VmFold, job: str) -> bool:
+    """Whether a machine that is no more was lost to the job: it had begun to work, and nobody meant it to end."""
+    ended = [fold.drain.reason] if fold.drain is not None else []
+    ended += [fold.delete.why] if fold.delete is not None else []
+    worked = fold.ready is not None and fold.jobs[-1:] == [job]
+    return worked and not any(why.startswith(_MEANT) for why in ended)
+
+
+def unmet(job: JobFold, folds: Mapping[str, VmFold], serves: Callable[[VmFold], bool]) -> dict[str, str]:
+    """Lost machines that somebody took on to replace, and in whose places there are none, nor any on their way.
+
+    Each with the machine that was listed in its place and came to nothing, "" for none. `folds` are all machines of
+    the job, by id, those that are not listed yet too.
+    """
+    found: dict[str, str] = {}
+    for vm in job.replaced:
+        successor = job.replacements.successors.get(vm, "")
+        fold = folds.get(successor)
+        if not successor or (fold is not None and fold.ready is None and not serves(fold)):
+            found[vm] = successor
+    coming = sum(1 for vm, fold in folds.items() if vm not in job.vms and serves(fold))
+    return dict(list(found.items())[coming:])
+
+
+def is_met(job: JobFold, vm: str, folds: Mapping[str, VmFold]) -> bool:
+    """Whether the machine that came in the place of a lost one was made ready: its own loss would be a new one."""
+    fold = folds.get(job.replacements.successors.get(vm, ""))
+    return fold is not None and fold.ready is not None

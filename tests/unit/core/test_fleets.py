@@ -134,3 +134,66 @@ def test_a_vm_that_has_another_job_has_nothing_more_of_this_one(bench: Bench) ->
     fold = ledger.refresh()
     assert reserved(fold, JOB, bench.clock.now() + 1000) == pytest.approx(1.0, abs=0.1)
     assert reserved(fold, OTHER_JOB, bench.clock.now()) == 7.0
+
+
+PATIENCE = 90.0
+
+
+def taken_on(bench: Bench) -> tuple[JobLedger, JobLedger]:
+    """A loss that the first of two clients has just taken on."""
+    mine, other = submitted(bench, vms=2, replace_lost=1), JobLedger(bench.desk(), JOB)
+    assert mine.enlist(VM)
+    assert mine.replace(VM)
+    return mine, other
+
+
+def test_a_replacement_is_taken_over_once_it_is_old_and_by_one_client(bench: Bench) -> None:
+    mine, other = taken_on(bench)
+    third = JobLedger(bench.desk(), JOB)
+    bench.clock.sleep(PATIENCE - 1)
+    assert not other.take_over(VM, "", PATIENCE, bench.clock.now())
+    assert mine.take_over(VM, "", PATIENCE, bench.clock.now())
+    bench.clock.sleep(2)
+    assert other.take_over(VM, "", PATIENCE, bench.clock.now())
+    assert not third.take_over(VM, "", PATIENCE, bench.clock.now())
+    assert not mine.take_over(VM, "", PATIENCE, bench.clock.now())
+    assert other.take_over(VM, "", PATIENCE, bench.clock.now())
+    # It is one loss all the same
+    assert mine.refresh().replaced == [VM]
+
+
+def test_one_who_goes_on_renews_its_word(bench: Bench) -> None:
+    mine, other = taken_on(bench)
+    bench.clock.sleep(PATIENCE)
+    assert mine.take_over(VM, "", PATIENCE, bench.clock.now())
+    bench.clock.sleep(PATIENCE - 1)
+    assert not other.take_over(VM, "", PATIENCE, bench.clock.now())
+
+
+def test_what_came_in_the_place_of_a_lost_vm_is_not_got_again_unless_it_came_to_nothing(bench: Bench) -> None:
+    mine, other = taken_on(bench)
+    assert mine.enlist(OTHER_VM)
+    assert other.refresh().replacements.successors == {VM: OTHER_VM}
+    bench.clock.sleep(PATIENCE)
+    assert not other.take_over(VM, "", PATIENCE, bench.clock.now())
+    assert other.take_over(VM, OTHER_VM, PATIENCE, bench.clock.now())
+    # By one who knows of it
+    bench.clock.sleep(PATIENCE)
+    assert not mine.take_over(VM, OTHER_VM, PATIENCE, bench.clock.now())
+    assert other.enlist(THIRD_VM)
+    assert mine.refresh().replacements.successors == {VM: THIRD_VM}
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_nothing_is_taken_over_for_a_job_that_is_over(bench: Bench, ended: bool) -> None:
+    mine, other = taken_on(bench)
+    bench.clock.sleep(PATIENCE)
+    assert mine.finish(Final("done", 12, 0)) if ended else mine.cancel("user")
+    assert not other.take_over(VM, "", PATIENCE, bench.clock.now())
+    assert not mine.take_over(VM, "", PATIENCE, bench.clock.now())
+
+
+def test_what_nobody_took_on_is_not_taken_over(bench: Bench) -> None:
+    mine, _ = taken_on(bench)
+    bench.clock.sleep(PATIENCE)
+    assert not mine.take_over(OTHER_VM, "", PATIENCE, bench.clock.now())

@@ -25,11 +25,14 @@ from vmrun.core.records import Final, Hold, Submit
 from vmrun.core.vm_ledger import VmLedger
 from vmrun.fleet import attempt as module
 from vmrun.fleet import lookout, muster, parting
+from vmrun.fleet.budget import share
 from vmrun.fleet.lookout import AGAIN_FIRST, AGAIN_LONGEST
 from vmrun.fleet.muster import Muster, Stopped
 from vmrun.fleet.order import Order
+from vmrun.fleet.replacing import PATIENCE as STALE
+from vmrun.fleet.replacing import is_loss
 from vmrun.fleet.retire import close_if_gone
-from vmrun.fleets import Fleets, is_loss
+from vmrun.fleets import Fleets
 
 PATIENCE = 60.0
 
@@ -191,7 +194,9 @@ def test_where_no_money_is_left_nothing_is_replaced(world: World, site: Site) ->
     site.tend()
     assert len(enlisted(world)) == 2
     with pytest.raises(BudgetError):
-        site.fleets._share(site.order(dataclasses.replace(spec, max_cost=0.01)), 1, site.fleets._folds(JOB).values())
+        share(
+            site.order(dataclasses.replace(spec, max_cost=0.01)), 1, site.fleets._folds(JOB).values(), world.clock.now()
+        )
 
 
 def test_a_loss_is_made_good_once_by_whoever_is_first(world: World, site: Site) -> None:
@@ -315,6 +320,128 @@ def test_a_program_that_ends_early_leaves_its_jobs_to_another_process(world: Wor
     assert not site.fleets.wants_attendance(JOB)
 
 
+# --- a client that took on a replacement, and died ---
+
+
+@pytest.fixture
+def others(world: World) -> Any:
+    """Two clients that come to the job later."""
+    made = [Site(world), Site(world)]
+    yield made
+    for each in made:
+        each.fleets.stop(JOB)
+
+
+def taken_on(world: World, site: Site, **changes: Any) -> str:
+    """A loss that a client has just taken on to replace."""
+    site.up(submitted(world, vms=2, replace_lost=1, **changes))
+    victim = enlisted(world)[0]
+    lose(world, victim)
+    assert JobLedger(world.desk(), JOB).replace(victim)
+    return victim
+
+
+def test_what_a_client_took_on_that_died_another_one_does_once(world: World, site: Site, others: list[Site]) -> None:
+    victim = taken_on(world, site)
+    for each in others:
+        assert each.tend()
+    # Whoever has just said so may be about to do it
+    world.clock.sleep(STALE / 2)
+    for each in others:
+        assert each.tend()
+    assert len(enlisted(world)) == 2
+    world.clock.sleep(STALE / 2)
+    for each in others:
+        assert each.tend()
+    assert len(enlisted(world)) == len(world.made) == 3
+    assert others[0].fleets.news(JOB) == [f"lost {victim}; getting, as nobody else did, 1 in its place"]
+    assert others[1].fleets.news(JOB) == []
+    # Nor does any of them do it again
+    for _ in range(20):
+        world.clock.sleep(STALE)
+        for each in others:
+            assert each.tend()
+    assert len(enlisted(world)) == len(world.made) == 3
+    assert JobLedger(world.desk(), JOB).refresh().replaced == [victim]
+
+
+def test_of_two_that_take_it_over_at_the_same_time_one_does(world: World, site: Site, others: list[Site]) -> None:
+    taken_on(world, site)
+    world.clock.sleep(STALE)
+    one, other = others
+    ledger = one.fleets._refresh(JOB)
+    take_over = ledger.take_over
+
+    def late(*what: Any) -> bool:
+        # The other one sees the same, and is faster
+        assert other.tend()
+        return take_over(*what)
+
+    ledger.take_over = late  # type: ignore[method-assign]
+    assert one.tend()
+    assert len(enlisted(world)) == len(world.made) == 3
+    assert one.fleets.news(JOB) == []
+
+
+def test_a_replacement_whose_client_died_before_it_was_ready_is_got_again(
+    world: World, site: Site, others: list[Site]
+) -> None:
+    taken_on(world, site)
+    world.clouds["fake"] = world.cloud
+    half = world.vm(JOB, ready=False)
+    assert JobLedger(world.desk(), JOB).enlist(half)
+    # As long as it may still come nobody gets another one
+    world.clock.sleep(STALE)
+    for each in others:
+        assert each.tend()
+    assert len(world.alive) == 2
+    world.clock.sleep(900)
+    for _ in range(3):
+        for each in others:
+            assert each.tend()
+        world.clock.sleep(STALE)
+    assert len([machine for machine in world.alive if machine.tags["vmrun-vm"] != half]) == 2
+    assert len(enlisted(world)) == 4
+
+
+def test_a_client_that_searches_again_leaves_it_to_who_has_taken_over(
+    world: World, site: Site, others: list[Site]
+) -> None:
+    site.up(submitted(world, vms=2, replace_lost=1))
+    lose(world, enlisted(world)[0])
+    world.one.fail("create", Fault.stockout, scope=Scope.cloud)
+    assert site.tend()
+    assert site.tend()
+    # Given that it slept, and another one has begun meanwhile
+    world.clock.sleep(STALE)
+    assert JobLedger(world.desk(), JOB).take_over(enlisted(world)[0], "", STALE, world.clock.now())
+    assert site.tend()
+    assert len(world.made) == 2
+    # If that one dies, too, it is the first one's turn again
+    world.clock.sleep(STALE)
+    assert site.tend()
+    assert len(enlisted(world)) == 3
+    assert others[0].tend()
+    assert len(world.made) == 3
+
+
+def test_a_machine_that_was_never_to_be_had_is_not_searched_for_by_the_same_client_for_ever(
+    world: World, site: Site, others: list[Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookout, "AGAIN_FOR", 200.0)
+    taken_on(world, site)
+    world.one.fail("create", Fault.stockout, scope=Scope.cloud, times=1000)
+    for _ in range(40):
+        world.clock.sleep(STALE)
+        assert others[0].tend()
+    searches = len(world.tokens(world.one))
+    assert 2 <= searches - 2 <= 8
+    for _ in range(20):
+        world.clock.sleep(STALE)
+        assert others[0].tend()
+    assert len(world.tokens(world.one)) == searches
+
+
 # --- several clients, and ends that come in between ---
 
 
@@ -390,8 +517,8 @@ def test_two_replacements_do_not_both_have_what_is_left_of_the_money(world: Worl
     one, two = enlisted(world)
     # Given a loss that somebody else makes good, whose new machine is not there yet
     lose(world, one)
-    assert JobLedger(world.desk(), JOB).replace(one)
     lose(world, two)
+    assert JobLedger(world.desk(), JOB).replace(one)
     site.tend()
     (third,) = set(enlisted(world)) - {one, two}
     spent = reserved(world.ledger(two).fold, JOB, world.clock.now())
