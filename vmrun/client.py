@@ -318,13 +318,16 @@ class Client:
         """Delete what a client of the job left half made, and watch each go for `watch` seconds; whether all are."""
         return clear_up(self._wiring.deck, job, watch)
 
-    def settle(self, job: str) -> None:
-        """Give back what this client brought up for a job that ended, unless it is to stay warm or has another job."""
-        self._losses.close(job)
+    def settle(self, job: str, watch: float = WATCH) -> None:
+        """Give back what this client brought up for a job that ended, unless it is to stay warm or has another job.
+
+        Returns when each machine is seen to be gone, or after `watch` seconds.
+        """
+        self._losses.close(job, watch)
         self._ledgers.pop(job, None)
         for vm in self._brought.pop(job, []):
-            give_back(self._wiring.deck, vm, job)
-        self.fleets.settle(job)
+            give_back(self._wiring.deck, vm, job, watch=watch)
+        self.fleets.settle(job, watch)
 
     def finish(self, job: str) -> None:
         """End an executor's job, which takes no more calls: wait until it is final, then give back its machine."""

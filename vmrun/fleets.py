@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -35,7 +34,7 @@ from .fleet.parting import LEAVE_PATIENCE, HalfMade
 from .fleet.replacing import PATIENCE as REPLACE_PATIENCE
 from .fleet.replacing import fallen_back, is_loss, is_met, short_of, unmet
 from .fleet.replacing import losses as lost_machines
-from .fleet.retire import give_back
+from .fleet.retire import WATCH, give_back
 from .fleet.search import RuledOut
 from .fleet.warm import take_warm
 from .watch.observe import readable, vm_ids
@@ -325,15 +324,15 @@ class Fleets:
 
     # --- the end ---
 
-    def settle(self, job: str) -> None:
+    def settle(self, job: str, watch: float = WATCH) -> None:
         """Give back what this client got a job that ended, but for what is to stay warm or has another job."""
         vms, stop = self.stop(job), threading.Event()
         decks = [self._wiring.sibling(StoppableClock(self._wiring.clock, stop)).deck for _ in vms]
         if vms:
-            # Each waits until its machine is seen to be gone.
+            # Each waits until its machine is seen to be gone, or for `watch` seconds.
             with ThreadPoolExecutor(GIVEN_BACK_AT_ONCE, thread_name_prefix="vmrun-give-back") as pool:
                 try:
-                    list(pool.map(give_back, decks, vms, itertools.repeat(job)))
+                    list(pool.map(lambda deck, vm: give_back(deck, vm, job, watch=watch), decks, vms))
                 except BaseException:
                     # A person who leaves does not wait for that.
                     stop.set()

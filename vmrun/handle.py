@@ -19,6 +19,7 @@ from .core.task_views import JobStats, TaskRecord
 from .core.units import format_duration
 from .core.views import JobResults, JobView, OutputChunk, Snapshot, TaskFailure
 from .fleet.lookout import Lookout, may_pass
+from .fleet.retire import WATCH
 from .watch.files import bring_home
 from .watch.logs import OutputReader
 from .watch.observe import JobObserver
@@ -117,26 +118,39 @@ class JobHandle:
 
         A job whose machine was lost before it began, or that never got one, is given one.
         """
+        view = self._until_ended(timeout)
+        self._client.settle(self.id)
+        return view
+
+    def _until_ended(self, timeout: float | None = None) -> JobView:
+        """The job as it ended; what this client brought up for it is not given back yet."""
         deadline = None if timeout is None else self._clock.monotonic() + timeout
         # One that lost or outgrew its own is seen to by the watch, at once.
         if not self.status().stranded:
             self._client.revive(self.id, self._observer)
         for snapshot in self.watch(output=False):
             if snapshot.job.state.ended:
-                self._client.settle(self.id)
                 return snapshot.job
             if deadline is not None and self._clock.monotonic() >= deadline:
                 raise TimeoutError(f"job {self.id} is still {snapshot.job.state.value}")
         raise AssertionError("a watch ends with an ended job")
 
     def results(self) -> Iterator[Any]:
-        """The tasks' values in order, in bounded memory. Waits for the job.
+        """The tasks' values in order, in bounded memory. Waits for the job; its machine is given back after them.
 
         A failed task raises its own exception, with the traceback from the VM as `__cause__`, or TaskError. A job
         that failed as a whole raises JobFailed, or BudgetError if its money was spent, a cancelled one JobCancelled.
         """
-        self._raise_if_unfinished(self.wait())
-        yield from ResultReader(self._desk, self.id).values()
+        view, watch = self._until_ended(), WATCH
+        try:
+            self._raise_if_unfinished(view)
+            yield from ResultReader(self._desk, self.id).values()
+        except GeneratorExit:
+            # Whoever wants no more values does not wait until it is seen to be gone.
+            watch = 0.0
+            raise
+        finally:
+            self._client.settle(self.id, watch)
 
     def result(self) -> Any:
         """The reduced value; without a reduce, the only task's value, or the list of all. Waits for the job."""

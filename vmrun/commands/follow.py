@@ -56,12 +56,11 @@ def tell(screen: Screen, snapshot: Snapshot) -> None:
 
 
 def follow(handle: JobHandle, screen: Screen, progress: ProgressView, *, task_output: bool) -> JobView:
-    """The job as it ended."""
+    """The job as it ended, with all of its output shown. Its machine is not given back yet."""
     relay = Relay(screen, task_output=task_output)
     view: JobView | None = None
     told, moves = False, 0
     try:
-        # To the very end: the watch gives back the machine after its last snapshot.
         for snapshot in handle.watch(output=True):
             view = snapshot.job
             if not told and (line := crew_line(view)):
@@ -75,6 +74,9 @@ def follow(handle: JobHandle, screen: Screen, progress: ProgressView, *, task_ou
             relay.show(snapshot)
             tell(screen, snapshot)
             progress.see(snapshot)
+            # Further on, the watch gives back the machine.
+            if view.state.ended and not snapshot.output:
+                break
     finally:
         progress.close()
         relay.close()

@@ -16,6 +16,7 @@ from vmrun.submit.request import SubmitRequest
 
 from . import finish
 from .follow import follow
+from .giving_back import then_give_back
 from .options import Cpus, Disk, InstanceType, Json, OnDemand, Region, Spot, SpotWithFallback, Zone, market_of
 from .patience import patience
 from .request import Asked, build_request
@@ -240,6 +241,8 @@ class _Attached:
         self._output = output
         self._task_output = task_output
         self._job = ""
+        #: Whether it has ended, and is about to be told.
+        self._over = False
 
     def run(self, request: SubmitRequest) -> int:
         """The exit code."""
@@ -266,7 +269,8 @@ class _Attached:
             view = follow(handle, self._screen, progress, task_output=self._task_output)
         finally:
             progress.close()
-        return finish.ended(self._screen, view, self._collect(handle))
+        self._over = True
+        return then_give_back(self._session, handle.id, lambda: finish.ended(self._screen, view, self._collect(handle)))
 
     def _collect(self, handle: JobHandle) -> JobResults:
         return handle.collect(self._output or finish.default_directory(handle.id))
@@ -274,6 +278,11 @@ class _Attached:
     def _interrupted(self) -> int:
         if not self._job:
             raise Interrupted("interrupted before the job was submitted", hint="nothing runs")
+        if self._over:
+            raise Interrupted(
+                f"interrupted; job {self._job} has ended, and its machine ends by itself",
+                hint=f"`vmrun result {self._job}` has what it gave",
+            )
         if self._screen.as_json:
             error = Interrupted(f"detached; job {self._job} goes on", hint=f"`vmrun wait {self._job}` comes back")
             self._screen.error(error, job={"id": self._job})

@@ -11,7 +11,8 @@ from vmrun.core.units import parse_duration
 from vmrun.core.views import JobView
 
 from . import finish
-from .follow import tell
+from .follow import tell as tell_news
+from .giving_back import then_give_back
 from .options import JobId, Json
 from .session import Interrupted, Session, session_of
 
@@ -53,9 +54,13 @@ def command(
         raise Interrupted(
             f"stopped waiting; job {handle.id} goes on", hint=f"`vmrun cancel {handle.id}` ends it"
         ) from None
-    # Why tasks failed is part of how the job ended; their values and files are `vmrun result`'s.
-    results = handle.collect(None) if finish.error_of(view, None) is not None else None
-    return finish.ended(session.screen, view, results)
+
+    def tell() -> int:
+        # Why tasks failed is part of how the job ended; their values and files are `vmrun result`'s.
+        results = handle.collect(None) if finish.error_of(view, None) is not None else None
+        return finish.ended(session.screen, view, results)
+
+    return then_give_back(session, handle.id, tell)
 
 
 def _wait(session: Session, handle: JobHandle, seconds: float | None) -> JobView:
@@ -74,9 +79,12 @@ def _wait(session: Session, handle: JobHandle, seconds: float | None) -> JobView
     view: JobView | None = None
     try:
         for snapshot in handle.watch(output=False):
-            tell(session.screen, snapshot)
+            tell_news(session.screen, snapshot)
             progress.see(snapshot)
             view = snapshot.job
+            # Further on, the watch gives back the machine.
+            if view.state.ended:
+                break
     finally:
         progress.close()
     return view if view is not None else handle.status()

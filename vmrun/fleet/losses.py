@@ -19,7 +19,7 @@ from .lookout import ORDINARY
 from .memory import Memory
 from .order import Order
 from .replacing import PATIENCE, after_losses, losses, short_of
-from .retire import close_if_gone, retire
+from .retire import WATCH, close_if_gone, retire
 
 log = logging.getLogger(__name__)
 
@@ -105,10 +105,10 @@ class Losses:
         self._seen_off = now
         self._leaving -= {vm for vm in self._leaving if retire(self._deck(), vm, "it left its job", _silent, watch=0.0)}
 
-    def close(self, job: str) -> None:
-        """See to it that those are gone."""
+    def close(self, job: str, watch: float = WATCH) -> None:
+        """See to it that those are gone, for `watch` seconds each."""
         for vm in self.vms(job):
-            retire(self._deck(), vm, "it left its job", _silent)
+            retire(self._deck(), vm, "it left its job", _silent, watch=watch)
         self._known.pop(job, None)
         self._ledgers.clear()
 

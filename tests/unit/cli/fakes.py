@@ -381,6 +381,8 @@ class FakeClient:
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     #: Called in each pass of a service; may stop it by a signal, or raise.
     passed: Callable[[], None] = lambda: None
+    #: Called when the machine of a job is given back.
+    settling: Callable[[], None] = lambda: None
     told: Life = field(default_factory=lambda: Life(vm_view(), ()))
     _account: FakeAccount | None = None
 
@@ -394,6 +396,10 @@ class FakeClient:
 
     def leave(self, job: str) -> None:
         self.calls.append(("leave", job))
+
+    def settle(self, job: str) -> None:
+        self.calls.append(("settle", job))
+        self.settling()
 
     def submit(
         self,

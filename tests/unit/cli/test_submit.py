@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.cli.fakes import JOB, FakeHandle, failure, job_view, wrote
+from vmrun.core.errors import StoreUnavailable
 from vmrun.core.views import JobResults, TaskCounts
 
 
@@ -23,7 +24,7 @@ def test_values_go_to_stdout_and_progress_to_stderr(vmrun, client) -> None:
     assert done.out == "0\n1\n4\n9\n"
     assert "uploading" in done.err
     assert "done: 4 tasks in 1m 30s, $0.12" in done.err
-    assert client.job.calls[:2] == [("watch", True), ("watched to the end",)]
+    assert client.job.calls[0] == ("watch", True)
 
 
 def test_a_reduced_value_is_shown_instead_of_the_tasks_values(vmrun, client) -> None:
@@ -241,11 +242,65 @@ def test_dry_run_as_json(vmrun) -> None:
     assert plan["deadlines"] == {"maximum lifetime": 86400.0}
 
 
-# --- leaving ---
+# --- the machine, after all is told ---
 
 
 def interrupt() -> None:
     raise KeyboardInterrupt
+
+
+def test_all_is_told_before_the_machine_is_given_back(vmrun, client, capsys) -> None:
+    told = []
+    client.settling = lambda: told.append(capsys.readouterr())
+    assert vmrun("submit", "job.py").code == 0
+    assert told[0].out == "0\n1\n4\n9\n"
+    assert "done: 4 tasks" in told[0].err
+    assert client.calls[-1] == ("settle", JOB)
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_ctrl_c_while_the_machine_is_given_back_leaves_it_to_itself(vmrun, client, options) -> None:
+    client.settling = interrupt
+    done = vmrun("submit", "job.py", *options)
+    # All that was asked for is done
+    assert done.code == 0
+    assert done.document["ok"] if options else done.out == "0\n1\n4\n9\n"
+    assert "left before the machine was seen to be gone; it ends by itself" in done.err
+    assert "Detached" not in done.err
+
+
+def test_a_machine_that_cannot_be_given_back_from_here_does_not_make_a_job_fail_that_is_done(vmrun, client) -> None:
+    def away() -> None:
+        raise StoreUnavailable("no answer")
+
+    client.settling = away
+    done = vmrun("submit", "job.py")
+    assert (done.code, done.out) == (0, "0\n1\n4\n9\n")
+    assert "ends by itself: no answer" in done.err
+
+
+def test_who_leaves_while_results_come_home_does_not_wait_for_the_machine(vmrun, client, monkeypatch) -> None:
+    def collect(directory: str) -> JobResults:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client.job, "collect", collect)
+    done = vmrun("submit", "job.py")
+    assert done.code == 130
+    assert f"job {JOB} has ended" in done.err
+    assert f"`vmrun result {JOB}`" in done.err
+    assert ("settle", JOB) not in client.calls
+
+
+def test_a_machine_is_given_back_although_results_cannot_be_brought_home(vmrun, client, monkeypatch) -> None:
+    def collect(directory: str) -> JobResults:
+        raise StoreUnavailable("no answer")
+
+    monkeypatch.setattr(client.job, "collect", collect)
+    assert vmrun("submit", "job.py").code == 3
+    assert client.calls[-1] == ("settle", JOB)
+
+
+# --- leaving ---
 
 
 def test_ctrl_c_detaches_and_says_how_to_come_back_and_how_to_cancel(vmrun, client) -> None:

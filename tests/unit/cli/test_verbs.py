@@ -24,7 +24,15 @@ def test_wait_watches_to_the_end(vmrun, client) -> None:
     assert (done.code, done.out) == (0, "")
     assert "done: 4 tasks" in done.err
     assert ("revive", JOB) in client.calls
-    assert client.job.calls == [("watch", False), ("watched to the end",)]
+    assert client.job.calls == [("watch", False)]
+
+
+def test_wait_tells_before_it_gives_back_the_machine_that_it_got(vmrun, client, capsys) -> None:
+    told = []
+    client.settling = lambda: told.append(capsys.readouterr())
+    assert vmrun("wait", JOB).code == 0
+    assert "done: 4 tasks" in told[0].err
+    assert client.calls[-1] == ("settle", JOB)
 
 
 @pytest.mark.parametrize(("state", "code"), [("done", 0), ("failed", 6), ("cancelled", 8)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Generator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,11 +24,12 @@ from vmrun.fleet.lookout import ORDINARY
 from vmrun.fleet.losses import Losses
 from vmrun.fleet.order import Timings
 from vmrun.fleets import Fleets
-from vmrun.handle import waiting_for
+from vmrun.handle import JobHandle, waiting_for
 from vmrun.provisioners.fake import FakeCloud
 from vmrun.settings import load_settings
 from vmrun.submit.request import SubmitRequest
 from vmrun.watch.observe import JobObserver
+from vmrun.watch.results import ResultReader
 
 
 class OwnClient(Client):
@@ -79,6 +81,36 @@ def test_a_machine_is_given_back_with_its_job(fleet: Fleet, client: OwnClient, j
     client.settle(JOB)
     assert fleet.running == fleet.indexed == set()
     client.settle(JOB)
+
+
+def test_values_come_before_the_machine_is_given_back(
+    fleet: Fleet, client: OwnClient, job: JobLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm = fleet.vm(JOB)
+    client.brought(JOB, vm)
+    job.finish(Final("done", 4, 0))
+    monkeypatch.setattr(ResultReader, "values", lambda reader: iter([0, 1]))
+    values = JobHandle(client, JOB).results()
+    assert next(values) == 0
+    assert fleet.running == {vm}
+    assert list(values) == [1]
+    assert fleet.running == fleet.indexed == set()
+
+
+def test_whoever_wants_no_more_values_does_not_wait_until_the_machine_is_gone(
+    fleet: Fleet, client: OwnClient, job: JobLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.brought(JOB, fleet.vm(JOB))
+    fleet.cloud.knobs = dataclasses.replace(fleet.cloud.knobs, vanish=(60.0, 60.0))
+    job.finish(Final("done", 4, 0))
+    monkeypatch.setattr(ResultReader, "values", lambda reader: iter([0, 1]))
+    values = JobHandle(client, JOB).results()
+    assert next(values) == 0
+    began = fleet.clock.now()
+    assert isinstance(values, Generator)
+    values.close()
+    assert fleet.clock.now() - began < 5
+    assert "delete" in [call.verb for call in fleet.cloud.calls]
 
 
 def test_a_machine_that_is_to_stay_warm_stays(fleet: Fleet, client: OwnClient, job: JobLedger) -> None:

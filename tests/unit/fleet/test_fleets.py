@@ -659,7 +659,7 @@ def test_whoever_leaves_at_the_end_does_not_wait_until_all_machines_are_gone(
     JobLedger(world.desk(), JOB).finish(Final("done", 40, 0))
     slow, ended, first = threading.Event(), list[str](), enlisted(world)[0]
 
-    def giving_back(deck: Any, vm: str, job: str) -> None:
+    def giving_back(deck: Any, vm: str, job: str, watch: float) -> None:
         if vm == first:
             assert slow.wait(PATIENCE)
             raise KeyboardInterrupt  # as in the thread that waits for these
