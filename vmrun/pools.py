@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from .background import spawn
 from .core.clouds import Market, Need
@@ -17,11 +18,12 @@ from .core.views import PoolView
 from .fleet.deck import Deck
 from .fleet.membership import members_of
 from .fleet.order import Order
-from .fleet.pooling import Changes, Member, Steps, changed, counts, up_from, up_until
+from .fleet.pooling import Changes, Member, Steps, changed, counts, up_for, up_from, up_until
 from .fleet.pools import keep_up, take_down
 from .settings import Settings
 from .settings.directories import check_directories
 from .submit.machine import check_offers
+from .submit.money import pool_line
 from .submit.options import Options, decide
 from .submit.order import with_packages
 from .submit.request import SubmitRequest
@@ -168,7 +170,10 @@ class Pools:
     def _check(self, wanted: PoolSpec) -> str:
         """What it costs, for people. Raises what explains that there is none, or that it may not be paid for."""
         wiring = self._wiring
-        return check_offers(self._options(wanted), wiring.sellers, wiring.priced, self._settings, lambda: wiring.desk)
+        seconds, span = up_for(wanted, wiring.desk.clock.now())
+        told = partial(pool_line, seconds=seconds, span=span)
+        options, settings = self._options(wanted), self._settings
+        return check_offers(options, wiring.sellers, wiring.priced, settings, lambda: wiring.desk, told)
 
     def _order(self, wanted: PoolSpec) -> Order:
         self._check(wanted)

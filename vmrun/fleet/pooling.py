@@ -20,6 +20,8 @@ SIZE_MAX = 1000
 JOIN_GRACE = 120.0
 #: Seconds of its life that must be left for a VM to count: another one is made ready meanwhile.
 RENEW_BEFORE = 300.0
+#: Seconds.
+WEEK = 7 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,18 @@ def up_from(wanted: PoolSpec | None, now: float) -> float:
         return 0.0
     begin = parse_schedule(wanted.schedule).following(now)
     return begin if not wanted.until or begin < wanted.until else 0.0
+
+
+def up_for(wanted: PoolSpec, now: float) -> tuple[float, str]:
+    """Seconds of the time from `now` on in which the pool is to be up, and what time that is: a week, or to its end."""
+    week = now + WEEK
+    ends = bool(wanted.until) and (not wanted.schedule or wanted.until <= week)
+    end, seconds, at = wanted.until if ends else week, 0.0, now
+    while at < end:
+        until = up_until(wanted, at)
+        seconds += min(until, end) - at if until else 0.0
+        at = until or up_from(wanted, at) or end
+    return seconds, "until the pool ends" if ends else "a week"
 
 
 def counts(member: Member, now: float) -> bool:

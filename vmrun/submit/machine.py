@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from vmrun.core.clouds import Need, Offer
 from vmrun.core.crew import fits, refusal
@@ -19,6 +19,8 @@ from .options import Options
 from .prepare import Submission
 
 Priced = Callable[[Need], Callable[[Offer], float | None]]
+#: From options, offers, their prices and a number of VMs to what people are told of the price.
+Told = Callable[[Options, Sequence[Offer], Callable[[Offer], float | None], int], str]
 
 
 def check_machine(
@@ -50,9 +52,14 @@ def check_growth(options: Options) -> None:
 
 
 def check_offers(
-    options: Options, sellers: Sellers, priced: Priced, settings: Settings, desk: Callable[[], Desk]
+    options: Options,
+    sellers: Sellers,
+    priced: Priced,
+    settings: Settings,
+    desk: Callable[[], Desk],
+    told: Told = price_line,
 ) -> str:
-    """The same for what is asked for, whatever is to run there."""
+    """The same for what is asked for, whatever is to run there; `told` puts the price into words."""
     need = options.need
     offers, failures = find_offers(sellers, options.on, need)
     if not offers:
@@ -62,4 +69,4 @@ def check_offers(
     most = max(offer.memory for offer in offers)
     if not fits(most, need.task_memory):
         raise refusal(most, need.task_memory)
-    return price_line(options, offers, priced(need), options.vms)
+    return told(options, offers, priced(need), options.vms)

@@ -19,6 +19,9 @@ from vmrun.watch.spending import Outlay, outlay
 
 from .options import Options
 
+#: Dollars an hour for what an offer is, with disk and address; None where that is not known.
+PriceOf = Callable[[Offer], float | None]
+
 
 @dataclass(frozen=True, slots=True)
 class Period:
@@ -52,20 +55,46 @@ def check_money(
         check_period(period, outlay(opened, period.since), options.max_cost)
 
 
-def price_line(options: Options, offers: Sequence[Offer], priced: Callable[[Offer], float | None], vms: int = 1) -> str:
+def price_line(options: Options, offers: Sequence[Offer], priced: PriceOf, vms: int = 1) -> str:
     """What the first choice among the offers costs, for people, before it is rented; "" for a free one."""
-    first = next(iter(ranked(offers, options.need)), None)
-    usd = priced(first) if first is not None else 0.0
-    if first is None or usd == 0:
-        return ""
-    what = f"{'spot ' if first.spot else ''}{first.instance_type} on {first.on}"
-    if usd is None:
-        return f"{what}: its price is not known"
-    most, each = usd * options.max_lifetime * vms / 3600, ""
-    if vms > 1:
-        what, each = f"{vms} machines: {what}", " each"
+    what, usd = _first_choice(options, offers, priced)
+    if not usd:
+        return _unpriced(what, usd)
+    most = usd * options.max_lifetime * vms / 3600
     most = min(most, options.max_cost) if options.max_cost else most
-    return f"{what} costs ${usd:.4f} an hour{each}, at most ${most:.2f} in all"
+    return f"{_rate(what, usd, vms)}, at most ${most:.2f} in all"
+
+
+def pool_line(
+    options: Options, offers: Sequence[Offer], priced: PriceOf, vms: int = 1, *, seconds: float, span: str
+) -> str:
+    """The same for a pool that is up for `seconds` of the time that `span` names.
+
+    That is what it costs, and no limit: VMs are replaced, and a job may go on beyond the end.
+    """
+    what, usd = _first_choice(options, offers, priced)
+    if not usd:
+        return _unpriced(what, usd)
+    dollars = usd * seconds * vms / 3600
+    more = "no limit: VMs that are lost or too old are made anew, and a job that runs at the end ends first"
+    return f"{_rate(what, usd, vms)}, about ${dollars:.2f} {span} ({more})"
+
+
+def _first_choice(options: Options, offers: Sequence[Offer], priced: PriceOf) -> tuple[str, float | None]:
+    """What it is called, and dollars an hour; 0 if there is none."""
+    first = next(iter(ranked(offers, options.need)), None)
+    if first is None:
+        return "", 0.0
+    return f"{'spot ' if first.spot else ''}{first.instance_type} on {first.on}", priced(first)
+
+
+def _unpriced(what: str, usd: float | None) -> str:
+    return f"{what}: its price is not known" if usd is None else ""
+
+
+def _rate(what: str, usd: float, vms: int) -> str:
+    several, each = (f"{vms} machines: ", " each") if vms > 1 else ("", "")
+    return f"{several}{what} costs ${usd:.4f} an hour{each}"
 
 
 def periods(now: float, usd_per_day: float, usd_per_month: float) -> list[Period]:

@@ -40,6 +40,7 @@ from vmrun.fleet.pooling import (
     changed,
     counts,
     steps,
+    up_for,
     up_from,
     up_until,
 )
@@ -138,6 +139,24 @@ def test_when_it_is_up() -> None:
     assert up_until(days, NOW) == 0.0
     assert up_from(days, NOW) == 1_700_035_200.0
     assert up_from(replace(days, until=NOW + 60), NOW) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, (8 * 3600.0, "until the pool ends")),
+        ({"until": NOW + 30 * 86400}, (30 * 86400.0, "until the pool ends")),
+        # It is up now, and again in a week less a quarter of an hour
+        ({"until": 0.0, "schedule": "tue 22:00-23:00"}, (3600.0, "a week")),
+        ({"until": 0.0, "schedule": "daily 08:00-18:00"}, (7 * 36000.0, "a week")),
+        ({"until": 0.0, "schedule": "daily 00:00-24:00"}, (7 * 86400.0, "a week")),
+        ({"until": NOW + 2 * 86400, "schedule": "daily 08:00-18:00"}, (2 * 36000.0, "until the pool ends")),
+        ({"until": NOW + 60, "schedule": "daily 08:00-18:00"}, (0.0, "until the pool ends")),
+        ({"until": NOW + 30 * 86400, "schedule": "mon-fri 08:00-18:00"}, (5 * 36000.0, "a week")),
+    ],
+)
+def test_for_how_long_it_is_up(changes: dict[str, Any], expected: tuple[float, str]) -> None:
+    assert up_for(replace(WANTED, **changes), NOW) == expected
 
 
 def test_what_is_not_said_stays_as_it_was() -> None:

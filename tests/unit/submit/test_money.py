@@ -18,7 +18,7 @@ from vmrun.core.ledger import JobLedger
 from vmrun.core.records import Submit
 from vmrun.fleet.losses import Losses
 from vmrun.settings import load_settings
-from vmrun.submit.money import Period, check_money, check_period, left_to_spend, periods, price_line
+from vmrun.submit.money import Period, check_money, check_period, left_to_spend, periods, pool_line, price_line
 from vmrun.submit.options import decide
 from vmrun.submit.request import SubmitRequest
 from vmrun.watch.spending import Outlay, outlay
@@ -148,6 +148,21 @@ def test_the_price_that_is_told_before(tmp_path: Path) -> None:
     assert price_line(said, [dataclasses.replace(OFFER, usd_per_hour=0.0)], bare) == ""
     assert price_line(said, [], bare) == ""
     assert "not known" in price_line(said, [dataclasses.replace(OFFER, usd_per_hour=None)], bare)
+
+
+def test_of_a_pool_it_is_told_what_it_costs_and_that_this_is_no_limit(tmp_path: Path) -> None:
+    said = options(tmp_path, max_lifetime=7200.0)
+    limit = "(no limit: VMs that are lost or too old are made anew, and a job that runs at the end ends first)"
+    # However long one of its VMs may live
+    assert pool_line(said, [OFFER], bare, 2, seconds=8 * 3600.0, span="until the pool ends") == (
+        f"2 machines: huge on fake costs $2.0000 an hour each, about $32.00 until the pool ends {limit}"
+    )
+    assert pool_line(said, [OFFER], bare, seconds=36000.0, span="a week") == (
+        f"huge on fake costs $2.0000 an hour, about $20.00 a week {limit}"
+    )
+    free, unknown = (dataclasses.replace(OFFER, usd_per_hour=usd) for usd in (0.0, None))
+    assert pool_line(said, [free], bare, seconds=60.0, span="a week") == ""
+    assert "not known" in pool_line(said, [unknown], bare, seconds=60.0, span="a week")
 
 
 def test_a_second_machine_gets_what_the_first_left(fleet: Fleet) -> None:
