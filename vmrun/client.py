@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
 from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .background import start_in_background
 from .core.clock import Clock, Rng
 from .core.errors import CapacityError, Corrupt, SchemaError, StoreError, UsageError, VmrunError
 from .core.folds import LEFT, JobFold
-from .core.ids import new_id
 from .core.ledger import Desk, JobLedger
 from .core.model import JobSpec, JobState, Payload
 from .core.outgrown import Outgrown
@@ -36,19 +33,16 @@ from .handle import JobHandle
 from .reaping import Reaping
 from .registry import AUTO
 from .settings import Settings, load_settings
-from .settings.directories import check_directories
-from .sizing import right_size
 from .submit.checked import checked_request
-from .submit.machine import check_machine
 from .submit.money import left_to_spend
 from .submit.order import order_of
-from .submit.plan import plan_of
-from .submit.prepare import Preparer, Submission
-from .submit.publish import publish, put_all, put_payload, whole_spec
+from .submit.prepare import Submission
+from .submit.publish import put_payload
 from .submit.request import SubmitRequest
+from .submitting import Submitting
 from .watch.costs import By, Costs
 from .watch.life import Life, find_vm, life_of
-from .watch.observe import JobObserver, find_by_key, find_job, job_ids
+from .watch.observe import JobObserver, find_job, job_ids
 from .watch.spending import read_costs
 from .wiring import Wiring
 
@@ -118,7 +112,7 @@ class Client:
         when getting a machine failed: the error then says how to go on.
         """
         stage = on_stage or _silent
-        job, made = self._publish(request, stage, on_price or _silent)
+        job, made = self._submitting.publish(request, stage, on_price or _silent)
         try:
             handle = JobHandle(self, job)
             if not made or handle.status().state.ended:
@@ -134,50 +128,22 @@ class Client:
             raise with_ways(error, job) from error.__cause__
         return handle
 
-    def _publish(self, request: SubmitRequest, stage: OnStage, on_price: OnStage) -> tuple[str, bool]:
-        if request.idempotency_key:
-            known = find_by_key(self.desk, request.idempotency_key)
-            if known:
-                return known, False
-        with tempfile.TemporaryDirectory(prefix="vmrun-") as folder:
-            submission = self._preparer(Path(folder), stage).prepare(request)
-            if submission.said:
-                stage(f"the job's file printed: {submission.said.strip()[-500:]}")
-            right_size(self, self._wiring, submission, on_price, stage)
-            if price := self._check_machine(submission):
-                on_price(price)
-            return self.write(submission, stage, request.idempotency_key or ""), True
-
-    def _preparer(self, folder: Path, stage: OnStage) -> Preparer:
-        check_directories(self.settings)
-        return Preparer(self.settings, folder, stage, self.same_machine, self._wiring.clock)
+    @cached_property
+    def _submitting(self) -> Submitting:
+        return Submitting(self, self._wiring)
 
     def same_machine(self, on: str) -> bool:
         """Whether machines of that driver are this computer."""
         return on != AUTO and self._wiring.provisioner(on).capabilities.transport == "process"
 
-    def _check_machine(self, submission: Submission) -> str:
-        wiring = self._wiring
-        return check_machine(submission, wiring.sellers, wiring.priced, self.settings, lambda: self.desk)
-
     def write(self, submission: Submission, stage: OnStage, key: str = "") -> str:
         """Write a job that was prepared, its payloads first; its id."""
-        # Nothing goes into a store before it is known to be this deployment's own, and a safe one.
-        deployment = self.deployment
-        stage("uploading")
-        put_all(self.blobs, submission)
-        job = new_id(self.desk.clock, self.desk.rng)
-        publish(self.desk, deployment, job, whole_spec(submission), key)
-        return job
+        return self._submitting.write(submission, stage, key)
 
     def submit_open(self, shared: object = None, **options: Any) -> str:
         """Write an open job for an executor; its id. `options` are those of `vmrun.submit`. Raises UsageError."""
         request = SubmitRequest(shared=shared, **checked_request(options, "vmrun.Executor", _OPEN_OPTIONS))
-        with tempfile.TemporaryDirectory(prefix="vmrun-") as folder:
-            submission = self._preparer(Path(folder), _silent).prepare_open(request)
-            right_size(self, self._wiring, submission, _silent, _silent)
-            self._check_machine(submission)
-            return self.write(submission, _silent)
+        return self._submitting.publish_open(request)
 
     def put_payload(self, data: bytes) -> Payload:
         """Bytes under their hash, written unless they are there."""
@@ -185,14 +151,7 @@ class Client:
 
     def plan(self, request: SubmitRequest, on_stage: OnStage | None = None) -> Plan:
         """What a submission would do; nothing is written."""
-        self._wiring.on_stage = stage = on_stage or _silent
-        with tempfile.TemporaryDirectory(prefix="vmrun-") as folder:
-            submission = self._preparer(Path(folder), stage).prepare(request)
-            right_size(self, self._wiring, submission, _silent, None)
-        plan = plan_of(submission, self._wiring.sellers, self.settings, self._wiring.timings)
-        on = str(plan.offers[0]["on"]) if plan.offers else plan.on
-        told = self._wiring.lender.warning(on) if plan.tasks else ""
-        return replace(plan, warnings=(told,)) if told else plan
+        return self._submitting.plan(request, on_stage or _silent)
 
     # --- machines ---
 
