@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.clouds.journeys import Journey, journey
+from tests.clouds.trouble import Rule, Trouble
 from tests.docker.machines import engine_fault
 from vmrun.core.folds import VmFold
 from vmrun.core.ledger import JobLedger
 from vmrun.core.vm_ledger import VmLedger
+from vmrun.fleet.search import TRIES_MAX
 
 pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -36,6 +38,8 @@ JOB = f"""
                 kept.append(bytes(range(256)) * 40_000)
         return [x, len(kept)]
 """
+
+WANTED = ("--on", "ec2", "--cpus", "2", "--memory", "3GB", "--arch", "x86_64", "--on-oom", "grow")
 
 
 @pytest.fixture
@@ -68,8 +72,7 @@ def test_a_job_that_outgrows_its_machine_ends_on_a_larger_one(trip: Journey) -> 
     before = trip.double.inventory()
     trip.shell.write("job.py", JOB)
     # When one task needs more than the cheapest machine that fits has
-    wanted = ("--on", "ec2", "--cpus", "2", "--memory", "3GB", "--arch", "x86_64", "--on-oom", "grow")
-    done = json.loads(trip.shell.run("submit", *wanted, "--json", "job.py", timeout=600).stdout)
+    done = json.loads(trip.shell.run("submit", *WANTED, "--json", "job.py", timeout=600).stdout)
     job = done["job"]["id"]
     # Then the job ends on a larger one
     assert done["job"]["tasks"] == {"total": TASKS, "done": TASKS, "failed": 0, "running": 0}
@@ -89,4 +92,18 @@ def test_a_job_that_outgrows_its_machine_ends_on_a_larger_one(trip: Journey) -> 
     assert all(0 < each["limit_bytes"] <= GIB for each in outgrown)
     # And neither machine is left
     assert all(fold.gone is not None for fold in machines(trip))
+    assert trip.double.inventory() == before
+
+
+def test_a_job_whose_larger_machine_is_not_to_be_had_at_first_waits_for_it(trip: Journey) -> None:
+    before = trip.double.inventory()
+    trip.shell.write("job.py", JOB)
+    # Given a cloud that has a small machine, and then no other for as long as one search tries
+    trip.double.script.add(Rule(Trouble.stockout, operation="RunInstances", skip=1, times=TRIES_MAX))
+    done = trip.shell.run("submit", *WANTED, "--json", "job.py", timeout=600)
+    # Then whoever submitted it is told, and the job ends on a larger one all the same
+    assert "no larger machine is to be had just now: no machine was to be had on ec2: stockout in us-" in done.stderr
+    assert "searching again in 15s" in done.stderr
+    assert json.loads(done.stdout)["job"]["tasks"] == {"total": TASKS, "done": TASKS, "failed": 0, "running": 0}
+    assert [call.outcome for call in trip.creates()].count("ok") == 2
     assert trip.double.inventory() == before
