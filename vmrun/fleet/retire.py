@@ -83,7 +83,8 @@ def close_if_gone(deck: Deck, vm: str, *, leaving: bool = False, ledger: VmLedge
 
     With `leaving`, one that is just ending counts as gone too, and is condemned: that may take a minute, and none comes
     back from there. A VM that was intended but not seen yet may still appear: it counts as gone only after its boot
-    grace. Of a journal that was read before, as far as `ledger` says, only what is new is read.
+    grace, and one that its cloud has just accepted only when that has had the time to show it. Of a journal that was
+    read before, as far as `ledger` says, only what is new is read.
     """
     ledger = ledger or VmLedger(deck.desk, vm)
     fold = ledger.refresh()
@@ -91,9 +92,12 @@ def close_if_gone(deck: Deck, vm: str, *, leaving: bool = False, ledger: VmLedge
         return True
     provisioner = deck.provisioner(fold.intent.on)
     identifier = _identifier(deck, provisioner, fold.cloud_id, fold.intent.name)
+    now = deck.desk.clock.now()
     try:
         state = provisioner.get(identifier).state
     except InstanceNotFound:
+        if now < _unseen_until(fold, provisioner):
+            return False
         state = InstanceState.gone
     if state is InstanceState.stopped:
         # Where a power-off only stops it, what is left of it still costs money.
@@ -103,7 +107,7 @@ def close_if_gone(deck: Deck, vm: str, *, leaving: bool = False, ledger: VmLedge
         ledger.delete("its cloud is ending it", "client")
         return True
     there = state is not InstanceState.gone
-    young = not fold.cloud_id and deck.desk.clock.now() < fold.intended_at + fold.intent.boot_grace
+    young = not fold.cloud_id and now < fold.intended_at + fold.intent.boot_grace
     if there or young:
         return False
     ledger.delete("its cloud does not have it any more", "client")
@@ -156,7 +160,8 @@ def _gone(deck: Deck, case: Case, why: str, watch: float) -> bool:
     """Whether the instance is seen to be gone. A new one that its cloud has not shown yet may exist all the same."""
     clock, provisioner = deck.desk.clock, deck.provisioner(case.on)
     deadline, pause = clock.monotonic() + watch, PAUSE
-    unseen_until = _unseen_until(deck, case)
+    fold, seen = case.fold, case.instance is not None
+    unseen_until = 0.0 if seen or fold is None else _unseen_until(fold, provisioner)
     while True:
         try:
             state: InstanceState | None = provisioner.get(case.id).state
@@ -174,9 +179,7 @@ def _gone(deck: Deck, case: Case, why: str, watch: float) -> bool:
         pause = min(pause * 1.3, LONGEST)
 
 
-def _unseen_until(deck: Deck, case: Case) -> float:
-    """Until when it proves nothing that the instance is not found; 0 once its cloud has shown it."""
-    fold = case.fold
-    if fold is None or not fold.cloud_id or fold.ready is not None or case.instance is not None:
-        return 0.0
-    return fold.created_at + deck.provisioner(case.on).capabilities.settle
+def _unseen_until(fold: VmFold, provisioner: Provisioner) -> float:
+    """Until when it proves nothing that the instance is not found: clouds may show late what they have accepted."""
+    accepted = bool(fold.cloud_id) and fold.ready is None
+    return fold.created_at + provisioner.capabilities.settle if accepted else 0.0

@@ -146,6 +146,18 @@ def test_a_job_gets_another_machine_only_when_its_own_is_gone(fleet: Fleet, clie
 
 def test_a_machine_that_leaves_its_job_is_replaced_before_it_is_gone(
     fleet: Fleet, client: OwnClient, job: JobLedger
+def test_a_machine_that_its_cloud_does_not_show_yet_is_not_replaced(
+    fleet: Fleet, client: OwnClient, job: JobLedger
+) -> None:
+    fleet.cloud.capabilities = dataclasses.replace(fleet.cloud.capabilities, settle=60.0)
+    fleet.cloud.knobs = dataclasses.replace(fleet.cloud.knobs, appear=(30.0, 30.0))
+    vm = fleet.vm(JOB, ready=False)
+    # As `vmrun wait` does, right after a submit in the background
+    client.revive(JOB)
+    assert client.rented == []
+    assert not fleet.ledger(vm).fold.ended
+
+
 ) -> None:
     vm, plan, other = fleet.vm(JOB), next(job.refresh().shards()), OwnClient(fleet)
     assert ShardLedger(fleet.desk(f"vm:{vm}"), JOB, plan).claim(vm)

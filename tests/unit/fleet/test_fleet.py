@@ -149,6 +149,25 @@ def test_a_vm_that_was_missed_late_is_paid_for_no_longer_than_it_can_have_lived(
     assert close_if_gone(fleet.deck, other)
     assert fleet.ledger(other).fold.gone_at == fleet.clock.now()
 
+def test_a_vm_that_its_cloud_does_not_show_yet_is_not_called_gone(fleet: Fleet) -> None:
+    fleet.cloud.capabilities = dataclasses.replace(fleet.cloud.capabilities, settle=60.0)
+    fleet.cloud.knobs = dataclasses.replace(fleet.cloud.knobs, appear=(30.0, 30.0))
+    # Given a machine that was accepted a moment ago, and that its client makes ready
+    vm = fleet.vm(JOB, ready=False)
+    (machine,) = fleet.cloud.alive()
+    # When somebody else asks after it
+    assert not close_if_gone(fleet.deck, vm, leaving=True)
+    assert not fleet.ledger(vm).fold.ended
+    assert fleet.indexed == {vm}
+    fleet.clock.sleep(40)
+    assert not close_if_gone(fleet.deck, vm, leaving=True)
+    # What is not shown when its cloud has had the time is gone
+    fleet.cloud.take_away(machine.id)
+    fleet.clock.sleep(30)
+    assert close_if_gone(fleet.deck, vm, leaving=True)
+    assert fleet.ledger(vm).fold.gone is not None
+
+
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_a_vm_that_its_cloud_is_ending_is_lost_before_it_is_gone(fleet: Fleet, stopped: bool) -> None:
