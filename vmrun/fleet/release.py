@@ -39,7 +39,8 @@ def release(deck: Deck, text: str, on_stage: OnStage) -> Released:
 
 def _refuse_if_busy(deck: Deck, found: Found) -> None:
     beat = read_heartbeat(deck.desk.store, found.vm, deck.desk.keyring)
-    if beat is not None and not beat.busy:
+    # What it said before it knew of its last job is no rest.
+    if beat is not None and not beat.busy and beat.seen > found.fold.given_n:
         return
     job = found.fold.jobs[-1] if found.fold.jobs else ""
     raise UsageError(

@@ -172,6 +172,9 @@ class SshBringUp:
         timer = commands.read_timer(host.run(commands.timer()))
         if fault := timer.fault(hard_deadline):
             raise Unreachable(f"the machine is refused: {fault}", hint="choose an image with systemd and cloud-init")
+        if fault := timer.clock_fault(self._deck.desk.clock.now()):
+            hint = "`vmrun doctor` tells whether it is this computer's clock; if not, choose an image that sets its own"
+            raise Unreachable(f"the machine is refused: {fault}", hint=hint)
 
     def _rotate_host_key(self, host: Host) -> str:
         pinned = commands.read_host_key(host.run(commands.prepare_host_key()))

@@ -15,10 +15,13 @@ from typing import Any
 
 from vmrun.core.errors import Unreachable
 from vmrun.core.hosts import Completed
+from vmrun.core.units import format_duration
 
 from . import layout
 
 SUDO = ("sudo", "-n")
+#: Seconds that a machine's clock may differ from that of the client, which set the deadline that the timer judges by.
+CLOCK_MAX = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,14 @@ class Timer:
         if self.next_in is not None and self.now + self.next_in > hard_deadline:
             return "the dead-man timer looks next after the hard deadline"
         return ""
+
+    def clock_fault(self, now: float) -> str:
+        """Why its clock is none to end this machine by; "" if it agrees with `now`, seconds since the epoch."""
+        ahead = self.now - now
+        if abs(ahead) <= CLOCK_MAX:
+            return ""
+        side, when = ("ahead of", "early") if ahead > 0 else ("behind", "late")
+        return f"its clock is {format_duration(abs(ahead))} {side} this computer's, so it would end so much too {when}"
 
 
 def wait_boot(seconds: float) -> list[str]:

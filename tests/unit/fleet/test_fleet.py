@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,18 @@ import pytest
 from tests.unit.core.world import DEPLOYMENT, JOB, OTHER_JOB, VM, an_id, intent, ready
 from tests.unit.fleet.world import Fleet
 from vmrun.core.clouds import Capabilities, CloudError, Fault, Need
-from vmrun.core.errors import CapacityError, Denied
+from vmrun.core.errors import CapacityError, Denied, Unreachable, UsageError
 from vmrun.core.folds import VmFold
+from vmrun.core.hosts import Completed
 from vmrun.core.money import spent_on
 from vmrun.core.records import Delete, Drain
 from vmrun.fleet import attempt as module
 from vmrun.fleet.bring_up import bring_up
 from vmrun.fleet.matching import MARGIN, Waiting, best_first, fits
 from vmrun.fleet.order import Order, Timings
+from vmrun.fleet.release import release
 from vmrun.fleet.retire import close_if_gone, retire
-from vmrun.fleet.ssh import POWER_OFF, ending
+from vmrun.fleet.ssh import POWER_OFF, SshBringUp, ending
 from vmrun.fleet.warm import take_warm
 from vmrun.machine import layout
 
@@ -91,6 +94,24 @@ def test_a_vm_that_was_given_another_job_is_not_retired_with_the_first(fleet: Fl
     assert fleet.running == fleet.indexed == set()
 
 
+def test_a_vm_that_somebody_just_took_is_not_released(fleet: Fleet) -> None:
+    vm = fleet.vm(JOB, keep_warm=60.0)
+    fleet.beat(vm, 2)
+    # Given a job that its agent has not read of yet
+    assert take_warm(fleet.deck, ORDER) == vm
+    with pytest.raises(UsageError, match=f"works on job {OTHER_JOB}"):
+        release(fleet.deck, vm, lambda _: None)
+    fleet.beat(vm, 3, busy="its job")
+    with pytest.raises(UsageError, match="works on job"):
+        release(fleet.deck, vm, lambda _: None)
+    assert fleet.running == {vm}
+    assert not fleet.ledger(vm).fold.ended
+    # At rest again, it may go
+    fleet.beat(vm, 4)
+    assert release(fleet.deck, vm, lambda _: None).gone
+    assert fleet.running == set()
+
+
 def test_its_own_leave_does_not_keep_a_vm_from_being_retired(fleet: Fleet) -> None:
     vm = fleet.vm(JOB)
     assert fleet.ledger(vm).drain("no work", jobs=1)
@@ -128,6 +149,25 @@ def test_a_vm_is_closed_only_when_its_cloud_does_not_have_it(fleet: Fleet) -> No
     assert fleet.indexed == set()
 
 
+def test_a_vm_that_its_cloud_does_not_show_yet_is_not_called_gone(fleet: Fleet) -> None:
+    fleet.cloud.capabilities = dataclasses.replace(fleet.cloud.capabilities, settle=60.0)
+    fleet.cloud.knobs = dataclasses.replace(fleet.cloud.knobs, appear=(30.0, 30.0))
+    # Given a machine that was accepted a moment ago, and that its client makes ready
+    vm = fleet.vm(JOB, ready=False)
+    (machine,) = fleet.cloud.alive()
+    # When somebody else asks after it
+    assert not close_if_gone(fleet.deck, vm, leaving=True)
+    assert not fleet.ledger(vm).fold.ended
+    assert fleet.indexed == {vm}
+    fleet.clock.sleep(40)
+    assert not close_if_gone(fleet.deck, vm, leaving=True)
+    # What is not shown when its cloud has had the time is gone
+    fleet.cloud.take_away(machine.id)
+    fleet.clock.sleep(30)
+    assert close_if_gone(fleet.deck, vm, leaving=True)
+    assert fleet.ledger(vm).fold.gone is not None
+
+
 def test_a_vm_that_was_missed_late_is_paid_for_no_longer_than_it_can_have_lived(fleet: Fleet) -> None:
     vm, began = fleet.vm(JOB), fleet.clock.now()
     fleet.clock.sleep(600)
@@ -148,25 +188,6 @@ def test_a_vm_that_was_missed_late_is_paid_for_no_longer_than_it_can_have_lived(
     fleet.clock.sleep(30)
     assert close_if_gone(fleet.deck, other)
     assert fleet.ledger(other).fold.gone_at == fleet.clock.now()
-
-def test_a_vm_that_its_cloud_does_not_show_yet_is_not_called_gone(fleet: Fleet) -> None:
-    fleet.cloud.capabilities = dataclasses.replace(fleet.cloud.capabilities, settle=60.0)
-    fleet.cloud.knobs = dataclasses.replace(fleet.cloud.knobs, appear=(30.0, 30.0))
-    # Given a machine that was accepted a moment ago, and that its client makes ready
-    vm = fleet.vm(JOB, ready=False)
-    (machine,) = fleet.cloud.alive()
-    # When somebody else asks after it
-    assert not close_if_gone(fleet.deck, vm, leaving=True)
-    assert not fleet.ledger(vm).fold.ended
-    assert fleet.indexed == {vm}
-    fleet.clock.sleep(40)
-    assert not close_if_gone(fleet.deck, vm, leaving=True)
-    # What is not shown when its cloud has had the time is gone
-    fleet.cloud.take_away(machine.id)
-    fleet.clock.sleep(30)
-    assert close_if_gone(fleet.deck, vm, leaving=True)
-    assert fleet.ledger(vm).fold.gone is not None
-
 
 
 @pytest.mark.parametrize("stopped", [False, True])
@@ -194,6 +215,31 @@ def test_a_vm_that_is_only_stopped_is_deleted_before_its_job_gets_another(fleet:
     assert close_if_gone(fleet.deck, vm)
     assert fleet.running == fleet.indexed == set()
     assert fleet.ledger(vm).fold.gone is not None
+
+
+class TimerHost:
+    """A machine that says of its armed timer what time it is there."""
+
+    def __init__(self, now: float, deadline: float) -> None:
+        self._said = {"active": "active", "enabled": "enabled", "next_in": 12.5, "now": int(now)}
+        self._said |= {"lease": int(now) + 900, "hard_deadline": int(deadline)}
+
+    def run(self, argv: object, **_: object) -> Completed:
+        return Completed(0, json.dumps(self._said).encode(), b"")
+
+
+@pytest.mark.parametrize(("off", "says"), [(0.0, ""), (-3 * 3600.0, "3h 00m behind"), (1200.0, "20m 00s ahead of")])
+def test_a_machine_whose_clock_is_wrong_is_not_let_in(fleet: Fleet, off: float, says: str) -> None:
+    way, now = SshBringUp(fleet.deck, ORDER, VM, lambda _: None), fleet.clock.now()
+    deadline = float(int(now) + 4 * 3600)
+    host: Any = TimerHost(now + off, deadline)
+    if not says:
+        way._check_timer(host, deadline)
+        return
+    # Its timer, its agent and its leases all go by that clock
+    with pytest.raises(Unreachable, match=says) as caught:
+        way._check_timer(host, deadline)
+    assert "vmrun doctor" in caught.value.hint
 
 
 def test_a_machine_that_can_delete_itself_does_so_at_its_ordinary_end_too() -> None:

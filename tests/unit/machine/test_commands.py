@@ -13,7 +13,7 @@ import pytest
 from vmrun.core.errors import Unreachable, UsageError
 from vmrun.core.hosts import Completed
 from vmrun.machine import borrowed, commands, layout
-from vmrun.machine.commands import Boot, Facts, Timer
+from vmrun.machine.commands import CLOCK_MAX, Boot, Facts, Timer
 
 SHA = "0123456789abcdef" * 4
 PROGRAMS = {
@@ -156,3 +156,19 @@ def test_a_timer_that_is_armed_has_no_fault() -> None:
 )
 def test_a_timer_that_is_not_armed_says_why(change: dict) -> None:
     assert replace(ARMED, **change).fault(5000) != ""
+
+
+@pytest.mark.parametrize(
+    ("now", "says"),
+    [
+        (1000.0, ""),
+        (1000.0 - CLOCK_MAX, ""),
+        (1000.0 + CLOCK_MAX, ""),
+        (1000.0 + 3 * 3600, "3h 00m behind this computer's, so it would end so much too late"),
+        (1000.0 - CLOCK_MAX - 60, "6m 00s ahead of this computer's, so it would end so much too early"),
+    ],
+)
+def test_a_machine_whose_clock_is_wrong_has_no_timer_to_rely_on(now: float, says: str) -> None:
+    fault = ARMED.clock_fault(now)
+    assert bool(fault) is bool(says)
+    assert says in fault

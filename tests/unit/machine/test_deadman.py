@@ -22,6 +22,9 @@ class Machine:
         self.state = place / "state"
         self.state.mkdir()
         self.sysrq = place / "sysrq"
+        self.uptime = place / "uptime"
+        self.uptime.write_text("1000.52 1900.10\n")
+        self.seen = place / "seen"
         self._shell = shutil.which(shell) or shell
         self._script = place / "vmrun-deadman"
         self._script.write_text(units.deadman_script())
@@ -54,6 +57,8 @@ class Machine:
             VMRUN_STATE=str(self.state),
             VMRUN_FLUSH_GRACE=str(flush),
             VMRUN_SYSRQ=str(self.sysrq),
+            VMRUN_UPTIME=str(self.uptime),
+            VMRUN_SEEN=str(self.seen),
         )
         assert done.returncode == 0, done.stderr
         why = self.state / "why"
@@ -122,6 +127,52 @@ def test_ends_when_time_is_up_or_unknown(machine: Machine, lease: str | None, ha
     machine.times(lease=lease, hard=hard)
     assert machine.judge() == why
     assert machine.told() == END
+
+
+def turn(machine: Machine, *, clock: int, up: int) -> None:
+    """What the clock says, and how many seconds the machine has been up."""
+    machine.stubs.add("date", f"echo {clock}")
+    machine.uptime.write_text(f"{up}.07 12.00\n")
+
+
+def test_a_clock_that_is_put_back_does_not_prolong_a_lease(machine: Machine) -> None:
+    machine.times(lease=f"{NOW + 900}\n", hard=f"{NOW + 90_000}\n")
+    assert machine.judge() == ""
+    # Two hours back, and nobody renews
+    turn(machine, clock=NOW - 7200, up=1899)
+    assert machine.judge() == ""
+    turn(machine, clock=NOW - 6300, up=1900)
+    assert machine.judge() == "lease expired, by the time since the boot"
+    assert machine.told() == END
+
+
+def test_a_lease_that_is_renewed_counts_anew(machine: Machine) -> None:
+    machine.times(lease=f"{NOW + 900}\n", hard=f"{NOW + 90_000}\n")
+    assert machine.judge() == ""
+    turn(machine, clock=NOW - 7200, up=1890)
+    # As the agent does, by the clock as it is now
+    machine.times(lease=f"{NOW - 7200 + 1800}\n", hard=None)
+    assert machine.judge() == ""
+    turn(machine, clock=NOW - 7200 + 1799, up=1890 + 1799)
+    assert machine.judge() == ""
+    # A reboot forgets what was seen, and leaves the clock
+    machine.seen.unlink()
+    turn(machine, clock=NOW - 7200 + 1799, up=20)
+    assert machine.judge() == ""
+
+
+@pytest.mark.parametrize("harm", ["no uptime", "no place", "rubbish"])
+def test_without_a_time_since_the_boot_the_clock_alone_counts(machine: Machine, harm: str) -> None:
+    machine.times(lease=f"{NOW + 900}\n", hard=f"{NOW + 90_000}\n")
+    if harm == "no uptime":
+        machine.uptime.unlink()
+    elif harm == "no place":
+        machine.seen.mkdir()
+    else:
+        machine.seen.write_text(f"{NOW + 900} soon\n")
+    assert machine.judge() == ""
+    machine.stubs.add("date", f"echo {NOW + 900}")
+    assert machine.judge() == "lease expired"
 
 
 @pytest.mark.parametrize("clock", ["exit 1", "echo later", "echo"])

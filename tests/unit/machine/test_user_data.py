@@ -227,6 +227,14 @@ def test_the_agents_unit_names_its_content() -> None:
         assert f"{line}\n" in text
 
 
+@pytest.mark.parametrize("every", [1.0, 40.0, 900.0])
+def test_an_agent_that_fails_again_and_again_is_given_up(every: float) -> None:
+    """Each start renews the lease as soon as it is heard, so that it is not the lease that ends such a machine."""
+    found = dict(line.split("=", 1) for line in units.agent_service("a" * 64).splitlines() if "=" in line)
+    seconds = {"h": 3600, "s": 1}[found["StartLimitIntervalSec"][-1]] * int(found["StartLimitIntervalSec"][:-1])
+    assert int(found["StartLimitBurst"]) * every < seconds
+
+
 @pytest.mark.parametrize("sha256", ["", "a" * 63, "A" * 64, "../" + "a" * 61, "a" * 64 + "\n"])
 def test_only_a_sha256_becomes_a_path(sha256: str) -> None:
     for build in (layout.agent_directory, layout.agent_archive, layout.uv_path, layout.uv_incoming):
