@@ -21,9 +21,9 @@ from vmrun.core.outcomes import pack
 from vmrun.core.records import NO_TRAFFIC, BlockRef, FileRef, Traffic
 from vmrun.core.storage import BlobStore
 from vmrun.core.views import OutputChunk
-from vmrun.store.files import FilePieces, hash_file
+from vmrun.store.files import FilePieces, hash_pieces
 
-from .uploads import Upload, Uploads, attempt_in
+from .uploads import Carried, Upload, Uploads, attempt_in
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ class Batch:
         """Upload the plain files that an attempt wrote, and remove them; those of earlier attempts are dropped."""
         found: list[FileRef] = []
         for path, relative, mode in _walk(directory):
-            digest, size = hash_file(path)
+            digest, size = hash_pieces(Carried(FilePieces(path), self._uploads.alive))
             took = self._upload(keys.output_file(self._job, digest), FilePieces(path))
             found.append(FileRef(task, relative, digest, size, mode, took))
         self._files[task] = _Written(attempt, tuple(found))
@@ -140,7 +140,7 @@ class Batch:
     def _upload(self, key: str, pieces: Iterable[bytes]) -> float:
         """Write an object; the seconds that it took."""
         began = self._clock.monotonic()
-        self._blobs.write(key, pieces)
+        self._blobs.write(key, Carried(pieces, self._uploads.alive))
         return round(self._clock.monotonic() - began, 6)
 
     @property

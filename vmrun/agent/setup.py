@@ -147,7 +147,7 @@ def _shared(shop: Workshop, spec: JobSpec) -> str:
     """The path of what the job shares; "" if it shares nothing."""
     if spec.shared is None:
         return ""
-    return shop.shared.get(spec.shared, lambda text: shop.pulse.sign(doing=text))
+    return shop.shared.get(spec.shared, lambda text: shop.pulse.sign(doing=text), shop.pulse.sign)
 
 
 def _is_object(spec: JobSpec) -> bool:

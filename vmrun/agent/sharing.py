@@ -20,6 +20,8 @@ from vmrun.core.model import SharedData
 from vmrun.core.storage import BlobStore
 from vmrun.core.units import format_size
 
+from .uploads import Carried
+
 log = logging.getLogger(__name__)
 
 #: Bytes of earlier jobs' files that are kept, and that must stay free on the disk in any case.
@@ -41,8 +43,8 @@ class SharedFiles:
     #: Files by directory, the one that was used last at the end, as they were when they were complete.
     _known: dict[str, _Signature] = field(default_factory=dict)
 
-    def get(self, shared: SharedData, tell: Callable[[str], None]) -> str:
-        """The path of the file; `tell` hears how far it is.
+    def get(self, shared: SharedData, tell: Callable[[str], None], alive: Callable[[], object] = int) -> str:
+        """The path of the file; `tell` hears how far it is, and `alive` is called for each piece that came.
 
         Raises Corrupt when it is missing or not what was signed for, UsageError when there is no room for it.
         """
@@ -54,7 +56,7 @@ class SharedFiles:
         if known is None or _signature(path) != known:
             _remove(os.path.dirname(path))
             self._make_room(shared.payload.size)
-            self._fetch(shared, path, tell)
+            self._fetch(shared, path, tell, alive)
             known = _signature(path)
         self._known[entry] = known
         return path
@@ -80,13 +82,13 @@ class SharedFiles:
     def _free(self) -> int:
         return shutil.disk_usage(self.directory).free
 
-    def _fetch(self, shared: SharedData, path: str, tell: Callable[[str], None]) -> None:
+    def _fetch(self, shared: SharedData, path: str, tell: Callable[[str], None], alive: Callable[[], object]) -> None:
         payload = shared.payload
         os.mkdir(os.path.dirname(path), 0o711)
         digest, size = hashlib.sha256(), 0
         try:
             with open(path, "xb") as file:
-                for piece in self.blobs.read(keys.payload(payload.sha256)):
+                for piece in Carried(self.blobs.read(keys.payload(payload.sha256)), alive):
                     if size // _TELL_EVERY != (size + len(piece)) // _TELL_EVERY or not size:
                         tell(f"fetching the shared data: {format_size(size)} of {format_size(payload.size)}")
                     digest.update(piece)

@@ -19,9 +19,10 @@ from vmrun.core.folds import ShardFold
 from vmrun.core.ranges import RangeSet
 from vmrun.core.records import StateRef
 from vmrun.saving import STATE_MAX
-from vmrun.store.files import FilePieces, hash_file
+from vmrun.store.files import FilePieces, hash_pieces
 
 from .commit import Batch, open_plain
+from .uploads import Carried
 from .workshop import Workshop
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class States:
         user = shop.config.job_user
         self._blobs = shop.blobs
         self._clock = shop.desk.clock
+        self._alive = shop.pulse.sign
         self._vm = shop.config.vm
         self._job = job
         self._directory = directory
@@ -89,7 +91,7 @@ class States:
     def _read(self, ref: StateRef, descriptor: int) -> None:
         digest, size = hashlib.sha256(), 0
         with open(descriptor, "wb") as file:
-            for piece in self._blobs.read(keys.state(self._job, ref.task, ref.sha256)):
+            for piece in Carried(self._blobs.read(keys.state(self._job, ref.task, ref.sha256)), self._alive):
                 digest.update(piece)
                 size += len(piece)
                 file.write(piece)
@@ -155,8 +157,9 @@ class States:
             if os.fstat(descriptor).st_size > STATE_MAX:
                 log.warning("event=state-too-large task=%d bytes=%d", task, os.fstat(descriptor).st_size)
                 return None
-            digest, size = hash_file(path)
-            self._blobs.write(keys.state(self._job, task, digest), FilePieces(path))
+            pieces = Carried(FilePieces(path), self._alive)
+            digest, size = hash_pieces(pieces)
+            self._blobs.write(keys.state(self._job, task, digest), pieces)
         finally:
             os.close(descriptor)
         return StateRef(task, digest, size)

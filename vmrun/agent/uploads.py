@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from vmrun.core import keys
 from vmrun.core.blocks import BlockError, ResultBlock
@@ -27,6 +27,19 @@ _START = 8 * 1024
 Upload = Future[BlockRef]
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """Pieces of which each is a sign of life of whoever carries them: a terabyte takes hours, and is no standstill."""
+
+    pieces: Iterable[bytes]
+    alive: Callable[[], object]
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self.pieces:
+            self.alive()
+            yield piece
+
+
 def attempt_in(path: str) -> int | None:
     """Which attempt at a task gave the outcome in a file; None if it does not say."""
     with open(path, "rb") as file:
@@ -45,7 +58,7 @@ class Uploads:
         self, blobs: BlobStore, job: str, clock: Clock, width: int = WIDTH, alive: Callable[[], object] = int
     ) -> None:
         """`alive` is called now and then while somebody waits here: it is the network that is slow, not the work."""
-        self._alive = alive
+        self.alive = alive
         self._blobs = blobs
         self._job = job
         self._clock = clock
@@ -62,7 +75,7 @@ class Uploads:
         size = os.stat(path).st_size
         while len(self._running) >= self._width or (self._running and self._bytes() + size > BYTES_MAX):
             left = wait(self._running, timeout=TICK, return_when=FIRST_COMPLETED).not_done
-            self._alive()
+            self.alive()
             self._running = {upload: size for upload, size in self._running.items() if upload in left}
         upload = self._pool.submit(self._upload, task, path)
         self._running[upload] = size
@@ -71,7 +84,7 @@ class Uploads:
     def finish(self, upload: Upload) -> BlockRef:
         """Wait for one to end; what names it. Raises what kept it from ending well."""
         while wait([upload], timeout=TICK).not_done:
-            self._alive()
+            self.alive()
         return upload.result()
 
     def _bytes(self) -> int:

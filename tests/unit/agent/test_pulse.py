@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from tests.support.disks import small_disk
-from tests.unit.agent.bench import Bench, FakeEngine, Switch
+from tests.unit.agent.bench import Bench, FakeEngine, Switch, files_of
 from tests.unit.core.world import JOB, OTHER_JOB, VM
 from vmrun.agent import daemon, pulse
 from vmrun.agent.pulse import write_lease
+from vmrun.agent.work import JobRun
 from vmrun.core import keys
 from vmrun.core.errors import StoreUnavailable
 from vmrun.core.heartbeats import HeartbeatReader, read_heartbeat
@@ -58,6 +60,31 @@ def test_the_lease_goes_with_the_work_and_with_being_heard(bench: Bench, switch:
 
 
 def test_an_agent_that_starts_again_and_is_not_heard_does_not_keep_its_vm(bench: Bench, switch: Switch) -> None:
+def test_a_vm_that_carries_much_to_the_store_keeps_its_lease(
+    bench: Bench, engine: type[FakeEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a job whose tasks all end at once, each with a file, and hours until all files are in the store
+    bench.submit(8, 8)
+    bench.vm()
+    shop = bench.shop(lease=1800.0)
+    engine.before = staticmethod(lambda made, task: [files_of(bench, task, "much")])
+    write, left = bench.blobs.write, list[float]()
+
+    def slow(key: str, chunks: Iterable[bytes]) -> None:
+        write(key, chunks)
+        if "files/" in key:
+            bench.clock.sleep(pulse.STUCK_AFTER - 60)
+            shop.pulse._once()
+            left.append(lease(bench.folder) - bench.clock.now())
+
+    monkeypatch.setattr(bench.blobs, "write", slow)
+    JobRun(shop, JOB).run()
+    assert len(left) == 8
+    # Then the timer never came near to ending it
+    assert min(left) > 1000.0
+    assert bench.job().final is not None
+
+
     bench.vm()
     bench.shop(lease=1800.0).pulse._once()
     before = lease(bench.folder)

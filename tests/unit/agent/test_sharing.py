@@ -12,6 +12,7 @@ from vmrun.agent.sharing import SharedFiles
 from vmrun.core import keys
 from vmrun.core.errors import Corrupt, StoreUnavailable, UsageError
 from vmrun.core.model import Payload, SharedData
+from vmrun.core.storage import PIECE
 from vmrun.store.counting import CountingStore
 from vmrun.store.faulty import FaultyStore
 from vmrun.store.memory import MemoryStore
@@ -54,6 +55,13 @@ def test_a_file_is_fetched_once_and_keeps_its_name(world: World) -> None:
     # Another name is another file, though the bytes are the same.
     other = world.get(world.share(b"a,b\n" * 1000, "data.txt"))
     assert (os.path.basename(other), world.fetched()) == ("data.txt", 1)
+
+
+def test_each_piece_of_it_is_a_sign_of_life(world: World) -> None:
+    signs: list[int] = []
+    world.files.get(world.share(b"x" * (3 * PIECE)), world.told.append, lambda: signs.append(1))
+    assert len(signs) == 3
+    assert len(world.told) == 1
 
 
 @pytest.mark.parametrize("name", ["..", ".", "../up", "/etc/passwd", "a\0b", "x" * 300])

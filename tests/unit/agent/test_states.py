@@ -56,6 +56,22 @@ def stored(bench: Bench) -> list[str]:
     return [listed.key for listed in bench.memory.list(f"jobs/{JOB}/states/")]
 
 
+def test_what_is_carried_is_a_sign_of_life_both_ways(bench: Bench) -> None:
+    ledger, mine = claimed(bench), states(bench)
+    signs: list[int] = []
+    mine._alive = lambda: signs.append(1)
+    for task in range(3):
+        write(bench, task, "state")
+    mine.save([batch(bench, ledger)])
+    # Each was hashed, and uploaded
+    assert len(signs) == 6
+    taken = claimed(bench, OTHER_VM, from_owner=VM)
+    other = states(bench, OTHER_VM)
+    other._alive = mine._alive
+    other.restore(taken.fold, 0, 4)
+    assert len(signs) == 9
+
+
 def test_what_a_task_saved_is_where_its_next_attempt_looks_for_it(bench: Bench) -> None:
     ledger, mine = claimed(bench), states(bench)
     write(bench, 1, "one")
