@@ -137,7 +137,7 @@ class Client:
         return on != AUTO and self._wiring.provisioner(on).capabilities.transport == "process"
 
     def write(self, submission: Submission, stage: OnStage, key: str = "") -> str:
-        """Write a job that was prepared, its payloads first; its id."""
+        """Write a job that was prepared, its payloads first; its id. Raises BudgetError if others were faster."""
         return self._submitting.write(submission, stage, key)
 
     def submit_open(self, shared: object = None, **options: Any) -> str:

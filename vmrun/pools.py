@@ -183,6 +183,8 @@ class Pools:
             need=wanted.need,
             python="",
             max_lifetime=wanted.max_lifetime,
+            allow_unknown_price=self._settings.defaults.allow_unknown_price,
+            budgeted=self._settings.budget.holds,
             timings=self._wiring.timings(wanted.on),
             # Whatever comes may need packages.
             needs_packages=True,

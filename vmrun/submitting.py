@@ -13,6 +13,7 @@ from .core.views import Plan
 from .settings.directories import check_directories
 from .sizing import right_size
 from .submit.machine import check_machine
+from .submit.money import keep_to_budget
 from .submit.plan import plan_of
 from .submit.prepare import Preparer, Submission
 from .submit.publish import publish, put_all, whole_spec
@@ -73,13 +74,15 @@ class Submitting:
         return replace(plan, warnings=(told,)) if told else plan
 
     def write(self, submission: Submission, stage: OnStage, key: str = "") -> str:
-        """Write a job that was prepared, its payloads first; its id."""
+        """Write a job that was prepared, its payloads first; its id. Raises BudgetError if others were faster."""
         # Nothing goes into a store before it is known to be this deployment's own, and a safe one.
         deployment, desk = self._client.deployment, self._wiring.desk
         stage("uploading")
         put_all(self._wiring.blobs, submission)
         job = new_id(desk.clock, desk.rng)
         publish(desk, deployment, job, whole_spec(submission), key)
+        max_cost = submission.options.max_cost if submission.costs else 0.0
+        keep_to_budget(self._wiring.settings, desk, job, max_cost)
         return job
 
     def _preparer(self, folder: Path, stage: OnStage) -> Preparer:

@@ -115,7 +115,8 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
     allow_unknown_price: Annotated[
         bool,
         typer.Option(
-            "--allow-unknown-price", help="With --max-cost: rent also where no price is known, unbounded by it."
+            "--allow-unknown-price",
+            help="With --max-cost or a budget: rent also where no price is known, unbounded by either.",
         ),
     ] = False,
     on_oom: Annotated[

@@ -51,6 +51,7 @@ def rent(deck: Deck, order: Order, on_stage: OnStage, out: list[RuledOut] | None
         order.max_cost,
         lambda offer: price(offer, deck.extras(offer, order.need)),
         allow_unknown=order.allow_unknown_price,
+        budgeted=order.budgeted,
     )
     memory = Memory(deck.cache_dir)
     search = Search(ranked(offers, order.need), memory.recall(deck.desk.clock.now()), out)

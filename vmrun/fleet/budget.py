@@ -41,23 +41,30 @@ def told(usd_per_hour: float | None, seconds: float) -> str:
 
 
 def affordable(
-    offers: Iterable[Offer], max_cost: float, priced: Callable[[Offer], float | None], *, allow_unknown: bool
+    offers: Iterable[Offer],
+    max_cost: float,
+    priced: Callable[[Offer], float | None],
+    *,
+    allow_unknown: bool,
+    budgeted: bool = False,
 ) -> list[Offer]:
     """The offers that a limit in dollars allows, in the order given; all for 0, which is none.
 
+    `budgeted`: the deployment has a limit for all its jobs, which needs to know what they cost.
     Raises BudgetError if that leaves none of them.
     """
     offers = list(offers)
-    if not max_cost or not offers:
+    if not (max_cost or budgeted) or not offers:
         return offers
     prices = [(offer, priced(offer)) for offer in offers]
     known = [each for each in prices if each[1] is not None or allow_unknown]
     if not known:
         raise BudgetError(
             f"the price of {offers[0].instance_type} on {offers[0].on} is not known, so no limit in dollars can hold",
-            hint="--allow-unknown-price rents it all the same, bounded by --max-lifetime alone",
+            hint="--allow-unknown-price, or defaults.allow_unknown_price in vmrun.toml, rents it all the same, bounded "
+            "by --max-lifetime alone",
         )
-    found = [offer for offer, usd in known if not usd or max_cost * 3600 / usd >= LEAST]
+    found = [offer for offer, usd in known if not usd or not max_cost or max_cost * 3600 / usd >= LEAST]
     if not found:
         least = min(usd for _, usd in known if usd)
         raise BudgetError(

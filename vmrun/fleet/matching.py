@@ -36,7 +36,7 @@ def fits(fold: VmFold, order: Order, now: float) -> bool:
         and fold.ready is not None
         and _can_run(fold.ready, order)
         and suits(intent, order.need)
-        and (not order.max_cost or order.allow_unknown_price or intent.usd_per_hour is not None)
+        and (intent.usd_per_hour is not None or order.allow_unknown_price or not (order.max_cost or order.budgeted))
     )
 
 

@@ -53,6 +53,8 @@ class Order:
     keep_on_failure: float = 0.0
     #: Whether a machine will do whose price is not known, so that no limit in dollars can hold on it.
     allow_unknown_price: bool = False
+    #: Whether the deployment has a limit in dollars for all that it rents.
+    budgeted: bool = False
     timings: Timings = Timings()
     #: Whether the job needs packages, and so uv, on the machine.
     needs_packages: bool = False

@@ -66,7 +66,7 @@ class Defaults(Section):
     )
     max_cost: Money = Field(0.0, json_schema_extra=DOLLARS, description="Dollars that a job may cost; 0: no limit.")
     allow_unknown_price: bool = Field(
-        default=False, description="Whether a job with a limit in dollars may rent at a price that is not known."
+        default=False, description="Whether a limit in dollars lets machines be rented whose price is not known."
     )
     on_oom: Oom = Field(
         "fail",
@@ -121,6 +121,11 @@ class BudgetSection(Section):
 
     usd_per_day: Money = Field(0.0, json_schema_extra=DOLLARS, description="Dollars a day; 0: no limit.")
     usd_per_month: Money = Field(0.0, json_schema_extra=DOLLARS, description="Dollars a month; 0: no limit.")
+
+    @property
+    def holds(self) -> bool:
+        """Whether there is any limit."""
+        return bool(self.usd_per_day or self.usd_per_month)
 
 
 class EnvironmentSection(Section):

@@ -34,7 +34,9 @@ def check_machine(
     if submission.spec.tasks == 0 and submission.spec.kind != "open":
         return ""
     check_growth(submission.options)
-    return check_offers(submission.options, sellers, priced, settings, desk)
+    told = check_offers(submission.options, sellers, priced, settings, desk)
+    submission.costs = bool(told)
+    return told
 
 
 def check_growth(options: Options) -> None:

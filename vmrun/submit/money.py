@@ -46,13 +46,36 @@ def check_money(
     The job's own limit must pay for all of its `vms` machines.
     `desk` is opened only if there is a budget and something to pay. Raises BudgetError.
     """
-    fitting = affordable(offers, options.max_cost / vms, priced, allow_unknown=options.allow_unknown_price)
+    fitting = affordable(
+        offers,
+        options.max_cost / vms,
+        priced,
+        allow_unknown=options.allow_unknown_price,
+        budgeted=settings.budget.holds,
+    )
+    if settings.budget.holds and any(priced(offer) != 0 for offer in fitting):
+        _check_periods(settings, desk(), options.max_cost)
+
+
+def _check_periods(settings: Settings, desk: Desk, max_cost: float, without: str = "") -> None:
     budget = settings.budget
-    if not (budget.usd_per_day or budget.usd_per_month) or all(priced(offer) == 0 for offer in fitting):
+    for period in periods(desk.clock.now(), budget.usd_per_day, budget.usd_per_month):
+        check_period(period, outlay(desk, period.since, without), max_cost)
+
+
+def keep_to_budget(settings: Settings, desk: Desk, job: str, max_cost: float) -> None:
+    """Judge a job with a limit once more when it is written: what was written at the same time is seen by now.
+
+    Of two that looked at the budget before the other one stood there, at least one sees the other. Raises BudgetError,
+    with the job ended, if both are too much.
+    """
+    if not (settings.budget.holds and max_cost):
         return
-    opened = desk()
-    for period in periods(opened.clock.now(), budget.usd_per_day, budget.usd_per_month):
-        check_period(period, outlay(opened, period.since), options.max_cost)
+    try:
+        _check_periods(settings, desk, max_cost, job)
+    except BudgetError as error:
+        JobLedger(desk, job).finish(Final("failed", 0, 0, error.message, error.hint, error.code))
+        raise
 
 
 def price_line(options: Options, offers: Sequence[Offer], priced: PriceOf, vms: int = 1) -> str:
@@ -112,7 +135,7 @@ def check_period(period: Period, so_far: Outlay, max_cost: float) -> None:
     key = f"`budget.usd_per_{period.name}` in vmrun.toml"
     left = period.dollars - so_far.spent - so_far.promised
     figures = f"${so_far.spent:.2f} of this {period.name}'s ${period.dollars:.2f} are spent"
-    figures += f", and jobs that run may cost ${so_far.promised:.2f} more" if so_far.promised >= 0.005 else ""
+    figures += f", and jobs that run or wait may cost ${so_far.promised:.2f} more" if so_far.promised >= 0.005 else ""
     if left <= 0:
         raise BudgetError(f"the budget is used up: {figures}", hint=f"wait for the next {period.name}, or raise {key}")
     if max_cost > left:

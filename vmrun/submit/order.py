@@ -25,6 +25,7 @@ def order_of(job: str, spec: JobSpec, settings: Settings, timings: Timings) -> O
         keep_on_failure=spec.keep_on_failure,
         max_cost=spec.max_cost,
         allow_unknown_price=spec.allow_unknown_price,
+        budgeted=settings.budget.holds,
         timings=timings,
         needs_packages=spec.environment is not None,
         environment=spec.environment_name,

@@ -58,6 +58,8 @@ class Submission:
     said: str = ""
     #: What `--memory auto` came to.
     sized: Sized | None = None
+    #: Whether its machine costs anything, as far as is known.
+    costs: bool = False
 
     def add(self, data: bytes) -> Payload:
         """Name bytes as a payload."""

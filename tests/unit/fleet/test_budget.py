@@ -40,6 +40,9 @@ def test_what_a_limit_allows() -> None:
     assert affordable([dear, unknown, cheap], 25.0, bare, allow_unknown=True) == [dear, unknown, cheap]
     assert affordable([offer(0.0)], 0.01, bare, allow_unknown=False) == [offer(0.0)]
     assert affordable([], 1.0, bare, allow_unknown=False) == []
+    # The deployment's budget is a limit as well
+    assert affordable([dear, unknown, cheap], 0.0, bare, allow_unknown=False, budgeted=True) == [dear, cheap]
+    assert affordable([dear, unknown], 0.0, bare, allow_unknown=True, budgeted=True) == [dear, unknown]
 
 
 def test_what_a_limit_forbids() -> None:
@@ -124,7 +127,13 @@ def test_a_warm_vm_takes_a_job_with_its_limit(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "taken"),
-    [({}, True), ({"max_cost": 1.0}, False), ({"max_cost": 1.0, "allow_unknown_price": True}, True)],
+    [
+        ({}, True),
+        ({"max_cost": 1.0}, False),
+        ({"budgeted": True}, False),
+        ({"max_cost": 1.0, "allow_unknown_price": True}, True),
+        ({"budgeted": True, "allow_unknown_price": True}, True),
+    ],
 )
 def test_a_warm_vm_of_unknown_price_is_no_place_for_a_limit(changes: dict[str, Any], taken: bool) -> None:
     assert fits(fold(), dataclasses.replace(ORDER, **changes), WARM_NOW) is taken

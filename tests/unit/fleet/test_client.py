@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -16,7 +16,7 @@ from tests.unit.fleet.world import Fleet
 from vmrun.client import REVIVE_AFTER, Client
 from vmrun.core.clock import SystemClock
 from vmrun.core.clouds import Fault
-from vmrun.core.errors import UsageError
+from vmrun.core.errors import BudgetError, UsageError
 from vmrun.core.ledger import JobLedger, ShardLedger
 from vmrun.core.model import JobState
 from vmrun.core.records import Final, Submit
@@ -27,6 +27,7 @@ from vmrun.fleets import Fleets
 from vmrun.handle import JobHandle, waiting_for
 from vmrun.provisioners.fake import FakeCloud
 from vmrun.settings import load_settings
+from vmrun.submit.prepare import Submission
 from vmrun.submit.request import SubmitRequest
 from vmrun.watch.observe import JobObserver
 from vmrun.watch.results import ResultReader
@@ -144,8 +145,6 @@ def test_a_job_gets_another_machine_only_when_its_own_is_gone(fleet: Fleet, clie
     assert client.rented == [JOB]
 
 
-def test_a_machine_that_leaves_its_job_is_replaced_before_it_is_gone(
-    fleet: Fleet, client: OwnClient, job: JobLedger
 def test_a_machine_that_its_cloud_does_not_show_yet_is_not_replaced(
     fleet: Fleet, client: OwnClient, job: JobLedger
 ) -> None:
@@ -158,6 +157,8 @@ def test_a_machine_that_its_cloud_does_not_show_yet_is_not_replaced(
     assert not fleet.ledger(vm).fold.ended
 
 
+def test_a_machine_that_leaves_its_job_is_replaced_before_it_is_gone(
+    fleet: Fleet, client: OwnClient, job: JobLedger
 ) -> None:
     vm, plan, other = fleet.vm(JOB), next(job.refresh().shards()), OwnClient(fleet)
     assert ShardLedger(fleet.desk(f"vm:{vm}"), JOB, plan).claim(vm)
@@ -277,6 +278,45 @@ def test_an_executor_ends_although_its_machine_says_nothing(fleet: Fleet, client
 def test_an_executor_that_never_got_a_machine_cancels_its_job(client: OwnClient, job: JobLedger) -> None:
     client.finish(JOB)
     assert job.refresh().cancelled_by == "executor"
+
+
+class Waiting(Client):
+    """A client whose jobs wait for their machines: the process in the background has not come to that yet."""
+
+    #: What others do between this client's look at the budget and its job's entry.
+    meanwhile: ClassVar[list[Callable[[], object]]] = []
+
+    def continue_in_background(self, job: str) -> None:
+        pass
+
+    def _check_machine(self, submission: Submission) -> str:
+        told = super()._check_machine(submission)
+        while self.meanwhile:
+            self.meanwhile.pop()()
+        return told
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_two_submits_do_not_both_get_what_the_budget_has_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job.py").write_text("print(1)\n")
+    settings = load_settings(
+        {"store.url": f"file://{tmp_path}/store", "local.usd_per_hour": 36.0, "budget.usd_per_day": 5.0}
+    )
+
+    def submit() -> str:
+        return Waiting(settings).submit(SubmitRequest(target="job.py", max_cost=3.0), detach=True).id
+
+    if at_once:
+        Waiting.meanwhile.append(submit)
+    else:
+        submit()
+    with pytest.raises(BudgetError, match=r"\$3.00 does not fit into the budget: .* or wait may cost \$3.00 more"):
+        submit()
+    states = [view.state for view in Waiting(settings).jobs()]
+    assert states == [JobState.failed, JobState.pending] if at_once else [JobState.pending]
 
 
 def test_a_job_is_not_written_for_machines_that_cannot_see_its_store(

@@ -14,14 +14,25 @@ from tests.unit.fleet.world import Fleet
 from vmrun.core import keys
 from vmrun.core.clouds import Market, Offer
 from vmrun.core.errors import BudgetError
+from vmrun.core.ids import new_id
 from vmrun.core.ledger import JobLedger
-from vmrun.core.records import Submit
+from vmrun.core.records import Final, Submit
 from vmrun.fleet.losses import Losses
 from vmrun.settings import load_settings
-from vmrun.submit.money import Period, check_money, check_period, left_to_spend, periods, pool_line, price_line
+from vmrun.submit.money import (
+    Period,
+    check_money,
+    check_period,
+    keep_to_budget,
+    left_to_spend,
+    periods,
+    pool_line,
+    price_line,
+)
 from vmrun.submit.options import decide
+from vmrun.submit.publish import publish
 from vmrun.submit.request import SubmitRequest
-from vmrun.watch.spending import Outlay, outlay
+from vmrun.watch.spending import ON_ITS_WAY, Outlay, outlay
 
 OFFER = Offer("fake", "huge", "r", "r-a", "x86_64", 2, 1, 2**33, 2.0)
 
@@ -70,7 +81,7 @@ def test_a_budget_that_is_used_up_or_would_be() -> None:
 def test_what_jobs_that_run_may_still_cost_is_not_there_for_others() -> None:
     period = Period("day", 0.0, 200.0)
     check_period(period, Outlay(100.0, 50.0), 50.0)
-    with pytest.raises(BudgetError, match=r"\$100.00 of this day's .* are spent, and jobs that run may cost \$50.00"):
+    with pytest.raises(BudgetError, match=r"\$100.00 of this day's .* that run or wait may cost \$50.00"):
         check_period(period, Outlay(100.0, 50.0), 51.0)
     with pytest.raises(BudgetError, match="used up"):
         check_period(period, Outlay(100.0, 100.0), 0.0)
@@ -106,7 +117,7 @@ def test_a_job_that_runs_has_its_limit_promised(tmp_path: Path, fleet: Fleet) ->
         return outlay(fleet.desk(), 0.0).promised
 
     assert due() == pytest.approx(2.5, abs=0.01)
-    with pytest.raises(BudgetError, match=r"\$0.50 of this day.* are spent, and jobs that run may cost \$2.50"):
+    with pytest.raises(BudgetError, match=r"\$0.50 of this day.* are spent, and jobs that run or wait may cost \$2.50"):
         check_money(options(tmp_path), [OFFER], bare, settings(tmp_path, usd_per_day=2.0), fleet.desk)
     # What has ended costs nothing more
     assert fleet.ledger(vm).drain("no work", jobs=2)
@@ -116,6 +127,57 @@ def test_a_job_that_runs_has_its_limit_promised(tmp_path: Path, fleet: Fleet) ->
     assert fleet.ledger(limitless).assign("k" * 26, 0.0, 300.0)
     fleet.clock.sleep(86400 * 2)
     assert due() == 0.0
+
+
+def a_job(fleet: Fleet, max_cost: float) -> str:
+    """A job that was submitted just now, and has no machine yet."""
+    job = new_id(fleet.clock, fleet.rng)
+    publish(fleet.desk(), DEPLOYMENT, job, dataclasses.replace(job_spec(tasks=4), max_cost=max_cost))
+    return job
+
+
+def test_a_job_that_waits_for_its_machine_has_its_limit_promised(tmp_path: Path, fleet: Fleet) -> None:
+    job, said, limits = a_job(fleet, 3.0), options(tmp_path, max_cost=2.5), settings(tmp_path, usd_per_day=5.0)
+    with pytest.raises(BudgetError, match=r"\$2.50 does not fit .* jobs that run or wait may cost \$3.00"):
+        check_money(said, [OFFER], bare, limits, fleet.desk)
+    # Its machine promises it from then on
+    fleet.vm(job, max_cost=3.0)
+    assert outlay(fleet.desk(), 0.0).promised == pytest.approx(3.0, abs=0.01)
+    # Of several machines those that are on their way count as well
+    shared = a_job(fleet, 4.0)
+    fleet.vm(shared, max_cost=2.0)
+    assert outlay(fleet.desk(), 0.0).promised == pytest.approx(7.0, abs=0.01)
+    assert JobLedger(fleet.desk(), shared).finish(Final("done", 4, 0))
+    assert outlay(fleet.desk(), 0.0).promised == pytest.approx(5.0, abs=0.01)
+    assert fleet.ledger(next(vm for vm in fleet.running if shared in fleet.ledger(vm).fold.jobs)).delete("over", "x")
+    # What was given up, and what nobody gets a machine for any more, promises nothing
+    assert JobLedger(fleet.desk(), a_job(fleet, 1.0)).finish(Final("failed", 0, 0))
+    assert JobLedger(fleet.desk(), a_job(fleet, 1.0)).cancel("user")
+    a_job(fleet, 0.0)
+    forgotten = a_job(fleet, 1.0)
+    assert outlay(fleet.desk(), 0.0).promised == pytest.approx(4.0, abs=0.01)
+    assert outlay(fleet.desk(), 0.0, forgotten).promised == pytest.approx(3.0, abs=0.01)
+    fleet.clock.sleep(ON_ITS_WAY + 60)
+    assert outlay(fleet.desk(), 0.0).promised < 3.0
+
+
+def test_of_two_jobs_that_looked_at_the_budget_at_once_one_is_let_in(tmp_path: Path, fleet: Fleet) -> None:
+    said, limits = options(tmp_path, max_cost=3.0), settings(tmp_path, usd_per_day=5.0)
+    # Given two that found all of it there
+    for _ in range(2):
+        check_money(said, [OFFER], bare, limits, fleet.desk)
+    one, other = a_job(fleet, 3.0), a_job(fleet, 3.0)
+    # Then the first that looks again sees the other one, and gives way
+    with pytest.raises(BudgetError, match="does not fit"):
+        keep_to_budget(limits, fleet.desk(), one, 3.0)
+    keep_to_budget(limits, fleet.desk(), other, 3.0)
+    ended = JobLedger(fleet.desk(), one).refresh().final
+    assert ended is not None
+    assert (ended.outcome, ended.code) == ("failed", "budget")
+    assert JobLedger(fleet.desk(), other).refresh().final is None
+    # Without a budget, or a limit of its own, nothing is looked at
+    keep_to_budget(settings(tmp_path), fleet.desk(), other, 300.0)
+    keep_to_budget(limits, fleet.desk(), other, 0.0)
 
 
 def test_no_more_is_promised_than_a_machine_can_cost_until_it_ends(fleet: Fleet) -> None:
@@ -136,6 +198,19 @@ def test_a_limit_of_the_job_is_judged_without_a_budget(tmp_path: Path) -> None:
     check(max_cost=5.0, allow_unknown_price=True)
     with pytest.raises(BudgetError, match="is not known"):
         check(max_cost=5.0)
+
+
+def test_a_budget_lets_nothing_be_rented_whose_price_is_not_known(tmp_path: Path, fleet: Fleet) -> None:
+    unknown = dataclasses.replace(OFFER, usd_per_hour=None)
+
+    def check(*offers: Offer, **said: Any) -> None:
+        check_money(options(tmp_path, **said), offers, bare, settings(tmp_path, usd_per_day=5.0), fleet.desk)
+
+    with pytest.raises(BudgetError, match="is not known") as caught:
+        check(unknown)
+    assert "allow_unknown_price" in caught.value.hint
+    check(unknown, allow_unknown_price=True)
+    check(unknown, OFFER)
 
 
 def test_the_price_that_is_told_before(tmp_path: Path) -> None:

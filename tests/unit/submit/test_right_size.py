@@ -266,7 +266,7 @@ def test_a_sample_is_part_of_what_the_job_may_cost(world: World) -> None:
 def test_no_machine_is_rented_for_a_sample_that_may_not_be_paid_for(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(money, "outlay", lambda desk, since: Outlay(10.0))
+    monkeypatch.setattr(money, "outlay", lambda desk, since, without: Outlay(10.0))
     environ = {"HOME": str(tmp_path), "VMRUN_STORE": "s3://bucket/x"}
     world.wiring.settings = load_settings({"budget.usd_per_day": 10.0}, environ=environ, cwd=tmp_path)
     world.client.desk = SimpleNamespace(clock=ManualClock())
