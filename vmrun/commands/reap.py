@@ -56,7 +56,8 @@ def command(  # noqa: PLR0913 -- one parameter per option is how typer is told o
     """
     del json
     session = session_of(ctx)
-    _check(all_=all_, every=every, lasting=lasting, health_file=health_file, install=install, write=write)
+    given = {"every": every, "lasting": lasting, "health_file": health_file, "write": write, "dry_run": dry_run}
+    _check(all_=all_, install=install, **given)
     if install is not None:
         from . import reap_install
 
@@ -83,10 +84,16 @@ def _check(**given: object) -> None:
     """Refuse options that do not go together. Raises UsageError."""
     if given["all_"] and (given["every"] or given["install"]):
         raise UsageError("--all is for one pass", hint="`vmrun reap --all` now, `vmrun reap --every 60s` from then on")
+    options = {"lasting": "--for", "health_file": "--health-file", "write": "--write", "dry_run": "--dry-run"}
     for name, needs in (("lasting", "every"), ("health_file", "every"), ("write", "install")):
         if given[name] and not given[needs]:
-            option = {"lasting": "--for", "health_file": "--health-file", "write": "--write"}[name]
-            raise UsageError(f"{option} goes with --{needs}", hint="`vmrun reap --help` shows both")
+            raise UsageError(f"{options[name]} goes with --{needs}", hint="`vmrun reap --help` shows both")
+    for name in ("lasting", "health_file", "dry_run"):
+        if given[name] and given["install"]:
+            raise UsageError(
+                f"{options[name]} is not for --install",
+                hint="print it without --write, and add the option where `reap` stands",
+            )
 
 
 def _confirmed(session: Session) -> set[str] | None:

@@ -14,14 +14,14 @@ from vmrun.reaper.install import NAME, Setup, cron_line, github_workflow, system
 from vmrun.registry import CLOUDS
 from vmrun.rendering import documents
 from vmrun.rendering.text import visible
-from vmrun.settings import Settings, load_settings
-from vmrun.settings.configured import configured
+from vmrun.settings import Settings, configured, load_settings
 
 from .session import Session
 
 KINDS = ("systemd", "cron", "github")
-#: Variables of vmrun's that say where things are, and hold no secret.
-PLACES = ("VMRUN_CONFIG_DIR", "VMRUN_STATE_DIR", "VMRUN_CACHE_DIR", "VMRUN_STORE")
+#: Variables that say where things are, or which of them is meant, and hold no secret.
+PLACES = ("VMRUN_CONFIG_DIR", "VMRUN_STATE_DIR", "VMRUN_CACHE_DIR", *configured.PLACES)
+WORDS = ("VMRUN_STORE", *configured.WORDS)
 #: Seconds that `crontab` may take.
 CRONTAB_LIMIT = 30.0
 
@@ -45,6 +45,9 @@ def run(session: Session, kind: str, every: str, *, write: bool, overwrite: bool
         session.screen.lines(text.splitlines())
     for name in _left_out():
         session.screen.note(f"{name} is set here and not there: put what it says into vmrun.toml, or set it there too")
+    for name in _credentials() if kind != "github" else ():
+        where = "a file of credentials, as `aws configure` makes it" if name.startswith("AWS_") else "its environment"
+        session.screen.note(f"{name} is set here and not there: without {where}, it cannot see that cloud's machines")
     return 0
 
 
@@ -52,12 +55,9 @@ def _setup(settings: Settings, every: str) -> Setup:
     # The directory counts only if its own file does; else any that stays.
     source = settings.source[0] if settings.source else None
     directory = Path.cwd() if source is not None and source.parent == Path.cwd() else Path.home()
-    found = {name: os.environ[name] for name in PLACES if os.environ.get(name)}
-    environment = {
-        name: value if "://" in value or name == "VMRUN_STORE" else os.path.abspath(value)
-        for name, value in found.items()
-    }
-    extras = tuple(name for name in CLOUDS if configured(name, settings, os.environ))
+    environment = {name: os.environ[name] for name in WORDS if os.environ.get(name)}
+    environment |= {name: os.path.abspath(os.environ[name]) for name in PLACES if os.environ.get(name)}
+    extras = tuple(name for name in CLOUDS if configured.configured(name, settings, os.environ))
     return Setup(_program(), str(directory), every, environment, __version__, extras)
 
 
@@ -142,7 +142,13 @@ def _crontab(*arguments: str, text: bytes = b"") -> subprocess.CompletedProcess[
 
 def _left_out() -> list[str]:
     """Settings in the environment that are not handed on: they may be secrets."""
-    return sorted(name for name in os.environ if name.startswith("VMRUN_") and name not in (*PLACES, *_SWITCHES))
+    known = (*PLACES, *WORDS, *_SWITCHES)
+    return sorted(name for name in os.environ if name.startswith("VMRUN_") and name not in known)
+
+
+def _credentials() -> list[str]:
+    """Variables that hold a cloud's credentials: they are secrets, so they are not handed on either."""
+    return [name for name in configured.SECRETS if os.environ.get(name)]
 
 
 _SWITCHES = ("VMRUN_DEBUG", "VMRUN_MUST_RUN", "VMRUN_TEST_RUN", "VMRUN_TEST_SEED")

@@ -94,6 +94,7 @@ _SECRETS: dict[str, Sequence[str]] = {
 def github_workflow(setup: Setup, store: str) -> str:
     """A workflow that runs every fifteen minutes; what is secret stands in the repository's secrets, by name only."""
     kinds = (store.partition(":")[0], *setup.extras)
+    google = bool({"gce", "gs"} & set(kinds))
     secrets = sorted({name for kind in kinds for name in _SECRETS.get(kind, ())})
     extras = f"[{','.join(setup.extras)}]" if setup.extras else ""
     version = f"=={setup.version}" if setup.version else ""
@@ -101,7 +102,7 @@ def github_workflow(setup: Setup, store: str) -> str:
         "# Before the first run, from the computer that submits jobs:",
         "#   gh secret set VMRUN_CLIENT_KEY < CONFIGURATION_DIRECTORY/keys/client.key",
         *(f"#   gh secret set {name}" for name in secrets),
-        *(("# For Google, put google-github-actions/auth before the last step.",) if "gce" in kinds else ()),
+        *(("# For Google, put google-github-actions/auth before the last step.",) if google else ()),
         "# and commit the vmrun.toml of the project, without secrets in it.",
         f"name: {NAME}",
         "on:",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from vmrun.core.errors import ConfigError, UsageError, VmrunError
 from vmrun.core.views import Verdict
 
 from .notify import Notifier
+
+log = logging.getLogger(__name__)
 
 #: Seconds between passes at most, after however many that failed.
 LONGEST = 900.0
@@ -118,8 +121,15 @@ class Service:
     def _tell(self, done: Pass, failures: int) -> None:
         self.report(done)
         self.notifier.status(summary(done))
-        if self.health is not None:
+        if self.health is None:
+            return
+        try:
             self.health.note(done, failures)
+        except ConfigError as error:
+            # A disk that is full for a while must not cost the service what it has seen of VMs, or VMs their reaper.
+            if done.number == 1:
+                raise
+            log.warning("event=health-not-written error=%s", error.message)
 
     def _wait(self, seconds: float, end: float) -> bool:
         """Wait for the next pass; False if there is to be none."""

@@ -31,6 +31,24 @@ _FILES = {
 }
 
 
+#: Variables of the same tools that say where things are, or which of them is meant, and hold no secret.
+PLACES = (
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "CLOUDSDK_CONFIG",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+)
+WORDS = ("AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_REGION", "AWS_ROLE_ARN")
+#: Those that are secrets, or say where this process alone may get one.
+SECRETS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "IBMCLOUD_API_KEY",
+)
+
+
 def configured(on: str, settings: Settings, environ: Mapping[str, str]) -> bool:
     """Whether `on` is a cloud that is in use here.
 

@@ -101,6 +101,9 @@ def test_the_service_survives_a_store_that_gives_no_answer(vmrun, client) -> Non
         (["--for", "5m"], "--for goes with --every"),
         (["--health-file", "x"], "--health-file goes with --every"),
         (["--write"], "--write goes with --install"),
+        (["--install", "systemd", "--every", "60s", "--for", "5m"], "--for is not for --install"),
+        (["--install", "systemd", "--every", "60s", "--health-file", "x"], "--health-file is not for --install"),
+        (["--install", "cron", "--dry-run"], "--dry-run is not for --install"),
         (["--every", "soon"], "--every"),
         (["--every", "10ms"], "too short"),
         (["--every", "60s", "--for", "x"], "--for"),
@@ -152,6 +155,22 @@ def test_the_unit_runs_where_its_file_is(vmrun, here, monkeypatch) -> None:
     text = vmrun("reap", "--install", "systemd").out
     assert f"WorkingDirectory={here}\n" in text
     assert f'Environment="VMRUN_CONFIG_DIR={here}/config"' in text
+
+
+def test_what_starts_the_reaper_sees_the_clouds_that_are_seen_here(vmrun, here, monkeypatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "work")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "key.json")
+    monkeypatch.setenv("IBMCLOUD_API_KEY", "hunter2")
+    unit, line = vmrun("reap", "--install", "systemd"), vmrun("reap", "--install", "cron")
+    assert 'Environment="AWS_PROFILE=work"\n' in unit.out
+    assert f'Environment="GOOGLE_APPLICATION_CREDENTIALS={here}/key.json"\n' in unit.out
+    assert " AWS_PROFILE=work " in line.out
+    # What is a secret is not written there, and it is said that it is missing
+    for done in (unit, line):
+        assert "hunter2" not in done.out + done.err
+        assert "IBMCLOUD_API_KEY is set here and not there" in done.err
+    monkeypatch.setenv("VMRUN_STORE", "s3://bucket/prefix")
+    assert "IBMCLOUD_API_KEY is set here" not in vmrun("reap", "--install", "github").err
 
 
 def test_a_unit_is_written_and_a_different_one_is_not_replaced_unasked(vmrun) -> None:

@@ -7,6 +7,7 @@ import re
 import shlex
 
 import pytest
+import yaml
 
 from vmrun.reaper.install import MARK, Setup, cron_line, github_workflow, systemd_unit, with_line
 
@@ -73,3 +74,8 @@ def test_the_workflow_names_secrets_and_holds_none(store: str, extras: tuple[str
     quoted = store.replace("'", "''")
     assert f"VMRUN_STORE: '{quoted}'" in text
     assert "\t" not in text
+    steps = yaml.safe_load(text)["jobs"]["reap"]["steps"]
+    assert steps[-1]["run"].endswith("vmrun reap --every 30s --for 5m")
+    assert steps[-1]["env"]["VMRUN_STORE"] == store
+    # Whose store is Google's needs its credentials as well
+    assert ("google-github-actions/auth" in text) is store.startswith("gs:")

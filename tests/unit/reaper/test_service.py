@@ -124,6 +124,26 @@ def test_a_health_file_that_cannot_be_written_is_said(tmp_path: Path) -> None:
         bench.service.run()
 
 
+def test_a_health_file_that_cannot_be_written_any_more_does_not_end_it(tmp_path: Path) -> None:
+    bench = Bench([KEEP], [KEEP], [KEEP], [KEEP])
+    folder = tmp_path / "run"
+    folder.mkdir()
+    bench.service.health = Health(folder / "x.json", bench.clock, 60.0)
+    sleep, away = bench.clock.sleep, tmp_path / "away"
+
+    def sleeping(seconds: float) -> None:
+        sleep(seconds)
+        # Given a disk that is gone for two of the passes
+        if len(bench.done) == 1 and folder.exists():
+            folder.rename(away)
+        elif len(bench.done) == 3 and away.exists():
+            away.rename(folder)
+
+    bench.clock.sleep = sleeping  # type: ignore[method-assign]
+    assert bench.service.run() == 4
+    assert json.loads((folder / "x.json").read_text())["passes"] == 4
+
+
 @pytest.fixture
 def listener(isolated: Path) -> socket.socket:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
