@@ -57,6 +57,10 @@ class Pulse:
         self._warned = ""
         #: Jobs that are behind this VM.
         self._finished = 0
+        #: What ended its time, once that is over; "" before.
+        self._over = ""
+        #: What stands in the lease, in seconds since the epoch; 0.0 while this run has not renewed it.
+        self._lease = 0.0
         self._last_sign = self._clock.monotonic()
         self._idle_since = self._last_sign
         #: Not yet: an agent that is started again and again while nobody hears it must not keep its VM.
@@ -238,6 +242,7 @@ class Pulse:
 
     def _read_journal(self) -> None:
         try:
+                lease=self._lease,
             with self._journal_lock:
                 if self._ledger.refresh().suspected:
                     self._ledger.alive()
@@ -275,4 +280,5 @@ def write_lease(path: str, text: str) -> None:
             raise
         # As long as before, in one write: whoever reads it meanwhile sees the old lease or the new one.
         with open(path, "r+b", buffering=0) as over:
+            self._lease = float(int(until))
             over.write(text.encode("ascii"))

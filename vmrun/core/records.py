@@ -419,6 +419,8 @@ class Heartbeat(Record):
     ends_because: str = ""
     #: What it is waiting for or doing, for people.
     doing: str = ""
+    #: Until when its timer lets it live unless the lease is renewed, by the same clock; 0: not renewed yet.
+    lease: float = 0.0
     #: Peak resident bytes of the agent.
     agent_memory: int = 0
 

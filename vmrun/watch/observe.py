@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from vmrun.core import keys
 from vmrun.core.errors import Corrupt, SchemaError, UsageError
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 READ_MOST = 16
 #: Phases of a VM that takes its leave.
 LEAVING = ("draining", "deleting", "gone")
+#: Seconds without a sign of life after which a VM is said to end with its lease: clocks may differ by nearly as much.
+SILENT = 300.0
 #: Jobs that a listing looks at to resolve a name.
 NAMES_MAX = 1000
 
@@ -227,12 +230,12 @@ def view_vm(desk: Desk, ledger: VmLedger, until: float | None = None, job: str =
     fold = readable(ledger)
     if fold is None:
         return VmView(ledger.vm, "", "", "", "unreadable"), None
-    beat = ledger.heartbeats.read() if fold.ready is not None else None
+    beat, since = _heard(desk, ledger)
     intent = fold.intent
     if intent is None:
         return VmView(ledger.vm, "", "", "", "unknown"), beat
     working = beat is not None and not fold.ended
-    bounds = deadlines(fold, beat)
+    bounds = deadlines(fold, beat, silent=since > 0)
     return (
         VmView(
             id=ledger.vm,
@@ -241,7 +244,7 @@ def view_vm(desk: Desk, ledger: VmLedger, until: float | None = None, job: str =
             region=intent.region,
             state=fold.phase,
             job=beat.job if beat is not None else (fold.jobs[-1] if fold.jobs else ""),
-            busy_because=beat.busy if working and beat is not None else ("" if fold.ended else _booting(fold)),
+            busy_because=_busy(beat, since) if working and beat is not None else _booting(fold),
             ends_at=bounds[0].at if bounds else 0.0,
             ends_because=bounds[0].what if bounds else "",
             deadlines=bounds,
@@ -257,14 +260,33 @@ def view_vm(desk: Desk, ledger: VmLedger, until: float | None = None, job: str =
     )
 
 
+def _heard(desk: Desk, ledger: VmLedger) -> tuple[Heartbeat | None, float]:
+    """A VM's last sign of life; and since when it is silent, in seconds since the epoch, 0.0 if it is not."""
+    entry = ledger.heartbeats.read_entry() if ledger.fold.ready is not None else None
+    if entry is None or not isinstance(entry.body, Heartbeat):
+        return None, 0.0
+    return entry.body, entry.at if desk.clock.now() - entry.at > SILENT else 0.0
+
+
+def _busy(beat: Heartbeat, since: float) -> str:
+    # Not how long ago: what is watched for changes has changed only if something happened.
+    at = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if since else ""
+    return f"{beat.busy}, by its last sign of life at {at}" if beat.busy and at else beat.busy
+
+
 def _booting(fold: VmFold) -> str:
+    if fold.ended:
+        return ""
     if fold.hold is not None:
         return f"held for debugging: {fold.hold.why}"
     return "" if fold.ready is not None else "being made ready"
 
 
-def deadlines(fold: VmFold, beat: Heartbeat | None) -> tuple[Deadline, ...]:
-    """What ends the VM, and when, the earliest first: bounds of its journal, and what its agent says."""
+def deadlines(fold: VmFold, beat: Heartbeat | None, *, silent: bool = False) -> tuple[Deadline, ...]:
+    """What ends the VM, and when, the earliest first: bounds of its journal, and what its agent says.
+
+    One that is `silent` ends with its lease, which nobody but its agent renews.
+    """
     intent = fold.intent
     if intent is None or fold.ended:
         return ()
@@ -277,6 +299,8 @@ def deadlines(fold: VmFold, beat: Heartbeat | None) -> tuple[Deadline, ...]:
         found["boot grace"] = fold.intended_at + intent.boot_grace
     elif beat is not None and beat.ends_at and beat.ends_because:
         found[beat.ends_because] = min(beat.ends_at, found.get(beat.ends_because, beat.ends_at))
+    if beat is not None and beat.lease and silent:
+        found["lease"] = beat.lease
     return tuple(sorted((Deadline(what, at) for what, at in found.items()), key=lambda each: each.at))
 
 

@@ -15,13 +15,13 @@ from vmrun.core.errors import StoreUnavailable, UsageError
 from vmrun.core.ledger import JobLedger
 from vmrun.core.model import JobState
 from vmrun.core.records import Final, Heartbeat, Hold
-from vmrun.core.views import OutputChunk
+from vmrun.core.views import Deadline, OutputChunk
 from vmrun.core.vm_ledger import VmLedger
 from vmrun.handle import patience
 from vmrun.store.counting import CountingStore
 from vmrun.store.faulty import Fault, FaultsAt, FaultyStore, When
 from vmrun.watch.logs import OutputReader
-from vmrun.watch.observe import JobObserver, deadlines, find_job, submission_of
+from vmrun.watch.observe import SILENT, JobObserver, deadlines, find_job, submission_of, view_vm
 from vmrun.watch.results import ResultReader, value_of
 
 __all__ = ["engine"]
@@ -140,6 +140,26 @@ def test_an_output_object_is_bounded(bench: Bench) -> None:
     assert sum(len(chunk.data) for chunk in OutputReader(bench.memory, JOB).read()) == output.OBJECT_MAX * 2 + 5
 
 
+def test_a_vm_that_says_nothing_any_more_is_shown_as_that(bench: Bench) -> None:
+    bench.vm()
+    shop = bench.shop(lease=1800.0)
+    shop.pulse.sign(busy="job 7", ends_at=bench.clock.now() + 86400, ends_because="maximum lifetime")
+    for _ in range(2):
+        shop.pulse._once()
+    view, _ = view_vm(bench.desk(), VmLedger(bench.desk(), VM))
+    assert (view.busy_because, view.ends_because) == ("job 7", "maximum lifetime")
+    last = bench.clock.now()
+    bench.clock.sleep(SILENT + 60)
+    view, _ = view_vm(bench.desk(), VmLedger(bench.desk(), VM))
+    assert view.busy_because.startswith("job 7, by its last sign of life at 20")
+    assert view.ends_because == "lease"
+    assert view.ends_at == pytest.approx(last + 1800, abs=5.0)
+    # Watched, it has not changed
+    bench.clock.sleep(60)
+    again, _ = view_vm(bench.desk(), VmLedger(bench.desk(), VM))
+    assert (again.busy_because, again.deadlines) == (view.busy_because, view.deadlines)
+
+
 def test_what_ends_a_vm_is_told_in_order(bench: Bench) -> None:
     bench.vm()
     fold = VmLedger(bench.desk(), VM).refresh()
@@ -157,6 +177,11 @@ def test_what_ends_a_vm_is_told_in_order(bench: Bench) -> None:
     fold = replace(fold, intent=replace(fold.intent, usd_per_hour=3600.0))
     assert [each.what for each in deadlines(fold, None)] == ["maximum cost", "hold on failure", "maximum lifetime"]
     assert deadlines(fold, None)[0].at == start + 1.0
+    # One whose agent says nothing any more ends with its lease
+    quiet = Heartbeat(1, "boot", 3, busy="a job", ends_at=hard, ends_because="maximum lifetime", lease=start + 1800)
+    plain = VmLedger(bench.desk(), VM).refresh()
+    assert [each.what for each in deadlines(plain, quiet)] == ["maximum lifetime"]
+    assert deadlines(plain, quiet, silent=True)[0] == Deadline("lease", start + 1800)
     assert VmLedger(bench.desk(), VM).delete("why", "client")
     ended = VmLedger(bench.desk(), VM).refresh()
     assert deadlines(ended, beat) == ()
