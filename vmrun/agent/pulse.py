@@ -20,7 +20,7 @@ from vmrun.core.folds import VmFold
 from vmrun.core.heartbeats import write_heartbeat
 from vmrun.core.ids import new_id
 from vmrun.core.ledger import Desk
-from vmrun.core.money import hourly, spent_on, stop_at
+from vmrun.core.money import SAVING_MAX, hourly, paid_until, spent_on, stop_at
 from vmrun.core.records import Entry, Heartbeat, Hold
 from vmrun.core.vm_ledger import VmLedger
 
@@ -146,12 +146,29 @@ class Pulse:
             return fold.delete.why
         if fold.gone is not None or fold.failed is not None:
             return "the VM's journal is closed"
-        return "maximum lifetime" if self._clock.now() >= self._config.hard_deadline else ""
+        at, why = self._last_moment()
+        if self._clock.now() >= at:
+            # For good: the job that it was at is behind it from then on, and no other one is begun.
+            self._over = why
+        return self._over
+
+    def _last_moment(self) -> tuple[float, str]:
+        """When the VM must end whatever it is at, and though no store may answer; and what ends it then."""
+        at, why = self._lifetime(), "maximum lifetime"
+        paid = paid_until(self._ledger.fold)
+        # The money is to end the job before, in its own time.
+        return (at, why) if paid is None or at <= paid + SAVING_MAX else (paid + SAVING_MAX, "maximum cost")
+
+    def _lifetime(self) -> float:
+        """The hard deadline, or when the job that it is at may have it no longer."""
+        hard, fold = self._config.hard_deadline, self._ledger.fold
+        at_it = len(fold.jobs) > self._finished and fold.hold is None
+        return min(hard, fold.job_until) if fold.job_until and at_it else hard
 
     def ends_at(self) -> tuple[float, str]:
         """When, in seconds since the epoch, the VM ends at the latest, and what ends it then."""
-        hard, paid = self._config.hard_deadline, stop_at(self._ledger.fold)
-        return (hard, "maximum lifetime") if paid is None or paid > hard else (paid, "maximum cost")
+        last, paid = self._lifetime(), stop_at(self._ledger.fold)
+        return (last, "maximum lifetime") if paid is None or paid > last else (paid, "maximum cost")
 
     def overspent(self, job: str = "") -> str:
         """That the last job, if it is `job`, has cost what it may but for what saving its results takes; else "".
@@ -225,6 +242,7 @@ class Pulse:
                 seen=self._ledger.seen,
                 busy=self._beat.busy or waiting,
                 idle=0.0 if self._beat.busy else round(now - self._idle_since, 1),
+                lease=self._lease,
                 agent_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             )
             beat = self._beat
@@ -242,7 +260,6 @@ class Pulse:
 
     def _read_journal(self) -> None:
         try:
-                lease=self._lease,
             with self._journal_lock:
                 if self._ledger.refresh().suspected:
                     self._ledger.alive()
@@ -257,11 +274,13 @@ class Pulse:
         if stuck or self.condemned():
             return
         until = min(self._clock.now() + self._config.lease, self._config.hard_deadline)
+        # The timer ends it in time, also one whose agent does not; the agent, which saves what there is, comes first.
+        until = min(until, self._last_moment()[0] + SAVING_MAX)
         if (hold := self.held()) is not None:
-            # The timer ends a held VM in time, also one whose agent does not; the agent comes first.
             until = min(until, hold.until + HOLD_MARGIN)
         try:
             write_lease(self._config.lease_file, f"{int(until)}\n")
+            self._lease = float(int(until))
         except OSError as error:
             log.error("event=lease-not-renewed error=%s", error)
 
@@ -280,5 +299,4 @@ def write_lease(path: str, text: str) -> None:
             raise
         # As long as before, in one write: whoever reads it meanwhile sees the old lease or the new one.
         with open(path, "r+b", buffering=0) as over:
-            self._lease = float(int(until))
             over.write(text.encode("ascii"))

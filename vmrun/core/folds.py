@@ -302,6 +302,8 @@ class VmFold:
     given_n: int = 0
     #: Dollars that the last of `jobs` may cost; 0: no limit.
     max_cost: float = 0.0
+    #: Seconds since the epoch until which the last of `jobs` may have it; 0: as long as it lives.
+    job_until: float = 0.0
     #: Who gets its job another machine, by their own word, and since when by their clock; "" for nobody.
     relieved_by: str = ""
     relieved_at: float = 0.0
@@ -358,7 +360,7 @@ class VmFold:
                 self.jobs.append(body.job)
                 self.given_at.append(entry.at)
                 self.given_n = entry.n
-                self.keep_warm, self.max_cost = body.keep_warm, body.max_cost
+                self.keep_warm, self.max_cost, self.job_until = body.keep_warm, body.max_cost, body.until
                 self.environments |= {body.environment} - {""}
         elif isinstance(body, Stay):
             self.stay_until = body.until

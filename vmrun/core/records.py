@@ -316,6 +316,8 @@ class Assign(Record):
     max_cost: float = 0.0
     #: What this job finds installed, as in the intent.
     environment: str = ""
+    #: Seconds since the epoch until which this job may have it; 0: as long as it lives.
+    until: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,10 +419,10 @@ class Heartbeat(Record):
     #: Seconds since the epoch, on the VM's clock, when it ends unless something changes, and what ends it then.
     ends_at: float = 0.0
     ends_because: str = ""
-    #: What it is waiting for or doing, for people.
-    doing: str = ""
     #: Until when its timer lets it live unless the lease is renewed, by the same clock; 0: not renewed yet.
     lease: float = 0.0
+    #: What it is waiting for or doing, for people.
+    doing: str = ""
     #: Peak resident bytes of the agent.
     agent_memory: int = 0
 

@@ -116,7 +116,14 @@ class VmLedger:
         return self._move(body, lambda fold: fold.ready is None and not fold.ended)
 
     def assign(
-        self, job: str, keep_warm: float, max_cost: float = 0.0, environment: str = "", *, jobs: int | None = None
+        self,
+        job: str,
+        keep_warm: float,
+        max_cost: float = 0.0,
+        environment: str = "",
+        until: float = 0.0,
+        *,
+        jobs: int | None = None,
     ) -> bool:
         """Give it a further job; False if it can take none, or was given other than `jobs` jobs before.
 
@@ -126,7 +133,7 @@ class VmLedger:
         def free(fold: VmFold) -> bool:
             return fold.assignable and job not in fold.jobs and jobs in (None, len(fold.jobs))
 
-        self._move(Assign(job, keep_warm, max_cost, environment), free)
+        self._move(Assign(job, keep_warm, max_cost, environment, until), free)
         return job in self.fold.jobs and self.fold.drain is None and not self.fold.ended
 
     def stay(self, until: float) -> bool:

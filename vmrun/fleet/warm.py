@@ -24,7 +24,9 @@ def take_warm(deck: Deck, order: Order, without: Container[str] = ()) -> str | N
         ledger = ledgers[each.vm]
         # It rested with so many jobs behind it: the job must not stand in line behind one that somebody gave it since.
         jobs = len(ledger.fold.jobs)
-        if ledger.assign(order.job, order.keep_warm, order.max_cost, order.environment, jobs=jobs):
+        # It may live longer than the job may have a machine.
+        until = float(round(deck.desk.clock.now() + order.max_lifetime))
+        if ledger.assign(order.job, order.keep_warm, order.max_cost, order.environment, until, jobs=jobs):
             return each.vm
     return None
 

@@ -26,7 +26,7 @@ LEFTOVER_AGE = 1800.0
 LEFTOVER_SEEN = 300.0
 #: Seconds beyond the boot grace: the VM's own timer comes first.
 BOOT_MARGIN = 5.0
-#: Seconds after the end of its wait at which a VM is deleted by the reaper: its agent, which ends it, comes first.
+#: Seconds after the end of its wait, or of its job's time, at which a VM is deleted: its agent is to end it before.
 IDLE_MARGIN = 60.0
 
 
@@ -110,6 +110,15 @@ def over_budget(facts: Observed) -> str | None:
     return f"what its job may cost, ${facts.fold.max_cost:.2f}, was spent {format_duration(facts.now - until)} ago"
 
 
+def overstayed(facts: Observed) -> str | None:
+    """At work for a job that may have it no longer, though it may live on: its agent should have ended it before."""
+    fold = facts.fold
+    if facts.instance is None or fold is None or not fold.job_until or fold.hold is not None or not facts.busy:
+        return None
+    since = facts.now - fold.job_until
+    return f"its job might have it until {format_duration(since)} ago" if since > IDLE_MARGIN else None
+
+
 def hold_over(facts: Observed) -> str | None:
     """Held for debugging, and longer than was asked for: the agent, or the timer, should have ended it before."""
     if facts.instance is None or facts.fold is None or facts.fold.hold is None:
@@ -175,6 +184,7 @@ POLICIES: tuple[Policy, ...] = (
     condemned,
     drained,
     over_budget,
+    overstayed,
     hold_over,
     never_ready,
     idle,

@@ -18,6 +18,7 @@ from vmrun.agent.work import JobRun
 from vmrun.core import keys
 from vmrun.core.errors import StoreUnavailable
 from vmrun.core.heartbeats import HeartbeatReader, read_heartbeat
+from vmrun.core.money import SAVING_MAX
 from vmrun.core.vm_ledger import VmLedger
 
 
@@ -59,7 +60,6 @@ def test_the_lease_goes_with_the_work_and_with_being_heard(bench: Bench, switch:
     assert lease(bench.folder) > third
 
 
-def test_an_agent_that_starts_again_and_is_not_heard_does_not_keep_its_vm(bench: Bench, switch: Switch) -> None:
 def test_a_vm_that_carries_much_to_the_store_keeps_its_lease(
     bench: Bench, engine: type[FakeEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +85,7 @@ def test_a_vm_that_carries_much_to_the_store_keeps_its_lease(
     assert bench.job().final is not None
 
 
+def test_an_agent_that_starts_again_and_is_not_heard_does_not_keep_its_vm(bench: Bench, switch: Switch) -> None:
     bench.vm()
     bench.shop(lease=1800.0).pulse._once()
     before = lease(bench.folder)
@@ -250,6 +251,57 @@ def test_a_drain_loses_against_a_job_that_came_first(bench: Bench, engine: type[
     daemon._serve(shop)
     assert tried == [1, 2]
     assert bench.job(OTHER_JOB).final is not None
+
+
+def test_a_job_has_a_warm_vm_for_no_longer_than_it_may(bench: Bench, engine: type[FakeEngine]) -> None:
+    # Given a VM that may live for a day, and a job that may have it for ten minutes and does not come to its end
+    bench.submit(2, 2)
+    bench.submit(3, 3, job=OTHER_JOB)
+    bench.vm()
+    ledger, until = VmLedger(bench.desk(), VM), bench.clock.now() + 600
+    assert ledger.assign(OTHER_JOB, 3600.0, until=until)
+    engine.stuck = {2}
+    shop = bench.shop(lease=1800.0)
+    shop.pulse._once()
+    assert lease(bench.folder) <= until + SAVING_MAX
+    daemon._serve(shop)
+    assert shop.pulse.condemned() == "maximum lifetime"
+    assert until <= bench.clock.now() < until + 60
+    # Then what had finished is kept, and the rest is left to others
+    assert bench.job(OTHER_JOB).final is None
+    assert bench.values(OTHER_JOB) == [0, 1]
+    assert [shard.fold.owner for shard in bench.shards(OTHER_JOB)] == [""]
+
+
+def test_a_vm_outlives_the_time_of_a_job_that_has_ended(bench: Bench, engine: type[FakeEngine]) -> None:
+    bench.submit(2, 2)
+    bench.submit(3, 3, job=OTHER_JOB)
+    bench.vm()
+    until = bench.clock.now() + 600
+    assert VmLedger(bench.desk(), VM).assign(OTHER_JOB, 3600.0, until=until)
+    shop = bench.shop(lease=1800.0)
+    daemon._serve(shop)
+    # It was kept warm for its hour
+    assert bench.clock.now() > until + 1800
+    fold = VmLedger(bench.desk(), VM).refresh()
+    assert fold.drain is not None
+    assert fold.drain.reason == "no work"
+
+
+def test_money_that_is_spent_ends_a_vm_that_no_store_answers(bench: Bench, switch: Switch) -> None:
+    # Ten cents, at a dollar an hour, on a VM that may live for a day
+    bench.vm(usd_per_hour=1.0)
+    began = bench.clock.now()
+    assert VmLedger(bench.desk(), VM).assign(OTHER_JOB, 0.0, 0.1)
+    shop = bench.shop(lease=1800.0)
+    shop.pulse._once()
+    last = began + 360 + SAVING_MAX
+    assert lease(bench.folder) <= last + SAVING_MAX + 2
+    switch.down = True
+    bench.clock.sleep(300)
+    assert not shop.pulse.condemned()
+    bench.clock.sleep(130)
+    assert shop.pulse.condemned() == "maximum cost"
 
 
 def test_a_store_that_is_away_for_a_while_ends_no_agent(bench: Bench, switch: Switch, engine: type[FakeEngine]) -> None:

@@ -125,6 +125,13 @@ def test_a_warm_vm_takes_a_job_with_its_limit(fleet: Fleet) -> None:
     assert fleet.ledger(warm).fold.jobs == [JOB, OTHER_JOB]
 
 
+def test_a_warm_vm_is_the_jobs_for_no_longer_than_the_job_may_have_a_machine(fleet: Fleet) -> None:
+    warm = fleet.vm(JOB, keep_warm=60.0)
+    assert fleet.ledger(warm).fold.job_until == 0.0
+    assert take_warm(fleet.deck, dataclasses.replace(ORDER, max_lifetime=600.0)) == warm
+    assert fleet.ledger(warm).fold.job_until == pytest.approx(fleet.clock.now() + 600, abs=2.0)
+
+
 @pytest.mark.parametrize(
     ("changes", "taken"),
     [
