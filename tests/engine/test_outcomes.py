@@ -156,6 +156,32 @@ def test_a_result_that_cannot_be_pickled(bench: Bench, make: Any) -> None:
     assert "_thread.lock" in said["message"] or "result['gen'] is a generator" in said["message"]
 
 
+@pytest.mark.catalogue(37)
+def test_a_result_that_leaves_when_it_is_pickled(bench: Bench) -> None:
+    class Leaving:
+        def __reduce__(self) -> Any:
+            sys.exit(3)
+
+    said = run_one_bad(bench, lambda: [1, Leaving()])
+    assert said["kind"] == "unpicklable"
+    assert "result[1] is a " in said["message"]
+    assert bench.facts[7]["attempt"] == 0
+
+
+@pytest.mark.catalogue(36)
+def test_an_exception_that_leaves_when_it_is_asked_for_words(bench: Bench) -> None:
+    def fail() -> None:
+        class Leaving(Exception):
+            def __str__(self) -> str:
+                raise SystemExit(3)
+
+        raise Leaving
+
+    said = run_one_bad(bench, fail)
+    assert (said["kind"], bench.facts[7]["attempt"]) == ("raised", 0)
+    assert said["type"].endswith("Leaving")
+
+
 @pytest.mark.catalogue(33)
 def test_an_argument_that_cannot_be_loaded(bench: Bench) -> None:
     class Broken:

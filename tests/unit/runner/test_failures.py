@@ -45,6 +45,38 @@ class Furious(Exception):
         raise SystemExit(3)
 
 
+class Leaving(Exception):
+    """Has had enough when it is asked what it is about."""
+
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+class Stubborn:
+    """Leaves when it is pickled."""
+
+    def __reduce__(self) -> Any:
+        raise SystemExit(3)
+
+
+class Proxy:
+    """As those of web frameworks: outside of a request nobody is told what it stands for."""
+
+    @property
+    def __class__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("outside of a request")
+
+    def __reduce__(self) -> Any:
+        raise RuntimeError("outside of a request")
+
+
+class Nameless:
+    """A key that does not show itself."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no name")
+
+
 def test_an_exception_is_its_type_message_traceback_and_itself() -> None:
     def fail() -> None:
         raise KeyError("seven")
@@ -114,6 +146,13 @@ def test_an_exception_without_words_is_told_nevertheless() -> None:
     assert "RuntimeError in __str__" in said["message"]
 
 
+def test_an_exception_that_leaves_when_it_is_asked_for_words_is_told_nevertheless() -> None:
+    status, said = described(Leaving())
+    assert status is Status.raised
+    assert said["type"].endswith("Leaving")
+    assert "SystemExit in __str__" in said["message"]
+
+
 def test_endless_recursion_is_told_in_few_words() -> None:
     def deeper(n: int) -> int:
         return deeper(n + 1) + 1
@@ -157,6 +196,24 @@ def test_the_part_that_cannot_be_pickled_is_named(value: object, where: str, wha
     said = read_failure(failures.unpicklable(value, error, cloudpickle.dumps))
     assert said["kind"] == "unpicklable"
     assert f"{where} is a {what}" in said["message"]
+
+
+@pytest.mark.parametrize(
+    ("make", "where"),
+    [
+        (lambda: [1, Stubborn()], "result[1]"),
+        (lambda: {"one": Stubborn()}, "result['one']"),
+        (Proxy, "result"),
+        (lambda: [Proxy()], "result"),
+        (lambda: {Nameless(): threading.Lock()}, "result"),
+    ],
+)
+def test_a_value_that_disturbs_the_search_cannot_be_pickled_all_the_same(make: Any, where: str) -> None:
+    value = make()
+    error = raised(lambda: cloudpickle.dumps(value))
+    said = read_failure(failures.unpicklable(value, error, cloudpickle.dumps))
+    assert said["kind"] == "unpicklable"
+    assert f"the result cannot be pickled: {where}" in said["message"]
 
 
 def test_the_search_for_the_culprit_is_short() -> None:

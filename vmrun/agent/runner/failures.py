@@ -44,7 +44,10 @@ def describe(error: BaseException, dumps: Callable[[Any], bytes]) -> tuple[Statu
 
 def unpicklable(value: object, error: BaseException, dumps: Callable[[Any], bytes]) -> bytes:
     """The payload for a result that cannot be pickled; names the part that cannot."""
-    where, what = culprit(value, dumps)
+    try:
+        where, what = culprit(value, dumps)
+    except BaseException:  # noqa: BLE001  the search asks the value's parts what they are, and they may refuse
+        where, what = "result", value
     message = (
         f"the result cannot be pickled: {where} is a {type_name(type(what))} "
         f"({type(error).__name__}: {_message(error)}); return data instead"
@@ -170,7 +173,7 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
 def _dumps(value: object, dumps: Callable[[Any], bytes]) -> bool:
     try:
         dumps(value)
-    except Exception:  # noqa: BLE001  the value's own code runs here, and may raise anything
+    except BaseException:  # noqa: BLE001  the value's own code runs here, and may raise anything
         return False
     return True
 
@@ -192,7 +195,7 @@ def _message(error: BaseException) -> str:
 def _safely(render: Callable[[Any], str], value: object) -> str:
     try:
         return render(value)
-    except Exception as second:  # noqa: BLE001  the user's own __str__
+    except BaseException as second:  # noqa: BLE001  the user's own __str__
         return f"<no text: {type(second).__name__} in __str__ of {type_name(type(value))}>"
 
 
@@ -201,7 +204,7 @@ def _traceback(error: BaseException) -> str:
         summary = traceback.TracebackException.from_exception(error, max_group_width=30)
         _trim(summary)
         return "".join(summary.format())
-    except Exception as second:  # noqa: BLE001  formatting calls the user's __str__, __repr__ and __getattr__
+    except BaseException as second:  # noqa: BLE001  formatting calls the user's __str__, __repr__ and __getattr__
         return f"<no traceback: {type(second).__name__} while it was formatted>"
 
 
