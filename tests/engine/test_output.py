@@ -6,16 +6,22 @@ import ctypes
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.engine.bench import Bench, nap, wait_until
 from tests.engine.conftest import MakeBench
 from vmrun.agent.engine import LargeResult, Output, Results
+from vmrun.agent.runner.guard import Place, files_of, move_files
 from vmrun.agent.runner.outputs import omitted
 from vmrun.core.blocks import Status
+
+PLACE = Place(job="testjob", slot=0, serial=1, directory="", code_path="")
 
 
 def test_many_short_tasks_that_print_are_told_apart(bench: Bench) -> None:
@@ -215,6 +221,49 @@ def test_an_output_directory_that_a_task_removed_is_there_again(bench: Bench) ->
     bench.run(work, range(6))
     assert set(bench.statuses.values()) == {Status.ok}
     assert bench.files == {}
+
+
+@pytest.mark.parametrize(
+    "put",
+    [
+        # To a directory in which there is something.
+        pytest.param(lambda path: os.symlink("/etc", path), id="a link"),
+        pytest.param(lambda path: Path(path).write_text("here"), id="a file"),
+        pytest.param(os.mkfifo, id="a pipe"),
+    ],
+)
+def test_what_a_task_puts_in_the_place_of_its_output_directory_concerns_nobody(bench: Bench, put: Any) -> None:
+    def work(number: int) -> int:
+        if number % 5 == 2:
+            os.rmdir(os.environ["VMRUN_OUTPUT"])
+            put(os.environ["VMRUN_OUTPUT"])
+        else:
+            Path(os.environ["VMRUN_OUTPUT"], f"{number}.txt").write_text("here")
+        return number
+
+    assert bench.run(work, range(20)) == {number: number for number in range(20)}
+    found = {task: os.listdir(path) for (task, _), path in bench.files.items()}
+    assert found == {number: [f"{number}.txt"] for number in range(20) if number % 5 != 2}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who needs rights")
+def test_files_in_a_directory_that_a_task_made_read_only_come_home(tmp_path: Path) -> None:
+    place = replace(PLACE, directory=str(tmp_path))
+    (tmp_path / "files").mkdir()
+    Path(place.output).mkdir(parents=True)
+    for path in (tmp_path, tmp_path / "files", tmp_path / "output", place.output):
+        os.chown(path, 65534, 65534)
+    for path in tmp_path.parents:
+        if path.stat().st_uid == os.getuid() and path.is_relative_to(tempfile.gettempdir()):
+            path.chmod(path.stat().st_mode | 0o011)
+    Path(place.output, "result.txt").write_text("here")
+    os.chmod(place.output, 0o555)
+    child = os.fork()
+    if child == 0:
+        os.setresuid(65534, 65534, 65534)
+        os._exit(0 if move_files(place, 3, 0) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert Path(files_of(place, 3, 0), "result.txt").read_text() == "here"
 
 
 # --- large results ---

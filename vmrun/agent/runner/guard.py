@@ -16,6 +16,7 @@ import os
 import resource
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -332,7 +333,12 @@ def move_files(place: Place, task: int, attempt: int) -> str:
     """Move the output directory of `place` away if it holds anything; where to, or ""."""
     target = files_of(place, task, attempt)
     with contextlib.suppress(OSError):
-        if os.listdir(place.output):
+        if not stat.S_ISDIR(os.lstat(place.output).st_mode):
+            # What a task puts in the place of the directory is not it, wherever it leads.
+            os.unlink(place.output)
+        elif os.listdir(place.output):
+            # Only who may write to a directory can move it.
+            os.chmod(place.output, stat.S_IRWXU)
             os.rename(place.output, target)
             return target
     return ""
