@@ -405,21 +405,6 @@ def test_processes_and_threads_may_be_used_in_a_task(bench: Bench) -> None:
     assert bench.run(work, range(3)) == {number: [number, number, 1] for number in range(3)}
 
 
-def test_an_alarm_that_goes_off_late_costs_no_other_task_its_outcome(alone: Bench) -> None:
-    """The default action ends the process; whichever task it hits runs again or fails alone."""
-
-    def work(number: int) -> int:
-        if number == 0:
-            signal.setitimer(signal.ITIMER_REAL, 0.05)
-        if number == 1:
-            nap(0.3)
-        return number
-
-    outcomes = alone.run(work, range(20))
-    assert {number: outcomes[number] for number in range(20) if number != 1} == {n: n for n in range(20) if n != 1}
-    assert alone.statuses[1] is Status.signalled
-
-
 def test_the_process_is_otherwise_like_any_python(alone: Bench) -> None:
     def inherited() -> list[str]:
         return subprocess.check_output(["ls", "/proc/self/fd"], text=True).split()

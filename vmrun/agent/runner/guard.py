@@ -1,8 +1,9 @@
 """A worker's process, held against what user code does to it.
 
 Descriptors 0-2, the streams of `sys`, working directory, umask and environment are as before when the next task
-starts; what a task wrote and which files it left are known exactly. Not restored, and documented as such: mutable
-globals, monkeypatches, signal handlers and threads of earlier tasks. Processes that a task started end with it.
+starts, and so are signals, timers and limits; what a task wrote and which files it left are known exactly. Not
+restored, and documented as such: mutable globals, monkeypatches and threads of earlier tasks. Processes that a task
+started end with it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any, Self, TextIO
 
 from . import system
 from .processes import children, end_descendants, has_children, is_running
+from .undoing import Undoing
 
 #: The worker's own descriptors are moved up here, out of the way of code that closes or reuses low ones.
 _HIGH, _MARGIN = 960, 32
@@ -113,7 +115,7 @@ class Guard:
         self._out, self._err = raise_and_close(out), raise_and_close(err)
         self.settle()
         self._stdout, self._stderr = self._stream(1), self._stream(2)
-        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  lives as long as the process
+        self._stdin: TextIO = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  lives as long as the process
         self._install_streams()
         faulthandler.enable(self._err, all_threads=False)
         system.buffer_lines()
@@ -127,6 +129,7 @@ class Guard:
         os.fchdir(self._home)
         for name in _NOTICED:
             setattr(os, name, self._noticed(getattr(os, name)))
+        self.undoing = Undoing(self._noticed)
         # Programs that are started get the environment of C.
         os.register_at_fork(before=self._notice)
         if hasattr(subprocess, "_fork_exec"):
@@ -227,8 +230,15 @@ class Guard:
         if self._variables != self._saved or os.environ is not self._environ:
             self._restore_environment()
             changed = True
-        out, err = self._stdout, self._stderr
-        if sys.stdout is not out or sys.stderr is not err or out.closed or err.closed:
+        out, err, source = self._stdout, self._stderr, self._stdin
+        if (
+            sys.stdout is not out
+            or sys.stderr is not err
+            or sys.stdin is not source
+            or out.closed
+            or err.closed
+            or source.closed
+        ):
             self._restore_streams()
             changed = True
         return changed
@@ -248,10 +258,12 @@ class Guard:
             self._stdout = self._stream(1)
         if self._stderr.closed:
             self._stderr = self._stream(2)
+        if self._stdin.closed:
+            self._stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  as above
         self._install_streams()
 
     def _install_streams(self) -> None:
-        for name, stream in (("stdout", self._stdout), ("stderr", self._stderr)):
+        for name, stream in (("stdin", self._stdin), ("stdout", self._stdout), ("stderr", self._stderr)):
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
 

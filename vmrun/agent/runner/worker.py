@@ -139,6 +139,7 @@ class Worker:
         try:
             call = self._functions.call(running.function, block.call, block.python)
             self._guard.keep_children()
+            self._guard.undoing.keep()
             return call
         except BaseException as error:  # noqa: BLE001  the user's own imports run here
             self._leave(error)
@@ -202,6 +203,9 @@ class Worker:
     def _left_traces(self, running: Running, number: int, took: int) -> bool:
         """Note what the task wrote, undo what it changed; whether there was anything."""
         guard, found = self._guard, False
+        if guard.undoing.due:
+            self._fit = guard.undoing.undo() and self._fit
+            found = True
         if took >= FORK_FASTEST and guard.left_children():
             self._fit = guard.end_children() and self._fit
             found = True
