@@ -1,7 +1,8 @@
-"""Small disks for tests that fill them."""
+"""Small disks for tests that fill them, and directories that are deeper than they should be."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -51,3 +52,24 @@ def frozen_disk(place: Path) -> Iterator[Path]:
             subprocess.run(["fsfreeze", "--unfreeze", str(place)], check=True, timeout=30)
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True, timeout=30)
+
+
+@contextmanager
+def deep_directory(place: Path, depth: int = 1500) -> Iterator[Path]:
+    """`place` with so many directories in each other, a file at the bottom: more than functions may call each other."""
+    place.mkdir()
+    at = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for _ in range(depth):
+            os.mkdir("d", dir_fd=at)
+            below = os.open("d", os.O_RDONLY | os.O_DIRECTORY, dir_fd=at)
+            os.close(at)
+            at = below
+        os.close(os.open("bottom", os.O_WRONLY | os.O_CREAT, dir_fd=at))
+    finally:
+        os.close(at)
+    try:
+        yield place
+    finally:
+        # Nobody who removes temporary directories after tests gets so deep.
+        subprocess.run(["rm", "-rf", "--", str(place)], check=True, timeout=60)

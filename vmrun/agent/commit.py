@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import stat
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -23,6 +22,7 @@ from vmrun.core.storage import BlobStore
 from vmrun.core.views import OutputChunk
 from vmrun.store.files import FilePieces, hash_pieces
 
+from .runner.launch import remove
 from .uploads import Carried, Upload, Uploads, attempt_in
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,8 @@ COMMIT_MIN, COMMIT_MAX = 1.0, 30.0
 UNWRITTEN_MAX = 16
 #: Most files of one task that are brought home, and of one entry.
 FILES_MAX = 10_000
+#: How deep below a task's output directory files are looked for.
+DEPTH_MAX = 100
 
 
 def commit_interval(age: float) -> float:
@@ -121,15 +123,22 @@ class Batch:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 
-    def add_files(self, task: int, attempt: int, directory: str) -> None:
-        """Upload the plain files that an attempt wrote, and remove them; those of earlier attempts are dropped."""
+    def add_files(self, task: int, attempt: int, directory: str, output: OutputWriter | None = None) -> None:
+        """Upload the plain files that an attempt wrote, and remove them; those of earlier attempts are dropped.
+
+        That there are more than come home is told in the task's `output`.
+        """
         found: list[FileRef] = []
-        for path, relative, mode in _walk(directory):
+        left_out: list[str] = []
+        for path, relative, mode in _walk(directory, left_out):
             digest, size = hash_pieces(Carried(FilePieces(path), self._uploads.alive))
             took = self._upload(keys.output_file(self._job, digest), FilePieces(path))
             found.append(FileRef(task, relative, digest, size, mode, took))
         self._files[task] = _Written(attempt, tuple(found))
-        shutil.rmtree(directory, ignore_errors=True)
+        if left_out and output is not None:
+            text = f"[vmrun: of what it wrote under $VMRUN_OUTPUT, {left_out[0]}]\n"
+            output.add(OutputChunk(task, attempt, "stderr", text.encode()))
+        remove(directory)
 
     def add_traffic(self, traffic: Traffic) -> None:
         """Have the next entry tell of it."""
@@ -268,15 +277,19 @@ class OutputWriter:
             del self._unwritten[0]
 
 
-def _walk(directory: str) -> Iterator[tuple[str, str, int]]:
+def _walk(directory: str, left_out: list[str]) -> Iterator[tuple[str, str, int]]:
     """The plain files below `directory`: where to read each until the next is asked for, its path from there, its mode.
 
+    If there are too many, or too deep ones, `left_out` is told which were left out.
     Processes of the job may still change what is in there, and the agent may read more than they: so no link is
     followed, neither to a file nor on the way to it, and a file of another user than the directory's is left out.
     """
     found, owner = 0, os.lstat(directory).st_uid
     for where, folders, names, folder in os.fwalk(directory, follow_symlinks=False):
         folders.sort()
+        if folders and where.count(os.sep) - directory.count(os.sep) >= DEPTH_MAX:
+            left_out.append(f"what lies more than {DEPTH_MAX} directories deep was left out")
+            folders.clear()
         for name in sorted(names):
             descriptor = open_plain(folder, name, owner)
             if descriptor < 0:
@@ -284,7 +297,7 @@ def _walk(directory: str) -> Iterator[tuple[str, str, int]]:
             try:
                 found += 1
                 if found > FILES_MAX:
-                    log.warning("event=files-dropped directory=%s limit=%d", directory, FILES_MAX)
+                    left_out.append(f"all but {FILES_MAX} files were left out")
                     return
                 relative = os.path.relpath(os.path.join(where, name), directory).replace(os.sep, "/")
                 yield f"/proc/self/fd/{descriptor}", relative, os.fstat(descriptor).st_mode & 0o777

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import logging
 import os
-import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -30,6 +29,7 @@ from .config import AgentConfig
 from .metadata import close_metadata
 from .notices import Listener
 from .pulse import Pulse
+from .runner.launch import remove
 from .sharing import SharedFiles
 from .spent import end_if_last
 from .sweep import end_predecessors
@@ -142,7 +142,7 @@ def _clean(config: AgentConfig, clock: Clock) -> None:
     end_predecessors(config.work_dir, clock)
     if holding.held_job(config.work_dir):
         return  # somebody may be looking at what lies there
-    shutil.rmtree(config.work_dir, ignore_errors=True)
+    remove(config.work_dir)
     os.makedirs(config.work_dir, mode=0o711, exist_ok=True)
 
 

@@ -12,7 +12,6 @@ import logging
 import os
 import pwd
 import shlex
-import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +25,7 @@ from vmrun.core.outcomes import OutcomeReader, in_order
 from vmrun.core.records import Final, Hold
 
 from .inputs import ArgumentReader, decode_tasks, fetch, without_arguments
+from .runner.launch import remove
 from .way_in import BIN, WELCOME, WayIn, read_way_in
 from .workshop import Workshop
 
@@ -58,7 +58,7 @@ def begin(shop: Workshop, job: str, jobs: int) -> bool:
     if hold.until <= now or _left_to_another(shop, ledger) or not shop.pulse.hold(hold, jobs):
         log.info("event=not-held job=%s left=%.0f", job, hold.until - now)
         _note(shop.config.work_dir, "")
-        shutil.rmtree(directory, ignore_errors=True)
+        remove(directory)
         return False
     shop.pulse.sign(**signs(hold))
     log.info("event=held job=%s seconds=%.0f bound=%s", job, hold.until - now, hold.bound)

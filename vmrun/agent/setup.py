@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import pwd
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -70,7 +69,7 @@ class Prepared:
         """End all processes of the job and remove its files, unless somebody is to look at them."""
         self.engine.close()
         if not keep_files:
-            shutil.rmtree(os.path.dirname(self.engine_spec.directory), ignore_errors=True)
+            launch.remove(os.path.dirname(self.engine_spec.directory))
 
 
 def crew_facts(prepared: Prepared | None) -> CrewFacts:
@@ -88,7 +87,7 @@ def prepare(shop: Workshop, job: str, spec: JobSpec, outgrown: Sequence[Outgrown
     config = shop.config
     shop.pulse.sign(job=job, busy=f"job {job}", doing="fetching the job")
     directory = os.path.join(config.work_dir, job)
-    shutil.rmtree(directory, ignore_errors=True)
+    launch.remove(directory)
     os.makedirs(directory, mode=0o711)
     code = ""
     if spec.code is not None:

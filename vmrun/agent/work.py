@@ -320,7 +320,7 @@ class JobRun:
             held.batch.add_large(task, event.path)
             self._gathered += 1
         else:
-            held.batch.add_files(task, event.attempt, event.path)
+            held.batch.add_files(task, event.attempt, event.path, self._output)
 
     def _is_reduce(self, task: int) -> bool:
         spec = self._ledger.fold.spec

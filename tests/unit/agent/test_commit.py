@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
+from tests.support.disks import deep_directory
 from tests.unit.agent.bench import Bench, Switch, files_of, large_of, outcome
 from tests.unit.core.world import JOB, VM
 from vmrun.agent import commit, uploads
@@ -88,6 +90,42 @@ def test_files_that_fail_half_way_are_there_once(bench: Bench) -> None:
     batch.add(outcome(0))
     batch.commit()
     assert sorted(file.path for file in bench.files()) == ["out.txt", "two.txt"]
+
+
+def what_is_told(bench: Bench, output: OutputWriter) -> list[tuple[int, str]]:
+    output.flush()
+    return [(chunk.task, chunk.data.decode()) for chunk in OutputReader(bench.memory, JOB).read()]
+
+
+def test_of_a_directory_without_end_the_upper_files_come_home(bench: Bench, tmp_path: Path) -> None:
+    batch, output = a_batch(bench), OutputWriter(bench.blobs, JOB, "s", bench.clock)
+    with deep_directory(tmp_path / "left") as left:
+        (left / "out.txt").write_text("one")
+        batch.add_files(0, 1, str(left), output)
+        assert not left.exists()
+    batch.add(outcome(0))
+    batch.commit()
+    assert [file.path for file in bench.files()] == ["out.txt"]
+    ((task, text),) = what_is_told(bench, output)
+    assert task == 0
+    assert "more than 100 directories deep was left out" in text
+
+
+def test_that_a_task_wrote_too_many_files_is_told_in_its_output(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit, "FILES_MAX", 2)
+    batch, output = a_batch(bench), OutputWriter(bench.blobs, JOB, "s", bench.clock)
+    files = files_of(bench, 3, "one")
+    for name in ("two.txt", "three.txt"):
+        Path(files.path, name).write_text(name)
+    batch.add_files(3, 1, files.path, output)
+    batch.add_files(4, 1, files_of(bench, 4, "alone").path, output)
+    for task in (3, 4):
+        batch.add(outcome(task))
+    batch.commit()
+    assert sorted(file.task for file in bench.files()) == [3, 3, 4]
+    ((task, text),) = what_is_told(bench, output)
+    assert task == 3
+    assert "all but 2 files were left out" in text
 
 
 @pytest.mark.parametrize(("limit", "value"), [("COMMIT_BLOCKS", 3), ("ENTRY_BYTES", 100), ("FILES_MAX", 2)])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.disks import deep_directory
 from vmrun.agent.runner import launch, processes
 from vmrun.agent.runner.outcomes import Death, verdict
 from vmrun.agent.runner.processes import marked
@@ -99,6 +100,12 @@ def test_directories_that_nobody_may_enter_are_removed(tmp_path: Path) -> None:
     launch.remove(str(directory))
     assert not directory.exists()
     launch.remove(str(directory))
+
+
+def test_directories_without_end_are_removed(tmp_path: Path) -> None:
+    with deep_directory(tmp_path / "engine") as directory:
+        launch.remove(str(directory))
+        assert not directory.exists()
 
 
 def test_processes_are_found_by_their_mark() -> None:

@@ -34,6 +34,8 @@ INHERITED = (
     "SSL_CERT_DIR",
     "VMRUN_TEST_RUN",
 )
+#: Seconds that a directory takes at most that is hard to remove.
+REMOVE_TIMEOUT = 300
 #: By how much the runner is less nice than its workers, where that is allowed.
 FAVOUR = 10
 #: Names the engine that a process belongs to.
@@ -90,13 +92,19 @@ def take(directory: str, part: str, path: str, number: int) -> str:
 
 
 def remove(directory: str) -> None:
-    """Remove a directory, also one in which user code has taken its own rights away."""
-    shutil.rmtree(directory, ignore_errors=True)
+    """Remove a directory, whatever user code has made of it: one that it may not enter, or a thousand in each other."""
+    with contextlib.suppress(RecursionError):
+        shutil.rmtree(directory, ignore_errors=True)
     if not os.path.lexists(directory):
         return
-    for folder, _, _ in os.walk(directory):
-        os.chmod(folder, stat.S_IRWXU)
-    shutil.rmtree(directory, ignore_errors=True)
+    with contextlib.suppress(RecursionError):
+        for folder, _, _ in os.walk(directory):
+            os.chmod(folder, stat.S_IRWXU)
+        shutil.rmtree(directory, ignore_errors=True)
+    if os.path.lexists(directory):
+        # Python goes no deeper into directories than into calls of functions; this program does.
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(["rm", "-rf", "--", directory], capture_output=True, check=False, timeout=REMOVE_TIMEOUT)
 
 
 def environment(given: Mapping[str, str], user: str, mark: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import stat
+import subprocess
 
 #: What the machine is: written before the directory gets its name, never changed.
 INSTANCE = "instance.json"
@@ -38,6 +39,9 @@ WHY = "why"
 
 #: Environment of everything that runs on a machine: its name, and its directory.
 MARK_NAME, MARK_DIRECTORY = "VMRUN_MACHINE", "VMRUN_MACHINE_DIRECTORY"
+
+#: Seconds that a directory takes at most that is hard to remove.
+REMOVE_TIMEOUT = 300
 
 MACHINES, ENDED = "machines", "ended"
 #: Directories that are no machine yet, or no more; a crash may leave them behind.
@@ -159,9 +163,14 @@ def remove_tree(directory: str) -> None:
     """Remove a directory and all in it, also what user code made unwritable; what resists stays as debris."""
     with contextlib.suppress(OSError):
         os.chmod(directory, 0o700)
-    for path, folders, _ in os.walk(directory):
-        for folder in (f"{path}/{name}" for name in folders):
-            with contextlib.suppress(OSError):
-                if not os.path.islink(folder):
-                    os.chmod(folder, 0o700)
-    shutil.rmtree(directory, ignore_errors=True)
+    with contextlib.suppress(RecursionError):
+        for path, folders, _ in os.walk(directory):
+            for folder in (f"{path}/{name}" for name in folders):
+                with contextlib.suppress(OSError):
+                    if not os.path.islink(folder):
+                        os.chmod(folder, 0o700)
+        shutil.rmtree(directory, ignore_errors=True)
+        return
+    # Python goes no deeper into directories than into calls of functions; this program does.
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(["rm", "-rf", "--", directory], capture_output=True, check=False, timeout=REMOVE_TIMEOUT)
