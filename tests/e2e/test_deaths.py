@@ -172,3 +172,29 @@ def test_a_machine_whose_agent_never_starts_ends_within_its_boot_grace(shell: Sh
     # Then it is gone
     until(lambda: not processes(str(machines)), 30, "the machine ends by itself")
     assert time.monotonic() - begun < 25
+
+
+def test_a_task_that_ends_what_its_job_runs_in_is_lost_alone(shell: Shell) -> None:
+    # Given a job one of whose tasks kills the process above its own, which all others are below, too
+    shell.write(
+        "above.py",
+        """
+        import os, time
+        import vmrun
+
+        @vmrun.job(over=range(24), workers=2)
+        def task(x):
+            if x == 5:
+                os.kill(os.getppid(), 9)
+                time.sleep(60)
+            time.sleep(0.05)
+            return x
+        """,
+    )
+    # Then it is found and fails, and nobody else does
+    job = shell.submit("above.py")
+    assert shell.wait(job, timeout=180)["state"] == "failed"
+    document = shell.ask("result", job, exit_code=6)
+    assert document["results"] == [None if x == 5 else x for x in range(24)]
+    ((number, kind),) = [(error["task"], error["kind"]) for error in document["errors"]]
+    assert (number, kind) == (5, "lost")

@@ -174,6 +174,8 @@ class RunnerDied:
     """The runner is gone and so are all its processes; nothing more will come from this engine."""
 
     reason: str
+    #: Whether the runner gave that reason itself, or what it said was its end.
+    told: bool = False
 
 
 Event = Results | LargeResult | Output | Files | Load | RunnerDied
@@ -379,14 +381,14 @@ class Engine:
     def _died(self, reason: str) -> None:
         if self._dead:
             return
-        self._dead = True
+        self._dead, told = True, bool(reason)
         self._end()
         if not reason:
             code = self._process.returncode
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             said = launch.last_words(self._spec.directory)
             reason = f"the runner ended with {how}" + (f": {said}" if said else "")
-        self._events.append(RunnerDied(reason))
+        self._events.append(RunnerDied(reason, told))
 
     def _end(self) -> None:
         """Leave no process."""

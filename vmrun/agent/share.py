@@ -41,6 +41,14 @@ class HeldShard:
         """Tasks that have no outcome yet, committed or not."""
         return self.plan.count - len(self.batch.ledger.fold.done) - self.batch.tasks
 
+    def cut(self, block: TaskBlock, function: str, most: int) -> tuple[TaskBlock, str]:
+        """The first `most` tasks of a block that was taken from `feed`; the others are the next ones there again."""
+        if block.count <= most:
+            return block, function
+        rest = block.slice(block.first + most, block.count - most)
+        self.feed = itertools.chain([(rest, function)], self.feed)
+        return block.slice(block.first, most), function
+
 
 class Share:
     """The part of one VM in a job that it shares with `vms - 1` others."""

@@ -25,6 +25,7 @@ from .network import Network
 from .setup import Prepared, crew_facts, define_shard, prepare
 from .share import HeldShard, Share
 from .states import States
+from .suspects import Suspects
 from .uploads import Uploads
 from .workshop import OVERSPENT, Workshop
 
@@ -32,8 +33,6 @@ log = logging.getLogger(__name__)
 
 #: A VM gives up when more than one of this many workers cannot be ended.
 STUCK_PART = 10
-#: Times that the runner may die before the job is given up.
-RUNNER_DEATHS_MAX = 3
 #: Claims of a shard in a row that gave no outcome, after which its job is given up: it may be what ends its VMs.
 BARREN_CLAIMS_MAX = 8
 #: Bytes of outcomes that wait for the store before no more tasks are started.
@@ -73,7 +72,7 @@ class JobRun:
         self._committed = self._started
         self._polled = -1e9
         self._poll = shop.config.poll_min
-        self._deaths = 0
+        self._suspects = Suspects()
         self._cancelling = self._failed_here = False
         #: That the job has cost what it may: no more of it is run, whatever the clock says later.
         self._overspent = ""
@@ -258,7 +257,7 @@ class JobRun:
         if self._cancelling or self._growth.leaving or waiting > UNCOMMITTED_MAX:
             return
         for held in self._held.values():
-            while not held.fed and self._engine.wants():
+            while not held.fed and self._engine.wants() and self._suspects.room:
                 self._feed_next(held)
 
     def _feed_next(self, held: HeldShard) -> None:
@@ -274,12 +273,13 @@ class JobRun:
         if fed is None:
             held.fed = True
             return
-        block, function = fed
+        block, function = held.cut(*fed, self._suspects.room)
         took = round(self._clock.monotonic() - began, 6)
         if took >= DOWNLOAD_MIN:
             held.batch.add_traffic(Traffic((Download(block.first, block.count, took),)))
         self._engine.feed(block, function)
         held.given.add(block.first, block.first + block.count)
+        self._suspects.given(block.count)
 
     def _take(self, events: list[Event]) -> None:
         """Deal with what the engine told. What the store did not take stays first in line."""
@@ -300,13 +300,13 @@ class JobRun:
             if event.stuck * STUCK_PART > self._workers:
                 self._shop.pulse.give_up(f"{event.stuck} of its {self._workers} workers cannot be ended")
         elif isinstance(event, RunnerDied):
-            self._deaths += 1
             self._fallen = event.reason
-            log.error("event=runner-died reason=%s deaths=%d", event.reason, self._deaths)
+            self._suspects.fell(event, self._held.values())
 
     def _gather(self, event: Results | LargeResult | Files) -> None:
         """Put what a task gave into its shard's batch; what belongs to a shard that was taken over is dropped."""
         task = event.block.first if isinstance(event, Results) else event.task
+        self._suspects.ended(event)
         held = next((held for held in self._held.values() if held.plan.first <= task < held.plan.end), None)
         if held is None:
             log.warning("event=dropped task=%d reason=shard-taken-over", task)
@@ -329,8 +329,8 @@ class JobRun:
     def _restart(self) -> None:
         """A new engine for the tasks that have no outcome yet."""
         self._commit()
-        if self._deaths > RUNNER_DEATHS_MAX:
-            self._fail(f"the runner died {self._deaths} times: {self._fallen}")
+        if self._suspects.unfit:
+            self._fail(self._suspects.unfit)
             return
         assert self._prepared is not None
         try:

@@ -100,13 +100,13 @@ class FakeEngine:
     def close(self) -> None:
         self.closed = self.dead = True
 
-    def die(self) -> None:
+    def die(self, *, told: bool = False) -> None:
         """The runner is gone, with all that it had in hand."""
         if self.dead:
             return
         self.dead = True
         self.waiting.clear()
-        self.ready.append(RunnerDied("killed"))
+        self.ready.append(RunnerDied("killed", told))
 
     def _finish(self) -> None:
         left: list[tuple[TaskBlock, str]] = []

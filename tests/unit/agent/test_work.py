@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from tests.unit.agent.bench import Bench, FakeEngine, Switch, files_of, large_of, outcome, said
 from tests.unit.core.world import JOB, OTHER_JOB, OTHER_VM, VM, intent, ready
-from vmrun.agent import daemon, work
+from vmrun.agent import daemon, suspects, work
 from vmrun.agent.daemon import Terminated
 from vmrun.agent.engine import Event, Load
 from vmrun.agent.work import JobRun
@@ -143,12 +144,64 @@ def test_a_runner_that_dies_again_and_again_ends_the_job(bench: Bench, engine: E
     bench.submit(1, 1)
     bench.vm()
     engine.stuck = {0}
-    engine.script = staticmethod(lambda made: made.die())
+    engine.script = staticmethod(lambda made: made.die(told=True))
     final = bench.run().final
     assert final is not None
     assert final.outcome == "failed"
     assert "runner died" in final.error
-    assert len(engine.made) == work.RUNNER_DEATHS_MAX + 1
+    assert len(engine.made) == suspects.DEATHS_MAX + 1
+
+
+def waits(made: FakeEngine, tasks: set[int]) -> bool:
+    """Whether the engine has any of these tasks."""
+    return any(block.first <= task < block.first + block.count for block, _ in made.waiting for task in tasks)
+
+
+@pytest.mark.catalogue(53)
+@pytest.mark.parametrize(
+    ("tasks", "shard", "bad"), [(1, 1, {0}), (3, 3, {1}), (40, 7, {0}), (40, 40, {39}), (300, 100, {17, 18, 250})]
+)
+def test_a_task_that_ends_its_runner_again_and_again_is_lost_alone(
+    bench: Bench, engine: Engine, tasks: int, shard: int, bad: set[int]
+) -> None:
+    """At once, each time, before any of those that are out with it has ended."""
+    bench.submit(tasks, shard)
+    bench.vm()
+    engine.script = staticmethod(lambda made: made.die() if waits(made, bad) else None)
+    final = bench.run().final
+    assert final is not None
+    assert (final.outcome, final.done, final.failed, final.error) == ("failed", tasks - len(bad), len(bad), "")
+    assert bench.values() == ["lost" if task in bad else task for task in range(tasks)]
+    # A quarter of the suspects at a time, and then alone.
+    assert len(engine.made) <= 1 + len(bad) * (suspects.DEATHS_MAX + 1 + math.ceil(math.log(tasks, 4)) + 1)
+
+
+def test_a_runner_that_ended_now_and_then_has_nobody_suspected(bench: Bench, engine: Engine) -> None:
+    """By somebody else's hand: whatever was out runs again, and in the end all at once, as before."""
+    bench.submit(100, 100)
+    bench.vm()
+    deaths = suspects.DEATHS_MAX + 2
+
+    def script(made: FakeEngine) -> None:
+        if len(engine.made) <= deaths:
+            made.die()
+
+    engine.script = staticmethod(script)
+    bench.run()
+    assert bench.values() == list(range(100))
+    assert len(engine.made) == deaths + 1
+
+
+def test_where_every_task_ends_its_runner_the_job_is_given_up(bench: Bench, engine: Engine) -> None:
+    bench.submit(50, 50)
+    bench.vm()
+    engine.script = staticmethod(lambda made: made.die() if made.waiting else None)
+    final = bench.run().final
+    assert final is not None
+    assert final.outcome == "failed"
+    assert "runner died" in final.error
+    assert len(engine.made) < 20
+    assert sum(value == "lost" for value in bench.values()) <= suspects.LOST_MAX
 
 
 def test_files_wait_for_the_outcome_that_they_belong_to(bench: Bench, engine: Engine) -> None:
