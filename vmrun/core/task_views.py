@@ -59,6 +59,12 @@ class TaskRecord:
     rss_bytes: int | None
     shared_bytes: int | None
     virtual_bytes: int | None
+    #: Of the resident memory, what no other process had a part in; and the resident memory when it began.
+    private_bytes: int | None
+    start_bytes: int | None
+    #: What its VM's network interfaces sent and received meanwhile, whoever it was for.
+    sent_bytes: int | None
+    received_bytes: int | None
     #: Pickled sizes; of files under `$VMRUN_OUTPUT` the sum.
     argument_bytes: int | None
     result_bytes: int

@@ -40,6 +40,10 @@ class Facts:
     rss: int | None
     shared: int | None
     virtual: int | None
+    private: int | None
+    start: int | None
+    sent: int | None
+    received: int | None
 
     def in_kernel(self, cpu: float | None) -> float | None:
         """The part of `cpu` seconds that was spent in the kernel, if it was the same for all tasks."""
@@ -69,6 +73,10 @@ def facts_of(block: ResultBlock) -> Facts:
         rss=_whole(told.get("rss_bytes")),
         shared=_whole(told.get("shared_bytes")),
         virtual=_whole(told.get("virtual_bytes")),
+        private=_whole(told.get("private_bytes")),
+        start=_whole(told.get("start_bytes")),
+        sent=_whole(told.get("sent_bytes")),
+        received=_whole(told.get("received_bytes")),
     )
 
 

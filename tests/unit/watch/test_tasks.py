@@ -110,6 +110,7 @@ def test_a_record_has_all_that_the_journals_tell(bench: Bench) -> None:
     files = files_of(bench, 0, "four", attempt=2)
     batch.add_files(0, 2, files.path)
     facts = {"cpu_seconds": 0.4, "system_seconds": 0.1, "peak_bytes": 1000, "rss_bytes": 900, "shared_bytes": 90}
+    facts |= {"private_bytes": 700, "start_bytes": 600, "sent_bytes": 11, "received_bytes": 22}
     batch.add(block(0, attempt=2, worker=1, cold=0, virtual_bytes=5000, **facts))
     bench.clock.time += 10
     assert batch.commit()
@@ -141,6 +142,10 @@ def test_a_record_has_all_that_the_journals_tell(bench: Bench) -> None:
         rss_bytes=900,
         shared_bytes=90,
         virtual_bytes=5000,
+        private_bytes=700,
+        start_bytes=600,
+        sent_bytes=11,
+        received_bytes=22,
         argument_bytes=None,
         result_bytes=len(pickle.dumps(0)),
         file_bytes=4,
@@ -516,10 +521,14 @@ def test_a_job_that_sets_the_threads_itself_is_not_told_otherwise(bench: Bench, 
     ids=lambda value: str(value)[:8],
 )
 def test_facts_are_taken_only_as_what_they_should_be(value: Any) -> None:
-    names = ("tasks", "worker", "pid", "attempt", "cold", "peak_bytes", "rss_bytes", "shared_bytes", "virtual_bytes")
+    names = (
+        *("tasks", "worker", "pid", "attempt", "cold", "peak_bytes", "rss_bytes", "shared_bytes", "virtual_bytes"),
+        *("private_bytes", "start_bytes", "sent_bytes", "received_bytes"),
+    )
     told = facts_of(block(0, 2, **dict.fromkeys(names, value), cpu_seconds=value, system_seconds=value))
     assert told.tasks == 2
     assert (told.worker, told.pid, told.peak, told.rss, told.shared, told.virtual) == (None,) * 6
+    assert (told.private, told.start, told.sent, told.received) == (None,) * 4
     assert (told.attempt, told.cold) == (0, -1)
     assert told.cpu in (None, 1.5)
     assert told.system == told.cpu
