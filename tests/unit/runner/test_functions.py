@@ -199,6 +199,30 @@ def test_the_jobs_own_modules_travel_by_value_and_installed_ones_by_name(code: P
     assert len(cloudpickle.dumps(installed.Thing())) < 100
 
 
+class Lazy:
+    """Stands for a module, and loads it when it is asked anything; which does not work."""
+
+    @property
+    def __class__(self) -> Any:  # type: ignore[override]
+        raise ImportError("not now")
+
+
+def test_whatever_stands_among_the_modules_does_not_get_in_the_way(code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given what tasks put there, and a package whose parent one of them has removed: it cannot tell where it lies
+    (code / "engine_test_space" / "part").mkdir(parents=True)
+    importlib.import_module("engine_test_space.part")
+    monkeypatch.delitem(sys.modules, "engine_test_space")
+    monkeypatch.setitem(sys.modules, "engine_test_lazy", Lazy())  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "engine_test_none", None)  # type: ignore[arg-type]
+    try:
+        with pytest.raises(KeyError):
+            list(sys.modules["engine_test_space.part"].__path__)
+        ByValue(str(code), "job", "__vmrun_job__").scan()
+    finally:
+        del sys.modules["engine_test_space.part"]
+    assert cloudpickle.list_registry_pickle_by_value() == {"engine_test_shapes"}
+
+
 def test_a_class_has_the_same_identity_in_every_worker(code: Path) -> None:
     """Two processes that imported the file by themselves: what one pickles is the other's own class."""
     reading, writing = os.pipe()

@@ -7,6 +7,7 @@ another, as a reduce expects.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sys
@@ -37,8 +38,10 @@ class ByValue:
         self.count = len(names)
         for name in names - self._seen:
             module = sys.modules.get(name)
-            if isinstance(module, ModuleType) and self._belongs(name, module):
-                self._mark(module)
+            # Anything may stand there, and what it says of itself may raise anything.
+            with contextlib.suppress(Exception):
+                if isinstance(module, ModuleType) and self._belongs(name, module):
+                    self._mark(module)
         self._seen = names
 
     def again(self, module: str) -> None:
