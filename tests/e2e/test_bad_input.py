@@ -111,6 +111,12 @@ MISTAKES = {
     "a duration in the environment": Bad(
         ("status",), ("VMRUN_VM_LEASE", "'soon'"), code="config", environment={"VMRUN_VM_LEASE": "soon"}
     ),
+    "a task that is larger than this computer": option(
+        "--task-memory", "500TB", says=("not one task fits", "500 TB"), hint="lower --task-memory"
+    ),
+    "a task that is larger than this computer, in the decorator": job(
+        decorated("task_memory='500TB'"), "not one task fits", "500 TB", hint="lower --task-memory"
+    ),
     # --- names of things ---
     "an unknown key": config("[defaults]\ncpuz = 3\n", "line 2: unknown key defaults.cpuz", hint="defaults.cpus"),
     "an unknown table": config("[default]\ncpus = 3\n", "line 1: unknown table default", hint="defaults"),

@@ -45,6 +45,24 @@ def test_calls_maps_and_failures(isolated: object) -> None:
         pool.submit(double, 1)
 
 
+def test_a_chunksize_is_honoured(isolated: object) -> None:
+    """So many calls are one task, as whoever asks for it wants."""
+
+    def where(x: int) -> tuple[int, str]:
+        return x, os.environ["VMRUN_TASK"]
+
+    with vmrun.Executor(workers=2) as pool:
+        found = list(pool.map(where, range(8), chunksize=3, timeout=60))
+        assert [x for x, _ in found] == list(range(8))
+        tasks = [task for _, task in found]
+        assert [tasks.count(task) for task in dict.fromkeys(tasks)] == [3, 3, 2]
+        alone = list(pool.map(where, (x for x in range(8)), timeout=60))
+        assert len({task for _, task in alone}) == 8
+        assert list(pool.map(where, [], chunksize=3)) == []
+        with pytest.raises(ValueError, match="chunksize"):
+            pool.map(where, range(8), chunksize=0)
+
+
 def test_as_completed_and_cancel(isolated: object) -> None:
     with vmrun.Executor(workers=1) as pool:
         futures = {pool.submit(double, x): x for x in range(20)}
