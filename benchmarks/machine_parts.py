@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import contest
 import figures
@@ -94,21 +95,26 @@ def result_bytes(pairs: int, *, quick: bool) -> Iterator[Figure]:
     yield Figure("results: vmrun against plain writes", share, note)
 
 
-def million(*, quick: bool) -> Iterator[Figure]:
+def million(pairs: int, *, quick: bool) -> Iterator[Figure]:
     """Seconds and memory at ten thousand, a hundred thousand and a million tasks, end to end and engine alone."""
     sizes = (1_000, 10_000, 20_000) if quick else noop_million.SIZES
-    found = [noop_million.in_own_process(size) for size in sizes]
+    runs: dict[int, list[dict[str, Any]]] = {size: [] for size in sizes}
+    for number in range(pairs):
+        for size in figures.rotated(sizes, number):
+            runs[size].append(noop_million.in_own_process(size))
+    found = [noop_million.median(runs[size]) for size in sizes]
     noop_million.show(found)
     first, middle, last = (one["seconds"] / one["tasks"] for one in found)
+    small, large = ([one["seconds"] / one["tasks"] for one in runs[size]] for size in (sizes[0], sizes[-1]))
     note = (
         f"{first * MEGA:.1f}, {middle * MEGA:.1f}, {last * MEGA:.1f} µs a task at {', '.join(f'{n:,}' for n in sizes)}"
     )
-    yield Figure("growth of cost per task", last / first, note)
+    yield Figure("growth of cost per task", figures.ratio(large, small), f"{note}, {pairs} rounds")
     for who in ("client", "agent"):
         peaks = [one[f"{who}_peak_bytes"] for one in found]
         note = " MB, ".join(f"{peak / MEGA:,.0f}" for peak in peaks) + " MB"
         yield Figure(f"growth of the {who}'s memory", peaks[-1] / max(1, peaks[-2]), note)
-    alone = _engine_growth(sizes[0], sizes[-1], rounds=1 if quick else 3)
+    alone = _engine_growth(sizes[0], sizes[-1], rounds=1 if quick else pairs)
     harness.write("noop-million", {"sizes": found, "engine_seconds_per_task": alone})
     note = f"{alone[0] * MEGA:.2f} and {alone[1] * MEGA:.2f} µs a task"
     yield Figure("growth of cost per task, engine alone", alone[1] / alone[0], note)
@@ -139,7 +145,7 @@ def many_workers(pairs: int, *, quick: bool) -> Iterator[Figure]:
             driver.start(workers, **options)
             runs = [
                 driver.ask("ask", 120, what="many_workers", **{"with": {"tasks": tasks, "seconds": seconds}})
-                for _ in range(pairs if label == ENGINE else max(1, pairs // 2))
+                for _ in range(pairs)
             ]
         span = statistics.median(run["first_to_last_start"] for run in runs)
         share = statistics.median(run["cpu_seconds"] / run["first_to_last_start"] for run in runs)

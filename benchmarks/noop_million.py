@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -81,6 +82,11 @@ def in_own_process(size: int) -> dict[str, Any]:
         )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def median(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The median of each figure of several runs of one size."""
+    return {name: type(value)(statistics.median(one[name] for one in runs)) for name, value in runs[0].items()}
 
 
 def show(figures: list[dict[str, Any]]) -> None:

@@ -55,7 +55,7 @@ def script(name: str) -> Callable[[Options], Iterable[Figure]]:
 PARTS: dict[str, Callable[[Options], Iterable[Figure]]] = {
     "shared": lambda how: machine_parts.shared(how.pairs, quick=how.quick),
     "bytes": lambda how: machine_parts.result_bytes(how.pairs, quick=how.quick),
-    "million": lambda how: machine_parts.million(quick=how.quick),
+    "million": lambda how: machine_parts.million(how.pairs, quick=how.quick),
     "workers": lambda how: machine_parts.many_workers(how.pairs, quick=how.quick),
     "round-trip": lambda how: machine_parts.round_trip(quick=how.quick),
     "isolation": lambda how: isolation.measure(quick=how.quick),
