@@ -133,7 +133,7 @@ def bridge() -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=120,
     ).stdout.strip()
     # The bridge's own address is the first of its network.
     return str(ipaddress.ip_network(subnet)[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.docker.machines import CLOCK
+from tests.docker.machines import BOOT, CLOCK
 from vmrun.core.clouds import Address
 from vmrun.machine.user_data import Seed, user_data
 from vmrun.transport.keys import KeyPair, new_key_pair
@@ -29,7 +29,7 @@ class Keys:
         )
         return user_data(seed)
 
-    def enter(self, address: str, timeout: float = 60.0) -> SshHost:
+    def enter(self, address: str, timeout: float = BOOT) -> SshHost:
         """A connection to the machine there, which must show the host key of its user data."""
         host = SshHost(Login(Address(address), self.client.private, (self.host.public,)), CLOCK)
         host.connect(timeout=timeout)

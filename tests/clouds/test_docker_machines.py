@@ -13,7 +13,7 @@ from tests.clouds.machines import Power
 from tests.docker.machines import open_provisioner, until
 from tests.support.leftovers import new_containers
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
 
 def test_a_machine_lives_through_a_power_off_from_inside(docker_machines: DockerMachines) -> None:
@@ -24,7 +24,7 @@ def test_a_machine_lives_through_a_power_off_from_inside(docker_machines: Docker
     host.close()
     assert docker_machines.power("us-east-1/one") is Power.on
 
-    docker_machines.command("us-east-1/one", "systemctl", "poweroff")
+    docker_machines.power_itself_off("us-east-1/one")
     until(lambda: docker_machines.power("us-east-1/one") is Power.off, 60, "the machine is off")
     assert docker_machines.address("us-east-1/one") == ""
     assert "Cloud-init" in docker_machines.console("us-east-1/one")

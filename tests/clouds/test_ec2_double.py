@@ -66,7 +66,7 @@ def client(double: Ec2Double, service: str, region: str = "us-east-1", key: str 
         endpoint_url=double.endpoint,
         aws_access_key_id=key,
         aws_secret_access_key="double",
-        config=Config(retries={"max_attempts": 0}, connect_timeout=5, read_timeout=30),
+        config=Config(retries={"max_attempts": 0}, connect_timeout=60, read_timeout=60),
     )
 
 

@@ -14,7 +14,7 @@ from tests.docker.machines import until
 
 
 @pytest.mark.docker
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_an_instance_answers_at_its_address_and_a_power_off_inside_ends_it(docker_machines: DockerMachines) -> None:
     double = Ec2Double(docker_machines)
     ec2 = boto3.client(
@@ -43,7 +43,7 @@ def test_an_instance_answers_at_its_address_and_a_power_off_inside_ends_it(docke
     assert "Cloud-init" in ec2.get_console_output(InstanceId=made["InstanceId"])["Output"]
     assert len(double.inventory().disks) == 1
 
-    docker_machines.command(made["InstanceId"], "systemctl", "poweroff")
+    docker_machines.power_itself_off(made["InstanceId"])
 
     until(lambda: seen()["State"]["Name"] == "terminated", 60, "EC2 has noticed the power-off")
     assert seen()["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"

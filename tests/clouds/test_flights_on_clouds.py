@@ -17,6 +17,7 @@ from tests.clouds.journeys import Journey, journey
 from tests.clouds.opening import NAMES
 from tests.docker.machines import engine_fault
 from tests.support import flights as naive
+from tests.support.shell import until
 from tests.support.source import ROOT
 from vmrun.core import codec
 from vmrun.core.clouds import instance_name
@@ -24,7 +25,7 @@ from vmrun.core.folds import VmFold
 from vmrun.core.vm_ledger import VmLedger
 from vmrun.transport.keys import new_key_pair
 
-pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.timeout(900)]
 
 CPUS, MEMORY, ARCH = 2, 4 * 10**9, "x86_64"
 NEED = ("--cpus", str(CPUS), "--memory", "4GB", "--arch", ARCH)
@@ -63,14 +64,14 @@ def test_flights_from_the_ranked_choice_to_an_empty_account(trip: Journey) -> No
     check_results(trip, done.stdout, vm)
     # And nothing of it is left: not at the cloud, not here, not in the list of what is still to be watched
     assert fold.gone is not None
-    assert trip.double.inventory() == before
+    until(lambda: trip.double.inventory() == before, 60, "the account is empty")
     assert (before.instances, before.disks, before.addresses, before.keys) == ({}, [], [], [])
     assert trip.shell.ask("reap")["verdicts"] == []
     sessions = trip.shell.home / ".local" / "state" / "vmrun" / "sessions"
     assert not sessions.is_dir() or not list(sessions.iterdir())
     check_secrets(trip, done.stdout + done.stderr)
     trip.shell.run("init", trip.cloud, "--dismantle", "--yes")
-    assert trip.double.inventory() == Inventory()
+    until(lambda: trip.double.inventory() == Inventory(), 60, "nothing that was founded is left")
 
 
 def the_machine(trip: Journey) -> tuple[str, VmFold]:
@@ -142,7 +143,7 @@ def test_a_machine_with_another_host_key_is_not_talked_to_and_given_back(trip: J
     done = trip.shell.run("submit", "--on", trip.cloud, *NEED, "job.py", exit_code=5, timeout=400)
     assert "host key" in done.stderr
     assert len(trip.creates()) == 1
-    assert trip.double.inventory().instances == {}
+    until(lambda: trip.double.inventory().instances == {}, 60, "it was given back")
 
 
 def with_another_host_key(user_data: str) -> str:

@@ -13,7 +13,7 @@ from tests.docker.machines import until
 
 
 @pytest.mark.docker
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_an_instance_answers_at_its_address_and_a_power_off_inside_leaves_it_stopped(
     docker_machines: DockerMachines,
 ) -> None:
@@ -32,7 +32,7 @@ def test_an_instance_answers_at_its_address_and_a_power_off_inside_leaves_it_sto
     console = cloud.api().instances().getSerialPortOutput(project=cloud.project, zone=ZONE, instance="vm-1").execute()
     assert "Cloud-init" in console["contents"]
 
-    docker_machines.command("vm-1", "systemctl", "poweroff")
+    docker_machines.power_itself_off("vm-1")
 
     until(lambda: cloud.status("vm-1") == "TERMINATED", 60, "the power-off is noticed")
     assert public_address() == ""

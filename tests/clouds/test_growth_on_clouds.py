@@ -12,6 +12,7 @@ import pytest
 from tests.clouds.journeys import Journey, journey
 from tests.clouds.trouble import Rule, Trouble
 from tests.docker.machines import engine_fault
+from tests.support.shell import until
 from vmrun.core.folds import VmFold
 from vmrun.core.ledger import JobLedger
 from vmrun.core.vm_ledger import VmLedger
@@ -92,7 +93,7 @@ def test_a_job_that_outgrows_its_machine_ends_on_a_larger_one(trip: Journey) -> 
     assert all(0 < each["limit_bytes"] <= GIB for each in outgrown)
     # And neither machine is left
     assert all(fold.gone is not None for fold in machines(trip))
-    assert trip.double.inventory() == before
+    until(lambda: trip.double.inventory() == before, 60, "the account is empty")
 
 
 def test_a_job_whose_larger_machine_is_not_to_be_had_at_first_waits_for_it(trip: Journey) -> None:
@@ -106,4 +107,4 @@ def test_a_job_whose_larger_machine_is_not_to_be_had_at_first_waits_for_it(trip:
     assert "searching again in 15s" in done.stderr
     assert json.loads(done.stdout)["job"]["tasks"] == {"total": TASKS, "done": TASKS, "failed": 0, "running": 0}
     assert [call.outcome for call in trip.creates()].count("ok") == 2
-    assert trip.double.inventory() == before
+    until(lambda: trip.double.inventory() == before, 60, "the account is empty")

@@ -60,14 +60,14 @@ def test_an_answer_that_the_sdk_would_not_understand_is_a_fault_of_the_double(mo
 
 def test_what_it_has_not_is_said(world: World) -> None:
     assert world.refusal("list_load_balancers") == (501, "not_implemented")
-    answer = requests.get(f"{world.double.endpoint}/v1/nonsense", timeout=5)
+    answer = requests.get(f"{world.double.endpoint}/v1/nonsense", timeout=60)
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "invalid_route")
 
 
 def test_hands_are_there_over_http(world: World) -> None:
     world.running()
 
-    inventory = requests.get(f"{world.double.endpoint}/_double/inventory", timeout=5).json()
+    inventory = requests.get(f"{world.double.endpoint}/_double/inventory", timeout=60).json()
 
     assert list(inventory["instances"].values()) == ["running"]
 
@@ -178,8 +178,8 @@ def test_tokens_end(world: World) -> None:
 
 def test_without_a_token_nothing_is_told(world: World) -> None:
     url = f"{world.double.endpoint}/v1/instances?version={VERSION}&generation=2"
-    assert requests.get(url, timeout=5).status_code == 401
-    assert requests.get(f"{world.double.endpoint}/v2/resource_groups", timeout=5).status_code == 401
+    assert requests.get(url, timeout=60).status_code == 401
+    assert requests.get(f"{world.double.endpoint}/v2/resource_groups", timeout=60).status_code == 401
 
 
 def test_resource_groups_are_told(world: World) -> None:
@@ -187,7 +187,7 @@ def test_resource_groups_are_told(world: World) -> None:
 
     def groups(**query: str) -> list[dict[str, Any]]:
         url = f"{world.double.endpoint}/v2/resource_groups"
-        return list(requests.get(url, params=query, headers=headers, timeout=5).json()["resources"])
+        return list(requests.get(url, params=query, headers=headers, timeout=60).json()["resources"])
 
     (default,) = groups(default="true")
     assert default["name"] == "Default"
@@ -200,7 +200,7 @@ def test_trusted_profiles_and_prices_are_told(world: World) -> None:
     headers = {"Authorization": f"Bearer {world.api.authenticator.token_manager.get_token()}"}
 
     def get(path: str) -> requests.Response:
-        return requests.get(f"{world.double.endpoint}{path}", headers=headers, timeout=5)
+        return requests.get(f"{world.double.endpoint}{path}", headers=headers, timeout=60)
 
     assert get(f"/v1/profiles/{world.double.trusted_profile}").json()["name"] == "machines"
     assert get("/v1/profiles/Profile-none").status_code == 404
@@ -224,9 +224,9 @@ def test_a_machine_deletes_itself_by_its_trusted_profile(world: World) -> None:
     inside = f"{world.double.endpoint}/guest/one"
     itself = world.client(authenticator=VPCInstanceAuthenticator(iam_profile_id="Profile-1", url=inside))
 
-    token = requests.put(f"{inside}/identity/v1/token", headers={"Metadata-Flavor": "ibm"}, json={}, timeout=5).json()
+    token = requests.put(f"{inside}/identity/v1/token", headers={"Metadata-Flavor": "ibm"}, json={}, timeout=60).json()
     headers = {"Authorization": f"Bearer {token['access_token']}", "Metadata-Flavor": "ibm"}
-    told = requests.get(f"{inside}/metadata/v1/instance", headers=headers, timeout=5).json()
+    told = requests.get(f"{inside}/metadata/v1/instance", headers=headers, timeout=60).json()
     assert (told["id"], told["zone"]["name"]) == (made["id"], "us-south-1")
     itself.delete_instance(id=told["id"])
 
@@ -263,9 +263,9 @@ def test_no_token_without_metadata_service_or_the_right_profile(
 def test_a_token_of_the_metadata_service_opens_nothing_else(world: World) -> None:
     world.running(metadata_service={"enabled": True})
     url, flavor = f"{world.double.endpoint}/identity/v1/token", {"Metadata-Flavor": "ibm"}
-    assert requests.put(url, json={}, timeout=5).status_code == 400
+    assert requests.put(url, json={}, timeout=60).status_code == 400
 
-    token = requests.put(url, headers=flavor, json={"expires_in": 60}, timeout=5).json()
+    token = requests.put(url, headers=flavor, json={"expires_in": 60}, timeout=60).json()
     bearer = world.client(authenticator=BearerTokenAuthenticator(token["access_token"]))
 
     assert token["expires_in"] == 60

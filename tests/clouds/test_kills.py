@@ -182,7 +182,7 @@ def told(cloud: Cloud) -> list[str]:
     return [call.operation for call in cloud.double.script.calls[-5:]]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("then", [resumed_at_once, reaped_first], ids=["resumed", "reaped"])
 @pytest.mark.parametrize("done", [False, True], ids=["before", "reply-lost"])
 def test_killed_at_every_call(cloud: Cloud, done: bool, then: Callable[[Survivor], None]) -> None:

@@ -33,10 +33,14 @@ TELLING = {"ec2": 120.0, "gce": 30.0}
 #: What a look at one machine is, where nothing else tells of its end.
 LOOK = "get_instance"
 NEED = ("--cpus", "2", "--memory", "4GB", "--arch", "x86_64")
-#: Tasks, seconds of each, and how many are finished before the machine is taken.
-TASKS, SECONDS, FINISHED = 60, 1.0, 12
-#: The same where time is measured: of those that run then, each is lost after some seconds, as in a real job.
-FEW, LONGER, BEFORE, INTO = 12, 6.0, 4, 4.5
+#: Tasks, and how many are finished before the machine is taken.
+TASKS, FINISHED = 60, 12
+#: Seconds of each at first, so that a busy computer that is slow to take the machine does so before all is done; and
+#: then.
+SLOW, QUICK = 3.0, 0.5
+#: The same where time is measured: of those that run then, each is lost after some seconds, as in a real job, and none
+#: is through before.
+FEW, LONGER, BEFORE, INTO = 12, 150.0, 4, 15.0
 WORKERS = 2
 TELL = """
     import os, time, urllib.request
@@ -44,17 +48,16 @@ TELL = """
 
     def tell(what, task):
         url = f"http://{os.environ['LEDGER']}/{what}/{task}"
-        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=30).read()
+        return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=60).read()
 """
 
 
-def job_of(tasks: int, seconds: float) -> str:
-    """A program of as many tasks that take so long."""
+def job_of(tasks: int) -> str:
+    """A program of as many tasks; each takes as long as it is told."""
     return f"""{TELL}
     @vmrun.job(over=range({tasks}), workers={WORKERS}, retries=0)
     def task(x):
-        tell("begin", x)
-        time.sleep({seconds})
+        time.sleep(float(tell("begin", x)))
         tell("end", x)
         return x * x
 """
@@ -66,8 +69,7 @@ LONG = f"""{TELL}
     def task():
         first = step = vmrun.restored(0)
         while step < {TASKS}:
-            tell("begin", step)
-            time.sleep({SECONDS / 2})
+            time.sleep(float(tell("begin", step)))
             step += 1
             vmrun.checkpoint(step)
         return [first, step]
@@ -75,12 +77,18 @@ LONG = f"""{TELL}
 
 
 class Witness:
-    """Is told by each task that it begins, and that it ends; stands outside of all that may be lost."""
+    """Is told by each task that it begins, and that it ends; stands outside of all that may be lost.
+
+    It tells each how long to take.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         #: What, which task, and when (seconds since the epoch), in order.
         self.events: list[tuple[str, int, float]] = []
+        #: Seconds of those that begin next, in order, and of all after them.
+        self.next: list[float] = []
+        self.seconds = QUICK
         self._server = Server(self._answer, bridge())
         self.address = self._server.endpoint.removeprefix("http://")
 
@@ -88,7 +96,8 @@ class Witness:
         what, task = request.path.strip("/").split("/")
         with self._lock:
             self.events.append((what, int(task), SystemClock().now()))
-        return Reply(200)
+            seconds = self.next.pop(0) if what == "begin" and self.next else self.seconds
+        return Reply(200, str(seconds).encode())
 
     def times(self, what: str) -> dict[int, list[float]]:
         """By task, when it did that."""
@@ -160,10 +169,10 @@ def take_back(trip: Journey, number: int = 0, *, replaced: bool = False) -> floa
     name, at = str(trip.creates()[number].about["name"]), SystemClock().now()
     if trip.cloud in TELLING:
         trip.double.announce(name)
-        drained = until(lambda: machine(trip, number).drain, 60, "the agent hears of it and leaves")
+        drained = until(lambda: machine(trip, number).drain, 120, "the agent hears of it and leaves")
         assert "its cloud takes it back" in drained.reason
         if replaced:
-            until(lambda: len(trip.creates()) > number + 1, 100, "another machine is asked for")
+            until(lambda: len(trip.creates()) > number + 1, 240, "another machine is asked for")
     # It may have ended by itself before that.
     with suppress(ValueError, KeyError):
         trip.double.preempt(name)
@@ -179,7 +188,8 @@ def ended(client: subprocess.Popen[str], seconds: float) -> Any:
 
 def test_only_what_was_not_finished_runs_again(trip: Journey, witness: Witness) -> None:
     before = trip.double.inventory()
-    trip.shell.write("job.py", job_of(FEW, LONGER))
+    trip.shell.write("job.py", job_of(FEW))
+    witness.next = [QUICK] * BEFORE + [LONGER] * WORKERS
     # Given a job on a spot machine, in the middle of it
     client = trip.shell.start(
         "submit", "--on", trip.cloud, "--spot", *NEED, "--env", f"LEDGER={witness.address}", "--json", "job.py"
@@ -218,7 +228,8 @@ def test_with_nobody_attached_the_process_in_the_background_replaces_it_and_with
     trip: Journey, witness: Witness
 ) -> None:
     before = trip.double.inventory()
-    trip.shell.write("job.py", job_of(TASKS, SECONDS))
+    trip.shell.write("job.py", job_of(TASKS))
+    witness.seconds = SLOW
     # Given a job that was left, on a spot machine
     job = trip.shell.submit(
         "--on", trip.cloud, "--spot-with-fallback", *NEED, "--env", f"LEDGER={witness.address}", "job.py"
@@ -226,15 +237,16 @@ def test_with_nobody_attached_the_process_in_the_background_replaces_it_and_with
     until(lambda: len(witness.times("end")) >= 6, 300, "tasks run")
     # When the machine is taken back, the process that was left gets another one
     take_back(trip)
-    until(lambda: len(trip.creates()) == 2 and machine(trip, 1).ready, 120, "another machine is got")
+    until(lambda: len(trip.creates()) == 2 and machine(trip, 1).ready, 240, "another machine is got")
     (behind,) = processes(f"_bring-up {job}")
     kill(behind)
     # And when that one is taken too, and nobody is left, the job says so
-    until(lambda: len(witness.times("end")) >= 20, 120, "tasks run again")
+    until(lambda: len(witness.times("end")) >= 20, 240, "tasks run again")
     take_back(trip, 1)
     said = until(lambda: (found := trip.shell.ask("status", job)["job"])["lost"] and found, 60, "the job says so")
     assert said["state"] == "pending"
     assert f"`vmrun wait {job}`" in trip.shell.run("status", job).stdout
+    witness.seconds = QUICK
     # And whoever waits for it gets it a third one, on demand by now
     assert trip.shell.wait(job, 400)["state"] == "done"
     spot = [fold.intent.spot for fold in (machine(trip, number) for number in range(3)) if fold.intent is not None]
@@ -250,12 +262,14 @@ def test_with_nobody_attached_the_process_in_the_background_replaces_it_and_with
 def test_a_long_task_goes_on_from_what_it_saved(trip: Journey, witness: Witness) -> None:
     before = trip.double.inventory()
     trip.shell.write("long.py", LONG)
+    witness.seconds = SLOW / 3
     client = trip.shell.start(
         "submit", "--on", trip.cloud, "--spot", *NEED, "--env", f"LEDGER={witness.address}", "--json", "long.py"
     )
     until(lambda: client.poll() is not None or len(witness.times("begin")) >= FINISHED, 300, "steps are taken")
     taken = len(witness.times("begin"))
     take_back(trip)
+    witness.seconds = QUICK
     document = ended(client, 400)
     ((first, last),) = trip.shell.ask("result", document["job"]["id"])["results"]
     assert last == TASKS

@@ -21,7 +21,7 @@ from vmrun.provisioners.context import ProvisionerContext
 from vmrun.registry import load_provisioner
 from vmrun.transport.keys import new_key_pair
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
 
 @pytest.mark.parametrize("cloud", sorted(LIMITS))

@@ -51,7 +51,7 @@ def bridge_s3(tmp_path: Path) -> Iterator[S3Server]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=120,
     ).stdout.strip()
     # The bridge's own address is the first of its network.
     with s3_server(str(ipaddress.ip_network(subnet)[1]), tmp_path / "s3.log") as server:

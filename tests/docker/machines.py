@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tests.support.shell import PATIENCE
 from vmrun.core.clock import SystemClock
 from vmrun.core.clouds import (
     TAG_DEADLINE,
@@ -34,7 +35,7 @@ CLOCK = SystemClock()
 #: Shared by all test processes of this user, so that one builds the image and the others wait for it.
 CACHE = Path(tempfile.gettempdir()) / "vmrun-docker-test-cache"
 #: Seconds in which a machine answers SSH here, with a margin for a busy computer.
-BOOT = 60.0
+BOOT = 180.0
 
 
 def engine_fault() -> str:
@@ -53,7 +54,11 @@ def open_provisioner(*, publish: bool = False) -> DockerProvisioner:
 
 
 def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """The first true value of `condition`, asked again for up to `seconds`; a failure that names `what` after that."""
+    """The first true value of `condition`, asked again for up to `seconds`, and for `PATIENCE` at least.
+
+    A failure that names `what` after that.
+    """
+    seconds = max(seconds, PATIENCE)
     give_up = time.monotonic() + seconds
     while True:
         value = condition()

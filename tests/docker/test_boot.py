@@ -29,6 +29,11 @@ def root(booted: Booted, *argv: str) -> str:
     return out(booted, "sudo", "-n", *argv)
 
 
+def through(booted: Booted) -> commands.Boot:
+    """How cloud-init ended."""
+    return commands.read_boot(booted.host.run(commands.wait_boot(BOOT), timeout=BOOT + 30.0))
+
+
 # --- user data ---
 
 
@@ -36,20 +41,21 @@ def test_boots_like_a_rented_machine(machines: Machines) -> None:
     booted = machines.boot(lifetime=600.0)
 
     # cloud-init went through all of its stages with our user data, and found nothing wrong in it.
-    boot = commands.read_boot(booted.host.run(commands.wait_boot(30)))
+    boot = through(booted)
     assert (boot.finished, boot.disabled, boot.errors) == (True, False, ())
     assert "status: done" in out(booted, "cloud-init", "status", "--wait")
     assert root(booted, "cat", "/var/lib/cloud/instance/user-data.txt") == booted.plan.spec.user_data
     assert root(booted, "cat", "/var/lib/cloud/data/instance-id").strip() == booted.plan.spec.vm
     assert "WARNING" not in root(booted, "cat", "/var/log/cloud-init.log")
     # systemd is up, and no unit failed.
-    until(lambda: booted.host.run(["systemctl", "is-system-running"]).stdout == b"running\n", 30, "all units are up")
+    until(lambda: booted.host.run(["systemctl", "is-system-running"]).stdout == b"running\n", BOOT, "all units are up")
     # The timer is armed, for the deadline that was asked for.
     timer = commands.read_timer(booted.host.run(commands.timer()))
     assert timer.fault(booted.plan.spec.hard_deadline) == ""
     assert timer.hard_deadline == booted.plan.spec.hard_deadline
     assert timer.lease is not None
-    assert 200 < timer.lease - timer.now <= 300
+    # The first lease is as long as the grace, counted from a moment of this boot.
+    assert int(booted.instance.created_at) <= timer.lease - 300 <= timer.now
     assert timer.fault(booted.plan.spec.hard_deadline - 1) != ""
 
 
@@ -101,7 +107,7 @@ def test_ssh_server_lets_in_one_user_by_key_only(machines: Machines) -> None:
 def test_the_ssh_server_is_not_started_anew_once_it_answers(machines: Machines) -> None:
     """A second start, when cloud-init has set passwords aside, would turn connections away that come just then."""
     booted = machines.boot()
-    assert commands.read_boot(booted.host.run(commands.wait_boot(60))).finished
+    assert through(booted).finished
     ran = root(booted, "cat", "/var/log/cloud-init.log")
     assert "set-passwords" in ran or "set_passwords" in ran
     log = root(booted, "journalctl", "--unit", "ssh.service", "--output", "cat").splitlines()
@@ -179,10 +185,10 @@ def test_a_key_that_does_not_belong_is_not_let_in(machines: Machines) -> None:
     stranger = Login(booted.instance.address, new_key_pair().private, (booted.plan.host.public,))
     host = SshHost(stranger, CLOCK, limits=SshLimits(boot=1.0))
     with pytest.raises(LoginRefused):
-        host.connect(timeout=30)
+        host.connect(timeout=BOOT)
     rootly = Login(replace(booted.instance.address, user="root"), booted.plan.client.private, stranger.host_keys)
     with pytest.raises(LoginRefused):
-        SshHost(rootly, CLOCK, limits=SshLimits(boot=1.0)).connect(timeout=30)
+        SshHost(rootly, CLOCK, limits=SshLimits(boot=1.0)).connect(timeout=BOOT)
 
 
 def test_commands_are_not_interpreted(machines: Machines) -> None:
@@ -203,13 +209,13 @@ def test_output_input_and_exit_codes_come_through(machines: Machines) -> None:
 
 def test_a_command_on_an_open_connection_is_a_matter_of_milliseconds(machines: Machines) -> None:
     booted = machines.boot()
-    durations = []
-    for _ in range(50):
+    durations = [1.0]
+    # Each of them would take 0.04 s more; how long most take depends on what else this computer does.
+    while min(durations) >= 0.03 and len(durations) < 1000:
         start = time.perf_counter()
         booted.host.run(["true"])
         durations.append(time.perf_counter() - start)
     print(sorted(durations))
-    # Each of them would take 0.04 s more; how long the others take depends on what else this computer does.
     assert min(durations) < 0.03, "packets wait for acknowledgements: is TCP_NODELAY set?"
 
 
@@ -268,7 +274,7 @@ def test_the_host_key_is_replaced_in_the_first_session(machines: Machines) -> No
     assert commands.read_host_key(booted.host.run(commands.prepare_host_key())) == following
     assert not same_key(following, booted.plan.host.public)
     # Until it is activated the first one holds.
-    machines.reach(booted.plan, booted.instance).connect(timeout=10)
+    machines.reach(booted.plan, booted.instance).connect(timeout=BOOT)
 
     activated = commands.read_host_key(booted.host.run(commands.activate_host_key()))
 
@@ -277,11 +283,11 @@ def test_the_host_key_is_replaced_in_the_first_session(machines: Machines) -> No
     assert commands.read_host_key(booted.host.run(commands.activate_host_key())) == following
     assert same_key(out(booted, *commands.host_key()), following)
     renewed = machines.reach(booted.plan, booted.instance, following)
-    renewed.connect(timeout=10)
+    renewed.connect(timeout=BOOT)
     # Who missed the reply knows both keys; who knows the old one alone is refused.
-    machines.reach(booted.plan, booted.instance, booted.plan.host.public, following).connect(timeout=10)
+    machines.reach(booted.plan, booted.instance, booted.plan.host.public, following).connect(timeout=BOOT)
     with pytest.raises(HostKeyMismatch):
-        machines.reach(booted.plan, booted.instance).connect(timeout=10)
+        machines.reach(booted.plan, booted.instance).connect(timeout=BOOT)
     assert "PRIVATE" in root(booted, "cat", layout.HOST_KEY)
     assert root(booted, "stat", "--format=%a", layout.HOST_KEY) == "600\n"
 
@@ -296,15 +302,15 @@ def test_a_person_gets_in_with_the_openssh_client(machines: Machines, tmp_path: 
     argv = open_shell_argv(address, folder / "key", folder / "known")
 
     def answered() -> subprocess.CompletedProcess[bytes] | None:
-        # At the end of its boot the machine may start its server anew.
-        again = subprocess.run([*argv, "id", "-un"], capture_output=True, timeout=30, check=False)
-        return None if b"Connection refused" in again.stderr else again
+        # At the end of its boot the machine may start its server anew, and one that is busy may not greet in time.
+        again = subprocess.run([*argv, "id", "-un"], capture_output=True, timeout=BOOT, check=False)
+        return None if b"Connection refused" in again.stderr or b"timed out" in again.stderr else again
 
-    done = until(answered, 30, "the server answers")
+    done = until(answered, BOOT, "the server answers")
     assert (done.returncode, done.stdout) == (0, b"vmrun\n"), done.stderr
 
     (folder / "known").write_text(known_hosts_line(address, new_key_pair().public))
-    done = until(answered, 30, "the server answers")
+    done = until(answered, BOOT, "the server answers")
     assert done.returncode == 255
     assert b"HOST IDENTIFICATION HAS CHANGED" in done.stderr
 
@@ -374,7 +380,8 @@ def test_an_agent_that_is_killed_comes_back_and_one_that_is_done_does_not(machin
     root(booted, "touch", "/var/lib/vmrun/work/end")
     state = commands.agent_state()
     until(lambda: booted.host.run(state).stdout == b"inactive\n", 20, "the agent is done")
-    until(lambda: CLOCK.now() > booted.instance.created_at + 10, 20, "more than a restart's pause has passed")
+    done_at = CLOCK.now()
+    until(lambda: CLOCK.now() > done_at + 3, 20, "more than a restart's pause has passed")
     assert booted.host.run(state).stdout == b"inactive\n"
     assert len(pids()) == 2
     # Its words are in the journal.

@@ -14,9 +14,9 @@ from tests.support.shell import Shell, until
 from vmrun.core.ledger import JobLedger
 from vmrun.provisioners.docker.driver import DockerProvisioner
 
-pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.timeout(700)]
+pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.timeout(900)]
 
-TASKS = 320
+TASKS = 480
 JOB = f"""
     import time
     import vmrun
@@ -32,7 +32,7 @@ JOB = f"""
 def shell(isolated: Path, provisioner: DockerProvisioner) -> Iterator[Shell]:
     shell = Shell(isolated)
     # Small machines, and a silence that is noticed soon, but not of a computer that is only busy
-    shell.write("vmrun.toml", '[docker]\ncpus = 1\nheartbeat = "1s"\ndead_after = "20s"\n')
+    shell.write("vmrun.toml", '[docker]\ncpus = 1\nheartbeat = "1s"\ndead_after = "40s"\n')
     shell.write("job.py", JOB)
     yield shell
     shell.run("reap", "--all", "--yes", exit_code=None)
@@ -47,11 +47,15 @@ def done(shell: Shell, job: str) -> int:
     return len(committed_tasks(shell, job))
 
 
-def kill_one(shell: Shell, vm: str) -> str:
-    """`docker kill` of a VM's container; its name."""
+def container(shell: Shell, vm: str) -> str:
+    """The name of a VM's container."""
     (name,) = [name for name in containers(shell) if vm in name]
-    subprocess.run(["docker", "kill", name], check=True, capture_output=True, timeout=60)
     return name
+
+
+def kill(name: str) -> None:
+    """`docker kill`."""
+    subprocess.run(["docker", "kill", name], check=True, capture_output=True, timeout=120)
 
 
 def test_four_machines_share_a_job_and_the_three_that_are_left_finish_it(shell: Shell) -> None:
@@ -61,9 +65,10 @@ def test_four_machines_share_a_job_and_the_three_that_are_left_finish_it(shell: 
     asked = shell.ask("status", job)["job"]
     assert (asked["vms_asked"], len(asked["vms"])) == (4, 4)
     # When one is killed half-way
-    until(lambda: done(shell, job) >= TASKS * 2 // 5, 200, "nearly half of it is done")
     victim = running(shell, job)[0]
-    kill_one(shell, victim)
+    name = container(shell, victim)
+    until(lambda: done(shell, job) >= TASKS * 2 // 5, 200, "nearly half of it is done")
+    kill(name)
     assert done(shell, job) < TASKS * 4 // 5
     # Then the others finish the job, and every task is committed once
     assert shell.wait(job, timeout=400)["state"] == "done"
@@ -84,11 +89,11 @@ def test_a_machine_that_is_lost_is_replaced_if_asked(shell: Shell) -> None:
     job = shell.submit("--on", "docker", "--vms", "2", "--replace-lost", "1", "job.py")
     until(lambda: len(running(shell, job)) == 2, 300, "both machines work")
     victim, other = running(shell, job)
-    kill_one(shell, victim)
+    kill(container(shell, victim))
     # A third machine is had in its place, and works
     until(lambda: len(running(shell, job)) == 3, 200, "another machine works")
     # A second loss is not made good: once was asked for
-    kill_one(shell, other)
+    kill(container(shell, other))
     assert shell.wait(job, timeout=400)["state"] == "done"
     assert committed_tasks(shell, job) == list(range(TASKS))
     fold = JobLedger(client_of(shell).desk, job).refresh()

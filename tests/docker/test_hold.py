@@ -15,7 +15,7 @@ from vmrun.core.errors import Unreachable
 from vmrun.provisioners.docker.driver import DockerProvisioner
 from vmrun.submit.request import SubmitRequest
 
-pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.timeout(900)]
 
 JOB = """
     import os
@@ -60,7 +60,7 @@ def held(shell: Shell, job: str) -> dict[str, object]:
 
 
 def test_it_is_entered_as_the_user_of_the_job_and_ends_by_itself_with_the_client_dead(shell: Shell) -> None:
-    job = shell.submit("--on", "docker", "--keep-on-failure", "40s", "job.py")
+    job = shell.submit("--on", "docker", "--keep-on-failure", "90s", "job.py")
     until(lambda: shell.ask("status", job)["job"]["tasks"]["running"], 200, "it runs")
     # Whoever submitted is dead: nothing but the machine itself can end it
     for number in processes(job):
@@ -79,16 +79,16 @@ def test_it_is_entered_as_the_user_of_the_job_and_ends_by_itself_with_the_client
     assert lease[0] == "vmrun"
     assert isinstance(vm["ends_at"], int | float)
     assert int(lease[1]) <= vm["ends_at"] + HOLD_MARGIN
-    until(lambda: not containers(shell), 120, "the machine is gone")
+    until(lambda: not containers(shell), 240, "the machine is gone")
 
 
 def test_the_timer_ends_a_held_machine_whose_agent_does_not(shell: Shell) -> None:
-    job = shell.submit("--on", "docker", "--keep-on-failure", "25s", "job.py")
+    job = shell.submit("--on", "docker", "--keep-on-failure", "60s", "job.py")
     held(shell, job)
     (name,) = containers(shell)
     pid = inside(name, "systemctl", "show", "-p", "MainPID", "--value", "vmrun-agent.service").strip()
     inside(name, "kill", "-STOP", pid)
-    until(lambda: not containers(shell), 120, "the machine is gone")
+    until(lambda: not containers(shell), 240, "the machine is gone")
 
 
 def test_a_hold_is_ended_early_and_an_agent_that_is_killed_holds_on(shell: Shell) -> None:
@@ -115,7 +115,7 @@ def test_a_hold_is_ended_early_and_an_agent_that_is_killed_holds_on(shell: Shell
 def test_a_machine_that_could_not_be_made_ready_is_held_too(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     client = client_of(shell)
     monkeypatch.setattr("vmrun.fleet.ssh.commands.start_agent", lambda: ["false"])
-    request = SubmitRequest(target=str(shell.home / "job.py"), on="docker", keep_on_failure=30.0)
+    request = SubmitRequest(target=str(shell.home / "job.py"), on="docker", keep_on_failure=60.0)
     with pytest.raises(Unreachable, match="cannot start the agent") as refused:
         client.submit(request)
     (vm,) = shell.ask("status")["vms"]
@@ -126,4 +126,4 @@ def test_a_machine_that_could_not_be_made_ready_is_held_too(shell: Shell, monkey
     assert verdict["delete"] is False
     lease = shell.run("ssh", vm["id"], "--", "cat /var/lib/vmrun/lease").stdout
     assert int(lease) == int(vm["ends_at"])
-    until(lambda: not containers(shell), 120, "the timer has ended the machine")
+    until(lambda: not containers(shell), 240, "the timer has ended the machine")

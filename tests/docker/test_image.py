@@ -30,7 +30,7 @@ case $1 in
     [ -e "image-$(name "$4")" ] && {{ echo '[{{"Id": "x"}}]'; exit 0; }}
     echo '[]'; echo "Error: No such image: $4" >&2; exit 1 ;;
   pull)
-    [ -e pull-hangs ] && exec sleep 60
+    [ -e pull-hangs ] && exec sleep 200
     [ -e registry ] || {{ echo 'dial tcp: lookup registry-1.docker.io: no such host'; exit 1; }}
     echo "bookworm-slim: Pulling from library/debian"; : > "image-$(name "$2")" ;;
   build)
@@ -153,7 +153,7 @@ def test_a_registry_that_does_not_answer_is_given_up_on(engine: Engine, monkeypa
     start = time.monotonic()
     with pytest.raises(CloudError):
         engine.image().ensure()
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 100
 
 
 def test_a_build_that_fails_shows_its_last_lines(engine: Engine) -> None:
@@ -236,9 +236,9 @@ def test_no_docker_command_at_all() -> None:
 def test_an_engine_that_hangs_is_given_up_on(tmp_path: Path) -> None:
     start = time.monotonic()
     with pytest.raises(CloudError) as caught:
-        Docker(str(program(tmp_path, "exec sleep 60"))).run("info", timeout=0.3)
+        Docker(str(program(tmp_path, "exec sleep 200"))).run("info", timeout=0.3)
     assert caught.value.fault is Fault.unavailable
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 100
 
 
 def test_the_real_command_without_an_engine(monkeypatch: pytest.MonkeyPatch, provisioner: DockerProvisioner) -> None:

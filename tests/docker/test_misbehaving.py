@@ -14,7 +14,7 @@ from vmrun.core.blocks import Status
 from vmrun.provisioners.docker.driver import DockerProvisioner
 from vmrun.watch.results import ResultReader, failure_of
 
-pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.timeout(900)]
 
 #: Of three tasks of 300 MB, two fit at once.
 WHERE = ("--on", "docker", "--memory", "1GB", "--keep-warm", "5m", "--workers", "3", "--task-memory", "300MB")
@@ -102,9 +102,13 @@ def test_what_tasks_do_to_their_machine_costs_nobody_else(shell: Shell) -> None:
     assert outcomes[5].status is Status.oom
     assert "300 MB is the limit (--task-memory)" in failure_of(outcomes[5]).message
     assert {task for task, outcome in outcomes.items() if outcome.status is Status.ok} == set(range(12)) - {5}
-    log = inside(name, "journalctl", "-u", "vmrun-agent.service", "-o", "cat", "--no-pager")
-    assert "workers=2" in log
-    assert "bound=memory" in log
+
+    def log() -> str:
+        return inside(name, "journalctl", "-u", "vmrun-agent.service", "-o", "cat", "--no-pager")
+
+    # The journal hears of it a moment after it was said.
+    until(lambda: "workers=2" in log(), 30, "the agent has said how many run at once")
+    assert "bound=memory" in log()
     # And without a limit of its own, one that takes more than there is
     job = run(shell, "all.py", GREEDY_ALL, "--task-memory", "700MB")
     (outcome,) = ResultReader(desk, job).outcomes()

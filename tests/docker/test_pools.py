@@ -12,7 +12,7 @@ from tests.support.shell import Shell
 from vmrun.machine import layout
 from vmrun.provisioners.docker.driver import DockerProvisioner
 
-pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

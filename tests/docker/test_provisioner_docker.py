@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -15,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.docker.machines import CLOCK, Machines, open_provisioner, same_machine_other_data, until
+from tests.docker.machines import BOOT, CLOCK, Machines, open_provisioner, same_machine_other_data, until
 from tests.suites.provisioner import BEHAVIOURS, Harness, name, poll_until
 from tests.support.source import ROOT
 from vmrun.core.clouds import CloudError, Fault, Instance, InstanceNotFound, InstanceSpec, InstanceState, Need
+from vmrun.core.errors import Unreachable
 from vmrun.machine import commands
 from vmrun.provisioners.docker.api import Docker
 from vmrun.provisioners.docker.containers import create_arguments
@@ -26,8 +28,8 @@ from vmrun.provisioners.docker.driver import DockerProvisioner
 
 
 class DockerHarness:
-    boot_seconds = 60.0
-    delete_seconds = 60.0
+    boot_seconds = 180.0
+    delete_seconds = 180.0
 
     def __init__(self, provisioner: DockerProvisioner) -> None:
         self.provisioner = provisioner
@@ -41,8 +43,12 @@ class DockerHarness:
         return poll_until(condition, seconds)
 
     def power_off(self, instance: Instance) -> None:
-        # The machine may still be too early in its boot for it.
-        until(lambda: docker("exec", instance.id, "systemctl", "poweroff").returncode == 0, 60, "a power-off")
+        def begun() -> bool:
+            # The machine may still be too early in its boot for it, or be gone before it is told that it went well.
+            done = docker("exec", instance.id, "systemctl", "poweroff").returncode == 0
+            return done or docker("inspect", instance.id).returncode != 0
+
+        until(begun, 60, "a power-off")
 
     def close(self) -> None:
         self.mine.close()
@@ -62,7 +68,7 @@ def test_behaves_like_a_provisioner(behaviour: Callable[[Harness], None], harnes
 
 
 def docker(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(["docker", *arguments], capture_output=True, timeout=60, check=False)
+    return subprocess.run(["docker", *arguments], capture_output=True, timeout=120, check=False)
 
 
 def inspected(id: str) -> dict:
@@ -149,8 +155,8 @@ def test_a_client_that_is_killed_leaves_no_machine_that_never_ends(machines: Mac
     client = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "spec")], cwd=ROOT, start_new_session=True)
     until(lambda: list(machines.provisioner.instances(machines.owner)), 60, "something of the machine")
     os.killpg(client.pid, signal.SIGKILL)
-    client.wait(30)
-    until(lambda: not list(machines.provisioner.instances(machines.owner)), 100, "the machine has ended by itself")
+    client.wait(60)
+    until(lambda: not list(machines.provisioner.instances(machines.owner)), 240, "the machine has ended by itself")
 
 
 def test_two_calls_at_once_make_one_machine(machines: Machines) -> None:
@@ -158,7 +164,7 @@ def test_two_calls_at_once_make_one_machine(machines: Machines) -> None:
     with ThreadPoolExecutor(4) as pool:
         made = list(pool.map(lambda _: machines.provisioner.create(plan.spec), range(4)))
     assert len({instance.id for instance in made}) == 1
-    machines.reach(plan, made[0]).connect(timeout=60)
+    machines.reach(plan, made[0]).connect(timeout=BOOT)
 
 
 def test_limits_are_those_of_the_offer(machines: Machines) -> None:
@@ -239,7 +245,8 @@ def test_created_at_is_on_the_engines_clock(machines: Machines) -> None:
 def test_delete_while_the_machine_powers_off(machines: Machines) -> None:
     """The engine removes it by itself at the same time; both ways end with it gone."""
     booted = machines.boot()
-    assert booted.host.run(commands.power_off()).exit_code in (0, -1)
+    with contextlib.suppress(Unreachable):
+        assert booted.host.run(commands.power_off()).exit_code in (0, -1)
     machines.provisioner.delete(booted.instance.id)
     assert machines.is_gone(booted)
 
@@ -261,9 +268,15 @@ def test_a_machine_leaves_no_control_group_and_no_volume(machines: Machines) -> 
     def groups() -> list[Path]:
         return list(Path("/sys/fs/cgroup").glob(f"*/docker/{booted.instance.id}"))
 
-    volumes = docker("volume", "ls", "--quiet").stdout
+    def there() -> set[str]:
+        return set(docker("volume", "ls", "--quiet").stdout.decode().split())
+
+    # Of its own alone: other tests have volumes, too.
+    volumes = {mount["Name"] for mount in inspected(booted.instance.id)["Mounts"] if mount["Type"] == "volume"}
+    assert volumes <= there()
     if Path("/sys/fs/cgroup/systemd/docker").exists():
         assert groups()
     machines.provisioner.delete(booted.instance.id)
     until(lambda: not groups(), 20, "the control groups are gone")
-    assert docker("volume", "ls", "--quiet").stdout == volumes
+    assert not volumes & there()
+    assert list(machines.provisioner.leftovers(machines.owner)) == []

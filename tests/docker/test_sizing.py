@@ -13,7 +13,7 @@ from tests.support.shell import Shell
 from vmrun.core.crew import usable_memory
 from vmrun.provisioners.docker.driver import DockerProvisioner
 
-pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.timeout(900)]
 
 MB = 10**6
 #: Each task holds 250 MB.

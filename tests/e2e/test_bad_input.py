@@ -20,7 +20,7 @@ from tests.store.conftest import KEY_ID, SECRET_KEY, rclone  # noqa: F401 - a fi
 from tests.support.shell import VMRUN, Shell, processes, until
 from tests.support.source import ROOT
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 GOOD = "import vmrun\n\n@vmrun.job(over=[1])\ndef f(x):\n    return x\n"
 TWO = GOOD + "\n@vmrun.job(over=[2])\ndef g(x):\n    return x\n\ndef plain(x):\n    return x\n"
@@ -365,7 +365,7 @@ def test_a_store_that_is_read_only_is_refused(shell: Shell) -> None:
         env={**shell.env, "VMRUN_STORE": str(store)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     if "unshare:" in done.stderr or "mount:" in done.stderr:
@@ -436,13 +436,16 @@ IMPORTING = """
 
     @vmrun.job(over=range(3))
     def f(x):
+        # It is not to be done before it was interrupted
+        while not pathlib.Path({flag!r} + ".go").exists():
+            time.sleep(0.02)
         return x
 """
 
 
 def interrupted(client: subprocess.Popen[str]) -> str:
     client.send_signal(signal.SIGINT)
-    out, said = client.communicate(timeout=60)
+    out, said = client.communicate(timeout=240)
     assert client.returncode == 130, said
     assert out == ""
     assert "Traceback" not in said
@@ -473,6 +476,7 @@ def test_ctrl_c_after_the_submission_leaves_a_job_that_goes_on(shell: Shell, mom
         assert client.poll() is None
         time.sleep(0.001)  # noqa: TID251 - to be there in time
     said = interrupted(client)
+    (shell.home / "flag.go").touch()
     jobs = shell.ask("status")["jobs"]
     if "nothing runs" in said:
         # Only the very first sign of a job was there.
@@ -523,7 +527,7 @@ def test_an_empty_home_is_good_enough(shell: Shell, tmp_path: Path) -> None:
         env=bare,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr

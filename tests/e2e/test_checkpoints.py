@@ -12,9 +12,10 @@ from tests.support.shell import Shell, kill, processes, until
 from vmrun.core.folds import ShardFold
 from vmrun.core.ledger import JobLedger
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-STEPS = 60
+#: Seconds of them pass before a busy computer has killed whom it is to kill.
+STEPS = 150
 LONG = """
     import os, time
     import vmrun

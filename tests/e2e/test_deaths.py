@@ -14,7 +14,7 @@ from tests.engine.bench import is_alive
 from tests.support.journals import committed_tasks
 from tests.support.shell import Shell, kill, processes, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 SLEEPY = """
     import os, time
@@ -82,6 +82,8 @@ def test_a_worker_and_then_the_agent_are_killed_and_every_task_is_committed_once
     until(lambda: not processes(str(shell.home)), 30, "the machine ends by itself")
 
 
+#: Enough for three deaths of an agent, however late this computer is to kill it.
+LOCKING_TASKS = 100
 LOCKING = """
     import os, time
     import vmrun
@@ -118,7 +120,7 @@ def test_an_agent_that_returns_runs_no_task_twice_at_once_and_only_what_is_not_c
     trace, place = shell.home / "trace", shell.home / "locks"
     trace.touch()
     place.mkdir()
-    shell.write("locking.py", LOCKING.format(tasks=40, place=str(place), trace=str(trace)))
+    shell.write("locking.py", LOCKING.format(tasks=LOCKING_TASKS, place=str(place), trace=str(trace)))
     job = shell.submit("locking.py")
 
     def runs() -> list[list[int]]:
@@ -141,17 +143,17 @@ def test_an_agent_that_returns_runs_no_task_twice_at_once_and_only_what_is_not_c
         seen.update(range(len(runs())))
     # And the job has every result once
     assert shell.wait(job)["state"] == "done"
-    assert shell.ask("result", job)["results"] == list(range(40))
-    assert committed_tasks(shell, job) == list(range(40))
+    assert shell.ask("result", job)["results"] == list(range(LOCKING_TASKS))
+    assert committed_tasks(shell, job) == list(range(LOCKING_TASKS))
     until(lambda: not processes(str(shell.home)), 30, "the machine ends by itself")
 
 
 def test_ctrl_c_detaches_and_says_how_to_come_back(shell: Shell) -> None:
-    trace = sleepy(shell, 20, 0.1)
+    trace = sleepy(shell, 80, 0.1)
     client = shell.start("submit", "sleepy.py")
     until(lambda: workers(trace), 60, "a task runs")
     client.send_signal(signal.SIGINT)
-    _, said = client.communicate(timeout=30)
+    _, said = client.communicate(timeout=120)
     assert client.returncode == 130
     (job,) = shell.ask("status")["jobs"]
     assert f"vmrun wait {job['id']}" in said
@@ -171,7 +173,7 @@ def test_a_machine_whose_agent_never_starts_ends_within_its_boot_grace(shell: Sh
     begun = time.monotonic()
     # Then it is gone
     until(lambda: not processes(str(machines)), 30, "the machine ends by itself")
-    assert time.monotonic() - begun < 25
+    assert time.monotonic() - begun < 60
 
 
 def test_a_task_that_ends_what_its_job_runs_in_is_lost_alone(shell: Shell) -> None:

@@ -13,7 +13,7 @@ import pytest
 import vmrun
 from vmrun.watch.results import RemoteTraceback
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 def double(x: int) -> int:
@@ -27,20 +27,20 @@ def fail(x: int) -> None:
 def test_calls_maps_and_failures(isolated: object) -> None:
     with vmrun.Executor(workers=2) as pool:
         assert isinstance(pool, concurrent.futures.Executor)
-        assert pool.submit(double, 21).result(60) == 42
-        assert list(pool.map(double, range(100), timeout=60)) == [2 * x for x in range(100)]
+        assert pool.submit(double, 21).result(240) == 42
+        assert list(pool.map(double, range(100), timeout=240)) == [2 * x for x in range(100)]
         assert list(pool.map(operator.add, range(10), range(10), chunksize=3)) == [2 * x for x in range(10)]
-        assert pool.submit(lambda: os.getpid()).result(60) != os.getpid()
+        assert pool.submit(lambda: os.getpid()).result(240) != os.getpid()
         with pytest.raises(KeyError) as caught:
-            pool.submit(fail, 7).result(60)
+            pool.submit(fail, 7).result(240)
         assert caught.value.args == (7,)
         assert isinstance(caught.value.__cause__, RemoteTraceback)
         assert "raise KeyError(x)" in str(caught.value.__cause__)
         with pytest.raises(vmrun.TaskError, match=r"SIGKILL|killed"):
-            pool.submit(os.kill, 0, 9).result(60)
+            pool.submit(os.kill, 0, 9).result(240)
         with pytest.raises(TypeError):
-            pool.submit(double, threading.Lock()).result(60)
-        assert pool.submit(double, 1).result(60) == 2
+            pool.submit(double, threading.Lock()).result(240)
+        assert pool.submit(double, 1).result(240) == 2
     with pytest.raises(RuntimeError):
         pool.submit(double, 1)
 
@@ -66,7 +66,7 @@ def test_a_chunksize_is_honoured(isolated: object) -> None:
 def test_as_completed_and_cancel(isolated: object) -> None:
     with vmrun.Executor(workers=1) as pool:
         futures = {pool.submit(double, x): x for x in range(20)}
-        for future in concurrent.futures.as_completed(futures, timeout=60):
+        for future in concurrent.futures.as_completed(futures, timeout=240):
             assert future.result() == 2 * futures[future]
         pool.shutdown(wait=False, cancel_futures=True)
 

@@ -15,7 +15,7 @@ from tests.support.journals import claims, client_of, committed_tasks
 from tests.support.shell import Shell, kill, processes, until
 from vmrun.core.ledger import JobLedger
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 JOB = """
     import os, time
@@ -34,7 +34,7 @@ JOB = """
 def written(shell: Shell, tasks: int, seconds: float = 0.0, *, held: int | None = None) -> Path:
     """A job whose tasks from `held` on wait for the file that is returned."""
     gate = shell.home / "gate"
-    shell.write("vmrun.toml", '[local]\nheartbeat = "0.5s"\ndead_after = "10s"\n')
+    shell.write("vmrun.toml", '[local]\nheartbeat = "0.5s"\ndead_after = "25s"\n')
     shell.write(
         "job.py", JOB.format(tasks=tasks, seconds=seconds, held=tasks if held is None else held, gate=str(gate))
     )
@@ -75,7 +75,7 @@ def test_machines_share_a_job_and_all_are_shown_and_given_back(shell: Shell) -> 
     assert sorted(vm["id"] for vm in shown["vms"]) == working(shell, job)
     assert "3 of 3" in shell.run("status", job).stdout
     gate.touch()
-    out, errors = client.communicate(timeout=120)
+    out, errors = client.communicate(timeout=240)
     assert client.returncode == 0, errors
     assert out.splitlines()[:3] == ["0", "1", "2"]
     assert committed_tasks(shell, job) == list(range(60))
@@ -96,7 +96,7 @@ def test_the_client_and_one_machine_are_killed_and_the_others_finish(shell: Shel
     lose(shell, victim)
     gate.touch()
     ledger = JobLedger(client_of(shell).desk, job)
-    final = until(lambda: ledger.refresh().final, 120, "the job ends with nobody there")
+    final = until(lambda: ledger.refresh().final, 240, "the job ends with nobody there")
     assert (final.outcome, final.done) == ("done", 90)
     assert committed_tasks(shell, job) == list(range(90))
     assert shell.ask("result", job)["results"] == list(range(90))
@@ -116,7 +116,7 @@ def test_a_lost_machine_is_replaced_once_whoever_looks_after_the_job(shell: Shel
     lose(shell, other)
     gate.touch()
     for watcher in watchers:
-        _, errors = watcher.communicate(timeout=120)
+        _, errors = watcher.communicate(timeout=240)
         assert watcher.returncode == 0, errors
     assert committed_tasks(shell, job) == list(range(90))
     fold = JobLedger(client_of(shell).desk, job).refresh()
@@ -130,7 +130,7 @@ def test_whoever_leaves_while_machines_are_on_their_way_leaves_them_to_the_job(s
     client = shell.start("submit", "--vms", "3", "--workers", "1", "job.py")
     job = until(lambda: shell.ask("status")["jobs"], 60, "the job is there")[0]["id"]
     os.killpg(client.pid, signal.SIGINT)
-    _, errors = client.communicate(timeout=120)
+    _, errors = client.communicate(timeout=240)
     assert client.returncode == 130, errors
     until(lambda: len(working(shell, job)) == 3, 100, "all three work")
     gate.touch()
@@ -166,7 +166,7 @@ def test_calls_of_an_executor_are_shared(shell: Shell) -> None:
         import vmrun
 
         def where(x):
-            time.sleep(0.1)
+            time.sleep(0.3)
             return os.getppid(), x
 
         if __name__ == "__main__":
@@ -178,7 +178,7 @@ def test_calls_of_an_executor_are_shared(shell: Shell) -> None:
     )
     program = [sys.executable, "program.py"]
     done = subprocess.run(
-        program, cwd=shell.home, env=shell.env, capture_output=True, text=True, check=False, timeout=200
+        program, cwd=shell.home, env=shell.env, capture_output=True, text=True, check=False, timeout=400
     )
     assert done.stdout.strip() == "2", done.stderr
     until(lambda: nothing_runs(shell), 60, "all machines have ended")

@@ -14,7 +14,7 @@ import pytest
 from tests.support import flights as naive
 from tests.support.source import ROOT
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 class Shell:
@@ -28,7 +28,7 @@ class Shell:
         """What `vmrun ARGUMENTS` prints to stdout; it must end with `exit_code`."""
         command = [str(Path(sys.executable).with_name("vmrun")), *arguments]
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=240, check=False, cwd=self.folder, env=self.environment
+            command, capture_output=True, text=True, timeout=500, check=False, cwd=self.folder, env=self.environment
         )
         assert done.returncode == exit_code, f"{arguments}\n{done.stdout}\n{done.stderr}"
         return done.stdout

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.shell import Shell, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 JOB = """
     import os
@@ -96,7 +96,7 @@ ALL_FAIL = """
     def f(x):
         met = pathlib.Path.cwd().parents[2]  # work directories of one machine: each has its own
         pathlib.Path("{HERE}", met.name).touch()
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while len(list(pathlib.Path("{HERE}").iterdir())) < 3 and time.monotonic() < deadline:
             time.sleep(0.05)
         raise ValueError(f"no {x}")

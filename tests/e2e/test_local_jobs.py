@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.shell import Shell, processes
+from tests.support.shell import Shell, processes, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 SQUARES = """
     import os
@@ -38,7 +38,7 @@ def test_a_job_over_inputs_with_a_reduce_brings_its_value_and_its_file_home(shel
     assert document["results"] == [x * x for x in range(100)]
     assert document["reduced"] == sum(x * x for x in range(100))
     assert shell.ask("status")["vms"] == []
-    assert not processes(str(shell.home))
+    until(lambda: not processes(str(shell.home)), 30, "the machine has ended")
 
 
 def test_a_script_runs_as_main_with_its_arguments_and_its_exit_code_comes_home(shell: Shell) -> None:
@@ -155,8 +155,6 @@ def test_cancel_ends_a_running_job_and_its_machine(shell: Shell) -> None:
     )
     job = shell.submit("slow.py")
     shell.run("logs", job, exit_code=None)
-    from tests.support.shell import until
-
     until(lambda: shell.ask("status", job)["job"]["tasks"]["running"] > 0, 30, "tasks run")
     shell.run("cancel", job)
     assert shell.wait(job)["state"] == "cancelled"

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.shell import Shell, kill, processes, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 JOB = "import vmrun\n\n@vmrun.job(over=range(4))\ndef f(x):\n    return x\n"
 
@@ -41,7 +41,7 @@ def test_a_pool_is_kept_up_taken_by_jobs_and_taken_down(shell: Shell) -> None:
     # One is lost, and a pass of a reaper makes another.
     for number in processes(f"{taken}"):
         kill(number)
-    until(lambda: (shell.run("reap"), len(vms(shell)) == 2 and taken not in vms(shell))[1], 120, "it is made anew")
+    until(lambda: (shell.run("reap"), len(vms(shell)) == 2 and taken not in vms(shell))[1], 240, "it is made anew")
     down = shell.ask("down")["pool"]
     assert (down["state"], down["vms"]) == ("down", [])
     assert vms(shell) == {}
@@ -49,10 +49,11 @@ def test_a_pool_is_kept_up_taken_by_jobs_and_taken_down(shell: Shell) -> None:
 
 
 def test_without_anybody_its_machines_end_with_its_time(shell: Shell) -> None:
-    up = shell.ask("up", "short", "--for", "6s")["pool"]
+    # Long enough for a busy computer to make the machine before it is over
+    up = shell.ask("up", "short", "--for", "30s")["pool"]
     (vm,) = up["vms"]
     assert processes(vm)
-    until(lambda: not processes(vm), 120, "the machine ends by itself")
+    until(lambda: not processes(vm), 240, "the machine ends by itself")
     assert shell.ask("status")["pools"][0]["state"] == "ended"
     shell.run("down", "short")
     assert shell.ask("status")["pools"] == []
@@ -65,10 +66,10 @@ def test_a_service_makes_what_is_missing_in_the_background(shell: Shell) -> None
     try:
         for number in processes(vm):
             kill(number)
-        until(lambda: [each for each, seen in vms(shell).items() if each != vm and seen["state"] == "ready"], 120)
+        until(lambda: [each for each, seen in vms(shell).items() if each != vm and seen["state"] == "ready"], 240)
     finally:
         os.killpg(service.pid, signal.SIGTERM)
-        service.communicate(timeout=60)
+        service.communicate(timeout=240)
     assert service.returncode == 0
     shell.run("down")
     assert vms(shell) == {}

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.shell import Shell, processes, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 def test_a_program_given_by_its_path_comes_along(shell: Shell) -> None:

@@ -23,7 +23,7 @@ def test_a_service_keeps_what_is_warm_and_stops_cleanly(shell: Shell) -> None:
         until(lambda: health.exists() and json.loads(health.read_text())["passes"] >= 2, what="two passes")
     finally:
         service.send_signal(signal.SIGTERM)
-        out, err = service.communicate(timeout=60)
+        out, err = service.communicate(timeout=240)
     assert service.returncode == 0, err
     passes = [json.loads(line) for line in out.splitlines()]
     assert [verdict["policy"] for verdict in passes[0]["verdicts"]] == ["keep"]

@@ -12,7 +12,7 @@ import pytest
 from tests.support.journals import client_of
 from tests.support.shell import Shell
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 MIXED = """
     import os

@@ -21,7 +21,7 @@ from tests.support.s3 import s3_server
 from tests.support.shell import Shell, processes, until
 from tests.unit.environment.wheels import make_wheel
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 PASSWORD = "canary-index-password"
 #: What is planted in the environment of whoever runs vmrun, beside what vmrun itself is told.

@@ -18,7 +18,7 @@ from vmrun.bundle.sharing import pack_shared
 from vmrun.core import keys
 from vmrun.core.ledger import JobLedger
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 MEGA = 1_000_000
 
@@ -54,10 +54,10 @@ def test_an_object_is_uploaded_once_and_named_in_the_job(isolated: Path) -> None
 
 def test_an_executor_shares_too_and_a_killed_worker_changes_nothing(isolated: Path) -> None:
     with vmrun.Executor(workers=2, shared={"array": np.ones(MEGA), "plain": {"one": 1}}) as pool:
-        pids = {pool.submit(total, 1).result(60)[0] for _ in range(5)}
+        pids = {pool.submit(total, 1).result(240)[0] for _ in range(5)}
         with pytest.raises(vmrun.TaskError):
-            pool.submit(os._exit, 3).result(60)
-        assert {value for _, value in pool.map(total, [2] * 20, timeout=60)} == {2 * MEGA + 1}
+            pool.submit(os._exit, 3).result(240)
+        assert {value for _, value in pool.map(total, [2] * 20, timeout=240)} == {2 * MEGA + 1}
         assert os.getpid() not in pids
 
 

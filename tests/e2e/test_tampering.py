@@ -51,7 +51,7 @@ from vmrun.core.records import (
 from vmrun.core.sealing import seal
 from vmrun.crypto import Ed25519Signer, new_private_key, public_hex
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 STRANGER = new_private_key()
 TASKS = 4
@@ -474,7 +474,7 @@ def drive(shell: Shell) -> subprocess.CompletedProcess[str]:
         env=shell.env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         check=False,
     )
 
@@ -623,8 +623,8 @@ def test_forged_calls_of_an_executor_are_refused(live: Place) -> None:
         # Then it is not run, and whoever waits is told
         flag.touch()
         with pytest.raises(StoreError, match="signature"):
-            future.result(60)
-            pool.submit(wait_for, str(flag)).result(60)
+            future.result(240)
+            pool.submit(wait_for, str(flag)).result(240)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     assert not live.canary.exists()

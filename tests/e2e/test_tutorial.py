@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.source import ROOT
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 TUTORIAL = ROOT / "docs" / "tutorial" / "first-job.md"
 _BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -38,7 +38,7 @@ def test_the_tutorial_does_what_it_says(isolated: Path) -> None:
 
     def shell(command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, shell=True, cwd=isolated, env=environment, capture_output=True, text=True, timeout=120, check=False
+            command, shell=True, cwd=isolated, env=environment, capture_output=True, text=True, timeout=400, check=False
         )
 
     def newest() -> str:

@@ -31,7 +31,7 @@ from vmrun.core.clock import SystemClock
 #: The directory that holds vmrun, as an agent would name it.
 APP = str(Path(vmrun.__file__).parent.parent)
 #: Seconds within which anything here has to happen, on a machine with other things to do.
-PATIENCE = 30.0
+PATIENCE = 90.0
 #: For what runs as user code, and for waiting on conditions; the builtin itself, so that workers need not import this.
 nap = time.sleep  # noqa: TID251
 

@@ -66,7 +66,7 @@ def test_closing_ends_everything_and_removes_the_directory(bench: Bench, tmp_pat
     began = time.monotonic()
     bench.close()
     assert not any(map(is_alive, [runner, *pids]))
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < PATIENCE
     assert not bench.directory.exists()
     bench.close()
 
@@ -268,7 +268,7 @@ def test_an_engine_says_when_it_has_enough(bench: Bench, tmp_path: Path) -> None
     bench.define(work)
     fed = 1
     since = time.monotonic()
-    while time.monotonic() - since < 0.5:
+    while time.monotonic() - since < 2.0:
         if bench.engine.wants():
             bench.engine.feed(block(fed, [bytes(1_000_000)] * 4), "f")
             fed, since = fed + 4, time.monotonic()

@@ -13,7 +13,8 @@ from tests.engine.bench import Bench, is_alive, nap, wait_until
 from tests.engine.conftest import MakeBench
 from vmrun.core.blocks import Status
 
-LIMIT = 0.4
+#: Seconds: a task that is only kept from its processor takes less.
+LIMIT = 1.5
 
 
 @pytest.mark.catalogue(40)
@@ -34,7 +35,7 @@ def test_a_task_that_takes_too_long_ends_and_the_others_go_on(make_bench: MakeBe
 
 def test_the_message_names_the_limit(make_bench: MakeBench) -> None:
     bench = make_bench(task_timeout=LIMIT)
-    assert "0.4 seconds" in bench.run(lambda _: nap(600), [0])[0]["message"]
+    assert "1.5 seconds" in bench.run(lambda _: nap(600), [0])[0]["message"]
 
 
 @pytest.mark.catalogue(41)
@@ -55,7 +56,7 @@ def test_a_task_that_ignores_the_request_is_killed(make_bench: MakeBench, tmp_pa
 
 
 def test_a_task_may_use_the_grace_to_save_and_is_timed_out_all_the_same(make_bench: MakeBench, tmp_path: Path) -> None:
-    bench = make_bench(task_timeout=LIMIT, kill_grace=20.0)
+    bench = make_bench(task_timeout=LIMIT, kill_grace=200.0)
 
     def work(_: int) -> str:
         done = []
@@ -71,7 +72,7 @@ def test_a_task_may_use_the_grace_to_save_and_is_timed_out_all_the_same(make_ben
     assert bench.outcomes[0]["kind"] == "timeout"
     assert bench.printed(0) == "saved\n"
     assert (tmp_path / "checkpoint").exists()
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 100
 
 
 @pytest.mark.catalogue(42)
@@ -150,7 +151,7 @@ def test_the_tail_is_shared_among_all_workers(bench: Bench, tmp_path: Path) -> N
 
     def work(number: int) -> int:
         if number >= 3_000:
-            nap(0.2)
+            nap(0.5)
         return os.getpid()
 
     bench.run(work, range(3_012))

@@ -78,7 +78,7 @@ def grow(size: int) -> None:
     for _ in range(0, size, 20 * MB):
         kept.append(bytes([1]) * (20 * MB))
         nap(0.005)
-    nap(0.2)
+    nap(600)
 
 
 def grow_at_once(size: int) -> None:
@@ -170,7 +170,7 @@ def work(number):
         kept = []
         while True:
             kept.append(bytes([1]) * 1_000_000)
-            nap(0.003)
+            nap(0.02)
     nap(0.1)
     return number
 try:
@@ -185,7 +185,7 @@ finally:
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -352,7 +352,7 @@ def test_a_reduce_gets_all_results_in_order(bench: Bench, tmp_path: Path) -> Non
 
 
 def test_the_load_is_reported(bench: Bench) -> None:
-    bench.define(lambda _: nap(0.3))
+    bench.define(lambda _: nap(0.6))
     bench.feed(range(12))
     bench.until(lambda: any(isinstance(event, Load) and event.running == 2 and event.queued for event in bench.events))
     bench.until(lambda: bench.events and isinstance(bench.events[-1], Load) and bench.events[-1].done == 12)

@@ -133,17 +133,26 @@ def test_of_endless_output_both_ends_are_kept_and_the_task_goes_on(make_bench: M
 
 
 @pytest.mark.catalogue(47)
-def test_a_task_that_floods_its_output_holds_no_neighbour_up_and_fills_no_disk(make_bench: MakeBench) -> None:
+def test_a_task_that_floods_its_output_holds_no_neighbour_up_and_fills_no_disk(
+    make_bench: MakeBench, tmp_path: Path
+) -> None:
     """One worker writes hundreds of megabytes a second; meanwhile the other does thousands of tasks, each at once."""
     bench = make_bench(output_cap=16 * 1024 * 1024)
+    enough = tmp_path / "enough"
 
     def work(number: int) -> int:
         if number == 0:
             piece = b"0123456789abcdef" * 65536
-            for _ in range(400):
-                os.write(1, piece)
+            written = 0
+            while written < 400 or not enough.exists():
+                written += os.write(1, piece) // len(piece)
                 nap(0.003)
-            state = os.fstat(1)
+            # What gives the space back may be a moment behind.
+            for _ in range(200):
+                state = os.fstat(1)
+                if state.st_blocks * 512 < 250_000_000:
+                    break
+                nap(0.05)
             return state.st_blocks * 512 if state.st_size > 400_000_000 else -1
         print(number)
         return number
@@ -151,9 +160,9 @@ def test_a_task_that_floods_its_output_holds_no_neighbour_up_and_fills_no_disk(m
     bench.define(work)
     bench.feed(range(20_000))
     bench.until(lambda: len(bench.outcomes) > 5_000)
-    others_first = 0 not in bench.outcomes
+    assert 0 not in bench.outcomes
+    enough.touch()
     bench.finish()
-    assert others_first
     assert {number: bench.outcomes[number] for number in range(1, 20_000)} == {n: n for n in range(1, 20_000)}
     assert all(bench.printed(number) == f"{number}\n" for number in range(1, 20_000))
     assert 0 <= bench.outcomes[0] < 250_000_000
@@ -173,7 +182,7 @@ def test_an_agent_that_does_not_read_stops_nobody_and_loses_nothing(bench: Bench
     # The workers go on until the buffers are full, and then wait.
     wait_until(lambda: list(tmp_path.glob("at*")))
     seen, since = 0, time.monotonic()
-    while time.monotonic() - since < 0.5:
+    while time.monotonic() - since < 2.0:
         if len(list(tmp_path.glob("at*"))) != seen:
             seen, since = len(list(tmp_path.glob("at*"))), time.monotonic()
         nap(0.01)

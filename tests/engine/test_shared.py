@@ -247,7 +247,7 @@ def test_what_is_shared_does_not_count_against_a_tasks_memory(share: Share) -> N
         mine = vmrun.shared()
         taken = bytearray(number)
         taken[::4096] = b"x" * len(taken[::4096])
-        nap(0.3)
+        nap(600 if number > 100 * MEGA else 0.3)
         return mine["plain"].count(7) + int(mine["array"].sum())
 
     outcomes = bench.run(look, [MEGA, 300 * MEGA, MEGA])

@@ -17,7 +17,7 @@ from tests.support.source import ROOT
 from isolation import SUBJECTS, cannot, try_case
 from isolation_cases import CASES
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 VMRUN, EXECUTOR, POOL = SUBJECTS[:3]
 #: What is known of the others, by the beginning of the verdict: were it all "failed alone", the cases would be no good.
@@ -57,9 +57,11 @@ def test_in_vmrun_a_bad_task_fails_alone(case: str) -> None:
 def test_in_what_comes_with_python_it_need_not(subject, case: str) -> None:
     if reason := cannot(case):
         pytest.skip(reason)
-    quick = dataclasses.replace(subject, limit=4.0)
-    found = try_case(quick, case, sys.executable).verdict
-    assert KNOWN[subject.label].get(case, "") in found.text, found
+    known = KNOWN[subject.label].get(case, "")
+    # What would hang is not waited for, and what would not may take its time on a busy computer.
+    patient = dataclasses.replace(subject, limit=4.0 if known in ("", "hung") else 90.0)
+    found = try_case(patient, case, sys.executable).verdict
+    assert known in found.text, found
     assert found.alone == (found.text in GOOD)
 
 

@@ -21,7 +21,7 @@ from vmrun.provisioners.local.driver import LocalProvisioner
 from vmrun.transport.process import ProcessHost
 
 #: Seconds within which anything that is waited for must happen.
-SOON = 10.0
+SOON = 60.0
 CLOCK = SystemClock()
 
 
@@ -126,10 +126,10 @@ class Machines:
         vm = new_id(CLOCK, self.rng)
         owner = owner or self.owner
         settings: dict[str, float] = {
-            "boot_grace": 30.0,
+            "boot_grace": 120.0,
             "poll": 0.1,
             "flush_grace": 1.0,
-            "lifetime": 60.0,
+            "lifetime": 600.0,
             **(limits or {}),
         }
         hard_deadline = CLOCK.now() + settings.pop("lifetime")

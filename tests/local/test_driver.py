@@ -240,7 +240,10 @@ def test_deleting_leaves_another_deployments_machine_of_the_same_name_alone(mach
         bystander.wait()
 
 
-def test_a_client_that_blocks_signals_makes_a_machine_that_hears_them(machines: Machines) -> None:
+def test_a_client_that_blocks_signals_makes_a_machine_that_hears_them(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "_DELETE_SECONDS", 200.0)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD})
     try:
         machine = machines.machine()

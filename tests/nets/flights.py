@@ -20,11 +20,11 @@ from vmrun.core.vm_ledger import VmLedger
 
 #: Seconds that a machine waits for its agent where the client dies before there is one: as short as they can be for the
 #: client to get so far on a busy computer.
-GRACE = {"intent": 10.0, "created": 10.0, "ssh": 30.0, "ready": 45.0}
+GRACE = {"intent": 20.0, "created": 20.0, "ssh": 50.0, "ready": 80.0}
 #: Where there is to be an agent.
 PATIENT_GRACE = 240.0
 #: Seconds of the other settings.
-LEASE, POLL, FLUSH, WINDOW = 12.0, 1.0, 1.0, 6.0
+LEASE, POLL, FLUSH, WINDOW = 20.0, 1.0, 1.0, 6.0
 #: Seconds that a client may take to the phase in which it dies.
 ARRIVAL = 240.0
 JOB = """
@@ -83,7 +83,8 @@ systemctl daemon-reload && systemctl kill --signal=KILL vmrun-agent.service
 
 def write_jobs(shell: Shell) -> None:
     """What the flights submit."""
-    for name, text in (("job.py", JOB), ("quick.py", QUICK), ("packed.py", PACKED)):
+    texts = {"job.py": JOB, "endless.py": ENDLESS, "quick.py": QUICK, "packed.py": PACKED}
+    for name, text in texts.items():
         shell.write(name, text)
 
 
@@ -182,7 +183,8 @@ class Flight:
         if self.phase == "environment":
             job, more = "packed.py", ["--with", PACKAGE]
         elif self.phase == "running":
-            job = "job.py"
+            # It is not to end by itself before its agent is dead, however long this computer takes to kill that.
+            job = "endless.py" if self.late else "job.py"
         elif self.phase == "warm":
             more = ["--keep-warm", f"{self.window:.0f}s"]
         return ["submit", "--on", self.world.on, *self.options, *more, job]

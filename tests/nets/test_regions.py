@@ -34,7 +34,7 @@ def cloud(
     made.double.close()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(900)
 def test_it_is_reaped_with_all_that_belongs_to_it(cloud: Cloud) -> None:
     there = replace(cloud.deployment(), dies="created")
     cloud.nursery.submit(there, lambda _: None)

@@ -15,7 +15,7 @@ from tests.nets.worlds import World
 from tests.support.shell import until
 from vmrun.core.clouds import InstanceState
 
-pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 
 #: What a stopped machine keeps: Google's address is a machine's only while it runs.
 KEPT = {"gce": ["disk"], "ibm": ["address", "disk"]}
@@ -54,7 +54,7 @@ def test_what_agent_or_timer_stopped_the_next_pass_deletes(world: World, monkeyp
         assert flight.is_gone(), flight.phase
         flight.check_nothing_is_left()
         assert flight.latest().gone is not None
-    assert world.place.inventory() == before
+    until(lambda: world.place.inventory() == before, 60, "nothing is left")
 
 
 def is_off(flight: Flight) -> bool:

@@ -218,7 +218,7 @@ class MetadataMachines(DockerMachines):
     def boot(self, name: str, user_data: str, *, vcpus: int, memory: int) -> str:
         address = super().boot(name, user_data, vcpus=vcpus, memory=memory)
         command = ["docker", "exec", "--detach", self.container(name), "/bin/sh", "-c", _METADATA, "sh", *self.metadata]
-        subprocess.run(command, capture_output=True, check=True, timeout=60)
+        subprocess.run(command, capture_output=True, check=True, timeout=120)
         return address
 
 

@@ -67,7 +67,7 @@ def test_a_seed_is_the_same_history_in_another_process() -> None:
             capture_output=True,
             text=True,
             check=True,
-            timeout=50,
+            timeout=120,
         ).stdout
         assert f"hash {play(3).digest:08x}" in shown
 

@@ -55,7 +55,7 @@ class Moto:
         request = urllib.request.Request(
             self.endpoint + path, data=body, method=method, headers={"content-type": "text/plain"}
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return bytes(answer.read())
 
 
@@ -100,12 +100,12 @@ def rclone(tmp_path: Path) -> Iterator[str]:
         yield announced(log, process)
     finally:
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=60)
 
 
 def announced(log: Path, process: subprocess.Popen[bytes]) -> str:
     """The address that a server writes into its log when it listens."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while True:
         if found := re.search(r"http://[0-9.]+:[0-9]+", log.read_text()):
             return found[0]

@@ -123,7 +123,7 @@ def test_large_objects_travel_in_bounded_memory(moto: Moto) -> None:
     secrets = moto.options.secrets_to_data()
     arguments = json.dumps([f"s3://{moto.bucket()}", moto.options.to_data(), secrets, 224])
     done = subprocess.run(
-        [sys.executable, "-c", TRANSFER, arguments], capture_output=True, text=True, timeout=50, check=False
+        [sys.executable, "-c", TRANSFER, arguments], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
     grown = json.loads(done.stdout)

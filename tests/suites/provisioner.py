@@ -19,6 +19,7 @@ from typing import Protocol
 
 import pytest
 
+from tests.support.shell import PATIENCE
 from vmrun import catalog
 from vmrun.core.clouds import (
     TAG_OWNER,
@@ -66,8 +67,11 @@ class Harness(Protocol):
 
 
 def poll_until(condition: Callable[[], bool], seconds: float, pause: float = 0.01) -> bool:
-    """`wait_until` for harnesses of things that live in real time; `pause` in seconds between looks."""
-    deadline, never = time.monotonic() + seconds, Event()
+    """`wait_until` for harnesses of things that live in real time; `pause` in seconds between looks.
+
+    It gives up after `seconds`, and not before `PATIENCE`.
+    """
+    deadline, never = time.monotonic() + max(seconds, PATIENCE), Event()
     while not condition():
         if time.monotonic() >= deadline:
             return False

@@ -18,7 +18,7 @@ def small_disk(place: Path, size: int) -> Iterator[Path]:
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "vmrun-test", str(place)]
     try:
-        done = subprocess.run(mount, capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run(mount, capture_output=True, text=True, check=False, timeout=120)
     except FileNotFoundError:
         pytest.skip("there is no mount command here")
     if done.returncode != 0:
@@ -26,7 +26,7 @@ def small_disk(place: Path, size: int) -> Iterator[Path]:
     try:
         yield place
     finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True, timeout=30)
+        subprocess.run(["umount", "--lazy", str(place)], check=True, timeout=120)
 
 
 @contextmanager
@@ -38,20 +38,20 @@ def frozen_disk(place: Path) -> Iterator[Path]:
     with image.open("wb") as file:
         file.truncate(8 << 20)
     place.mkdir()
-    subprocess.run(["mkfs.ext4", "-q", str(image)], check=True, timeout=30)
+    subprocess.run(["mkfs.ext4", "-q", str(image)], check=True, timeout=120)
     done = subprocess.run(
         ["mount", "-o", "loop", str(image), str(place)], capture_output=True, text=True, check=False, timeout=30
     )
     if done.returncode != 0:
         pytest.skip(f"no image can be mounted here: {done.stderr.strip()}")
     try:
-        subprocess.run(["fsfreeze", "--freeze", str(place)], check=True, timeout=30)
+        subprocess.run(["fsfreeze", "--freeze", str(place)], check=True, timeout=120)
         try:
             yield place
         finally:
-            subprocess.run(["fsfreeze", "--unfreeze", str(place)], check=True, timeout=30)
+            subprocess.run(["fsfreeze", "--unfreeze", str(place)], check=True, timeout=120)
     finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True, timeout=30)
+        subprocess.run(["umount", "--lazy", str(place)], check=True, timeout=120)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 #: Seconds that a process may take to end after the last test.
-GRACE = 10.0
+GRACE = 60.0
 #: Python's own helpers, which end with the process that started them.
 HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 
@@ -57,7 +57,7 @@ def new_containers(before: frozenset[str]) -> frozenset[str]:
         ["docker", "ps", "--all", "--filter", "name=^vmrun-", "--format", "{{.Names}}"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     return frozenset(listing.stdout.split()) - before

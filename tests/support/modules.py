@@ -15,5 +15,5 @@ def loaded_by(program: str, cwd: Path) -> set[str]:
     code = f"import sys\n{program}\nprint('LOADED', *sorted(sys.modules))"
     command = [sys.executable, "-c", code]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True, cwd=cwd, env=environ)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd=cwd, env=environ)
     return set(done.stdout.rpartition("LOADED")[2].split())

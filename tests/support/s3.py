@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.shell import Shell, until
+from tests.support.shell import Shell
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,9 +28,9 @@ class S3Server:
     endpoint: str
     log: Path
 
-    def requests(self) -> Counter[str]:
-        """How many requests of each method came in so far."""
-        return Counter(match[1] for match in _REQUEST.finditer(self.log.read_text()))
+    def requests(self, but: str = " ") -> Counter[str]:
+        """How many requests of each method came in so far, without those whose path has `but` in it."""
+        return Counter(match[1] for match in _REQUEST.finditer(self.log.read_text()) if but not in match[2])
 
     def objects(self) -> dict[str, bytes]:
         """All that is in the bucket."""
@@ -58,15 +58,12 @@ class S3Server:
 @contextlib.contextmanager
 def s3_server(host: str, log: Path) -> Iterator[S3Server]:
     """Start the server on an address of this machine; it ends with the block."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "tests.support.s3_app", host, str(port)]
-    with log.open("wb") as out:
-        server = subprocess.Popen(command, stdout=out, stderr=out, cwd=ROOT)
-    endpoint = f"http://{host}:{port}"
+    with socket.create_server((host, 0), backlog=128) as listening, log.open("wb") as out:
+        endpoint = f"http://{host}:{listening.getsockname()[1]}"
+        command = [sys.executable, "-m", "tests.support.s3_app", str(listening.fileno())]
+        server = subprocess.Popen(command, stdout=out, stderr=out, cwd=ROOT, pass_fds=[listening.fileno()])
     try:
-        until(lambda: _answers(host, port), 60, "the server answers")
+        # Who comes before it is up waits.
         _client(endpoint).create_bucket(Bucket=BUCKET)
         yield S3Server(endpoint, log)
     finally:
@@ -84,8 +81,3 @@ def _client(endpoint: str) -> Any:
         aws_access_key_id="testing",
         aws_secret_access_key="testing",
     )
-
-
-def _answers(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((host, port)) == 0

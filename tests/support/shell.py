@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 VMRUN = str(Path(sys.executable).with_name("vmrun"))
+#: Seconds for which a condition is waited for at least, and a command gets: what a step takes on a loaded computer is
+#: nothing that a test shows. One that shows within what time something happens compares times.
+PATIENCE, COMMAND = 90.0, 300.0
 
 
 @dataclass
@@ -28,13 +31,13 @@ class Shell:
     def env(self) -> dict[str, str]:
         return {**os.environ, "HOME": str(self.home), **self.environment}
 
-    def run(self, *arguments: str, exit_code: int | None = 0, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        """`vmrun ARGUMENTS`; it must end with `exit_code` (None: any)."""
+    def run(self, *arguments: str, exit_code: int | None = 0, timeout: float = 0.0) -> subprocess.CompletedProcess[str]:
+        """`vmrun ARGUMENTS`; it must end with `exit_code` (None: any), within `timeout` seconds or more."""
         done = subprocess.run(
             [VMRUN, *arguments],
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=max(timeout, COMMAND),
             check=False,
             cwd=self.home,
             env=self.env,
@@ -75,14 +78,15 @@ class Shell:
         """The id of a job that was submitted and left."""
         return str(self.ask("submit", "--detach", *arguments)["job"]["id"])
 
-    def wait(self, job: str, timeout: float = 120) -> Any:
+    def wait(self, job: str, timeout: float = 0.0) -> Any:
         """The job's document once it has ended."""
         self.run("wait", job, exit_code=None, timeout=timeout)
         return self.ask("status", job)["job"]
 
 
-def until(condition: Callable[[], Any], seconds: float = 60, what: str = "") -> Any:
-    """Wait for a true value of `condition`; the value. Fails after `seconds`."""
+def until(condition: Callable[[], Any], seconds: float = PATIENCE, what: str = "") -> Any:
+    """Wait for a true value of `condition`; the value. Fails after `seconds`, and not before `PATIENCE`."""
+    seconds = max(seconds, PATIENCE)
     deadline = time.monotonic() + seconds
     while True:
         value = condition()

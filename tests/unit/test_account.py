@@ -183,7 +183,7 @@ def server() -> Iterator[tuple[str, dict[str, Any]]]:
     yield f"http://127.0.0.1:{listening.server_port}", says
     listening.shutdown()
     listening.server_close()
-    thread.join(5)
+    thread.join(60)
 
 
 @pytest.mark.parametrize("status", [200, 403, 503])

@@ -74,7 +74,7 @@ def test_what_is_no_key_checks_nothing(wrong: bytes) -> None:
 
 def test_the_library_is_loaded_at_first_use_and_keys_are_not_shown() -> None:
     program = "import sys, vmrun.crypto; print('cryptography' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout == "False\n"
     assert bytes(range(32)).hex() not in f"{SIGNER!r} {vars(SIGNER)!r}"
 

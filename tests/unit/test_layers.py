@@ -65,7 +65,7 @@ def test_runner_imports_the_standard_library_cloudpickle_and_blocks() -> None:
 def loaded_by(statement: str) -> set[str]:
     """Top-level modules that `statement` adds to a fresh interpreter, the standard library's left out."""
     program = f"import sys; before = set(sys.modules); {statement}; print(*(set(sys.modules) - before))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
     return {name.partition(".")[0] for name in done.stdout.split()} - set(STANDARD)
 
 
@@ -116,7 +116,7 @@ def test_starting_the_command_line_loads_no_sdk(arguments: list[str], tmp_path: 
         "main()\n"
     )
     command = [sys.executable, "-c", program, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.rpartition("LOADED")[2].split())
     assert "vmrun" in loaded

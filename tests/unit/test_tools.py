@@ -45,7 +45,7 @@ class Machine:
             env={"PATH": str(self.commands)},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
             check=False,
         )
 

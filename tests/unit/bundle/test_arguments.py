@@ -213,7 +213,7 @@ pack_arguments(items, Path(sys.argv[1]))
 def test_what_is_defined_in_main_travels_by_value(tmp_path: Path) -> None:
     """Pickled by name it could not be found by any other process; here, and on a VM, `__main__` is another program."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True, timeout=50, check=False
+        [sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
     block = TaskBlock.decode((tmp_path / "arguments.blocks").read_bytes())

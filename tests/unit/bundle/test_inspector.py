@@ -50,7 +50,7 @@ def inspect(tmp_path: Path, app: Path) -> Inspect:
         path.write_text(textwrap.dedent(text), "utf-8")
         interpreter = JobInterpreter(Path(sys.executable), app)
         clock = LateClock(when)
-        return inspect_job(read_script(path), name, interpreter=interpreter, directory=out, clock=clock, timeout=50)
+        return inspect_job(read_script(path), name, interpreter=interpreter, directory=out, clock=clock, timeout=120)
 
     return ask
 

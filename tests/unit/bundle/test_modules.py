@@ -213,7 +213,7 @@ def test_the_files_run_elsewhere_as_they_do_here(tmp_path: Path) -> None:
         cwd=tmp_path / "there",
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert (done.stdout, done.stderr) == ("42 beside\n", "")

@@ -20,7 +20,7 @@ from vmrun.core.views import TaskCounts
 from vmrun.rendering import histogram
 from vmrun.watch.timeline import Timeline
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 
 KINDS = ("ok", "raised", "exited", "signalled", "timeout", "oom", "unpicklable", "cancelled", "lost")
 
@@ -165,7 +165,7 @@ def test_without_matplotlib_it_says_how_to_get_it(here) -> None:
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=120,
         check=False,
         env={"PYTHONPATH": str(ROOT), "HOME": str(here)},
     )

@@ -81,7 +81,7 @@ def test_completion_of_verbs_and_of_drivers(tmp_path: Path) -> None:
             command,
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=120,
             check=True,
             cwd=tmp_path,
             env={"HOME": str(tmp_path), "PYTHONPATH": str(ROOT), **environ},

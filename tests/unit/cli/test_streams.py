@@ -19,7 +19,7 @@ import pytest
 from tests.unit.cli.fakes import JOB
 
 ROOT = Path(__file__).resolve().parents[3]
-LIMIT = 40.0
+LIMIT = 120.0
 
 
 @pytest.fixture

@@ -116,7 +116,7 @@ def test_of_many_threads_exactly_one_has_it() -> None:
 
     def want(vm: str, seed: int) -> None:
         ledger = HostLedger(desk(store, seed=seed), HOST)
-        start.wait(20)
+        start.wait(120)
         if ledger.borrow(lease(vm), never):
             won.append(vm)
 
@@ -124,7 +124,7 @@ def test_of_many_threads_exactly_one_has_it() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(120)
     (winner,) = won
     assert HostLedger(desk(store), HOST).refresh().holder == lease(winner)
 

@@ -25,7 +25,7 @@ from vmrun.core.records import Final
 from vmrun.executor import LOOKS_MAX, Executor
 from vmrun.submit.publish import put_payload
 
-PATIENCE = 20.0
+PATIENCE = 90.0
 
 
 def until(holds: Callable[[], object]) -> None:

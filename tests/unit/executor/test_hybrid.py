@@ -95,7 +95,7 @@ def test_futures_are_those_of_the_executors_and_many_threads_may_submit() -> Non
             thread.start()
         for thread in threads:
             thread.join()
-        done, left = wait(futures, timeout=20)
+        done, left = wait(futures, timeout=120)
     assert not left
     assert sorted(future.result() for future in done) == sorted(list(range(50)) * 4)
 

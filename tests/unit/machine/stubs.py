@@ -33,7 +33,7 @@ class Stubs:
     def run(self, argv: Sequence[str], *, input: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
         """Run a program that finds nothing but these stand-ins."""
         variables = {"PATH": str(self.place), "LC_ALL": "C", **environment}
-        return subprocess.run(argv, input=input, env=variables, capture_output=True, timeout=50, check=False)
+        return subprocess.run(argv, input=input, env=variables, capture_output=True, timeout=120, check=False)
 
     def calls(self) -> list[str]:
         """What was called, in order."""

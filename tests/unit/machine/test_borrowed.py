@@ -85,6 +85,23 @@ def test_all_that_its_vm_brought_goes_and_then_nothing_is_left_to_do(
     assert place.clean(VM, capsys) == {"cleaned": False, "holder": ""}
 
 
+def test_an_agent_that_a_late_client_starts_anew_meanwhile_goes_too(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.bring(VM, VM)
+
+    def remove_user(_: object) -> None:
+        (place.units / layout.AGENT_SERVICE).write_text("x")
+        place.calls.append(("started anew",))
+
+    monkeypatch.setattr(place.program, "own_users", lambda: ["vmrun"])
+    monkeypatch.setattr(place.program, "remove_user", remove_user)
+    assert place.clean(VM, capsys)["cleaned"]
+    assert list(place.units.iterdir()) == []
+    after = place.calls[place.calls.index(("started anew",)) :]
+    assert ("systemctl", "stop", layout.AGENT_SERVICE) in after
+
+
 def test_what_another_vm_has_is_left_alone(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     place.bring(OTHER, OTHER)
     assert place.clean(VM, capsys) == {"cleaned": False, "holder": OTHER}

@@ -31,7 +31,7 @@ def run(
     argv = [sys.executable, "-I", "-c", text(name), *map(str, arguments)]
     if stubs is not None:
         return stubs.run(argv, input=input)
-    return subprocess.run(argv, input=input, capture_output=True, timeout=50, check=False)
+    return subprocess.run(argv, input=input, capture_output=True, timeout=120, check=False)
 
 
 def document(done: subprocess.CompletedProcess[bytes]) -> Any:
@@ -131,7 +131,7 @@ def test_install_twice_at_once_ends_with_one(tmp_path: Path) -> None:
     def install(number: int) -> subprocess.CompletedProcess[bytes]:
         file = tmp_path / f"pushed-{number}"
         file.write_bytes(content)
-        together.wait(timeout=30)
+        together.wait(timeout=120)
         return run("install", file, sha256, target)
 
     with ThreadPoolExecutor(4) as pool:
@@ -158,7 +158,7 @@ def test_boot_waits_until_it_is_through(tmp_path: Path) -> None:
     assert waiting.poll() is None
     (tmp_path / "result.json.new").write_text("{}")
     os.replace(tmp_path / "result.json.new", tmp_path / "result.json")
-    found, _ = waiting.communicate(timeout=30)
+    found, _ = waiting.communicate(timeout=120)
     assert json.loads(found)["finished"] is True
 
 
@@ -274,7 +274,7 @@ def test_agent_unit_says_what_the_manager_said(tmp_path: Path) -> None:
 def key(tmp_path: Path) -> Path:
     """A host key in force."""
     path = tmp_path / "ssh_host_ed25519_key"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True, timeout=30)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True, timeout=120)
     return path
 
 
@@ -303,7 +303,7 @@ def test_host_key_is_replaced_in_two_steps(tmp_path: Path, key: Path) -> None:
     assert document(run("host_key", "activate", key, stubs=stubs))["public"] == following
 
     assert public(key) == following
-    derived = subprocess.run(["ssh-keygen", "-y", "-f", str(key)], capture_output=True, check=True, timeout=30).stdout
+    derived = subprocess.run(["ssh-keygen", "-y", "-f", str(key)], capture_output=True, check=True, timeout=120).stdout
     assert derived.decode().split()[:2] == following.split()
     assert key.stat().st_mode & 0o777 == 0o600
     assert sorted(path.name for path in tmp_path.glob("ssh_host*")) == [key.name, f"{key.name}.pub"]
@@ -319,7 +319,7 @@ def test_host_key_is_activated_after_a_break_at_any_point(tmp_path: Path, key: P
     following = document(run("host_key", "prepare", key, stubs=stubs))["public"]
     shutil.copy(f"{key}.next.pub", f"{key}.pub")
     assert document(run("host_key", "activate", key, stubs=stubs))["public"] == following
-    derived = subprocess.run(["ssh-keygen", "-y", "-f", str(key)], capture_output=True, check=True, timeout=30).stdout
+    derived = subprocess.run(["ssh-keygen", "-y", "-f", str(key)], capture_output=True, check=True, timeout=120).stdout
     assert derived.decode().split()[:2] == following.split()
 
 

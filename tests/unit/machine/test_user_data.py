@@ -83,7 +83,7 @@ def test_equal_seeds_give_equal_bytes_in_any_process() -> None:
             [sys.executable, "-c", program],
             env={**os.environ, "PYTHONHASHSEED": seed},
             capture_output=True,
-            timeout=50,
+            timeout=120,
             check=True,
         ).stdout
         for seed in ("1", "2")

@@ -58,7 +58,7 @@ def test_an_answer_that_is_no_http_is_no_answer() -> None:
         thread.start()
         with pytest.raises(OSError, match="BadStatusLine"):
             fetch(f"http://127.0.0.1:{server.getsockname()[1]}/")
-        thread.join(10)
+        thread.join(60)
 
 
 def test_what_is_configured_wins() -> None:

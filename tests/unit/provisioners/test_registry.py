@@ -109,5 +109,5 @@ def test_the_registry_imports_no_driver() -> None:
         "import sys, vmrun.registry as r; r.provisioner_names(); r.summary('docker');"
         "print([m for m in sys.modules if m.startswith('vmrun.provisioners.')])"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "['vmrun.provisioners.context']"

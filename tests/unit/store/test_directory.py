@@ -352,7 +352,7 @@ def test_of_racing_processes_one_creates(tmp_path: Path) -> None:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    won = [[int(number) for number in process.communicate(timeout=30)[0].split()] for process in writers]
+    won = [[int(number) for number in process.communicate(timeout=120)[0].split()] for process in writers]
     assert [process.returncode for process in writers] == [0] * 4
     assert sorted(number for numbers in won for number in numbers) == list(range(200))
     store = DirectoryStore(tmp_path)

@@ -48,7 +48,7 @@ class ChecksThenWrites(MemoryStore):
             self.get(key)
         except KeyNotFound:
             if "race" in key:
-                self.checked.wait(10)
+                self.checked.wait(60)
             self.replace(key, body)
         else:
             raise KeyExists(key)

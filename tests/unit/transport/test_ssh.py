@@ -127,16 +127,16 @@ def test_output_on_both_streams_may_exceed_their_buffers(world: World) -> None:
 
 
 def test_input_that_nobody_reads_does_not_hold_up_the_end(world: World) -> None:
-    done = world.host().run(["sh", "-c", "exit 3"], input=bytes(8_000_000), timeout=30)
+    done = world.host().run(["sh", "-c", "exit 3"], input=bytes(8_000_000), timeout=120)
     assert done.exit_code == 3
 
 
 def test_output_has_a_limit(world: World) -> None:
     host = world.host(limits=SshLimits(output_bytes=1_000_000))
     with pytest.raises(TooMuchOutput):
-        host.run(["sh", "-c", "cat /dev/zero"], timeout=30)
+        host.run(["sh", "-c", "cat /dev/zero"], timeout=120)
     with pytest.raises(TooMuchOutput):
-        host.run(["sh", "-c", "cat /dev/zero >&2"], timeout=30)
+        host.run(["sh", "-c", "cat /dev/zero >&2"], timeout=120)
     assert len(host.run(["head", "-c", "1000000", "/dev/zero"]).stdout) == 1_000_000
 
 
@@ -215,7 +215,7 @@ def test_a_connection_that_breaks_is_noticed_and_made_again(world: World, tmp_pa
     script = f"echo run >> {marks}; sleep 60"
     threading.Thread(target=lambda: _when(marks.exists, world.server.hang_up), daemon=True).start()
     with pytest.raises(Unreachable) as caught:
-        host.run(["sh", "-c", script], timeout=30)
+        host.run(["sh", "-c", script], timeout=120)
     assert not isinstance(caught.value, CommandTimeout)
     # The command was not sent a second time; the next one is sent over a new connection.
     assert marks.read_text() == "run\n"
@@ -224,7 +224,7 @@ def test_a_connection_that_breaks_is_noticed_and_made_again(world: World, tmp_pa
 
 
 def _when(condition, action) -> None:
-    give_up = time.monotonic() + 20
+    give_up = time.monotonic() + 60
     while not condition() and time.monotonic() < give_up:
         threading.Event().wait(0.01)
     action()
@@ -244,7 +244,7 @@ def test_closing_ends_the_wait_for_a_connection(world: World) -> None:
     start = time.monotonic()
     with pytest.raises(Unreachable, match="closed while"):
         host.connect(timeout=60, note=lambda _: threading.Thread(target=host.close).start())
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 45
 
 
 def test_small_packets_are_not_held_back(world: World) -> None:
@@ -262,7 +262,7 @@ def test_another_host_key_ends_it_before_a_login(world: World) -> None:
     host = world.host(new_key_pair().public)
     notes: list[str] = []
     with pytest.raises(HostKeyMismatch) as caught:
-        host.connect(timeout=30, note=notes.append)
+        host.connect(timeout=90, note=notes.append)
     assert not caught.value.retryable
     assert caught.value.exit_code == 5
     # Tried once, and nothing went out: no user name, no signature of our key.
@@ -328,7 +328,7 @@ def test_waits_for_a_port_that_does_not_answer_yet(world: World) -> None:
     notes: list[str] = []
     host = world.host(address=address)
     try:
-        host.connect(timeout=30, note=note)
+        host.connect(timeout=90, note=note)
         assert host.run(["true"]).exit_code == 0
     finally:
         host.close()
@@ -339,8 +339,8 @@ def test_waits_for_a_port_that_does_not_answer_yet(world: World) -> None:
 
 def test_waits_for_a_server_whose_banner_is_late(world: World) -> None:
     world.server.behaviour.silent = 2
-    host = world.host(limits=SshLimits(handshake=0.5))
-    host.connect(timeout=30)
+    host = world.host(limits=SshLimits(handshake=3.0))
+    host.connect(timeout=90)
     assert host.run(["true"]).exit_code == 0
     assert world.server.connections == 3
 
@@ -349,7 +349,7 @@ def test_waits_for_a_server_that_hangs_up(world: World) -> None:
     """As behind a load balancer, or when sshd starts again in the midst of the boot."""
     world.server.behaviour.closed = 2
     host = world.host()
-    host.connect(timeout=30)
+    host.connect(timeout=90)
     assert world.server.connections == 3
 
 
@@ -357,7 +357,7 @@ def test_waits_while_logins_are_refused_in_the_boot(world: World) -> None:
     """The user is not there yet, or "System is booting up. Unprivileged users are not permitted to log in yet"."""
     world.server.behaviour.refusals = 2
     notes: list[str] = []
-    world.host().connect(timeout=30, note=notes.append)
+    world.host().connect(timeout=90, note=notes.append)
     assert len(world.server.logins) >= 3
     assert all("refuses the login" in note for note in notes)
     assert notes
@@ -368,13 +368,13 @@ def test_a_login_that_stays_refused_is_not_waited_for_for_ever(world: World) -> 
     start = time.monotonic()
     with pytest.raises(LoginRefused) as caught:
         world.host(limits=SshLimits(boot=0.5)).connect(timeout=60)
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 45
     assert caught.value.hint
 
 
 def test_another_clients_key_is_refused(world: World) -> None:
     with pytest.raises(LoginRefused):
-        world.host(client=new_key_pair(), limits=SshLimits(boot=0.3)).connect(timeout=30)
+        world.host(client=new_key_pair(), limits=SshLimits(boot=0.3)).connect(timeout=90)
     assert world.server.commands == []
 
 
@@ -491,13 +491,13 @@ def test_put_gives_up_on_a_machine_that_takes_nothing(world: World, tmp_path: Pa
     start = time.monotonic()
     with pytest.raises(Unreachable):
         host.put(str(tmp_path / "file"), (b"x" * 1_000_000 for _ in range(50)))
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 45
 
 
 def writer(path: Path, sent: bytes) -> subprocess.CompletedProcess[bytes]:
     program = Path(sys.modules["vmrun.transport"].__path__[0], "writer.py").read_text()
     argv = [sys.executable, "-I", "-c", program, str(path), "600"]
-    return subprocess.run(argv, input=sent, capture_output=True, timeout=50, check=False)
+    return subprocess.run(argv, input=sent, capture_output=True, timeout=120, check=False)
 
 
 BLOCK = (5).to_bytes(4, "big") + b"hello"
@@ -534,7 +534,7 @@ def test_a_persons_session_is_as_strict(tmp_path: Path) -> None:
     folder = tmp_path / "with space and 100%"
     argv = open_shell_argv(Address("192.0.2.1", 2222), folder / "key", folder / "known")
     assert argv[0] == "ssh"
-    done = subprocess.run(["ssh", "-G", *argv[1:]], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(["ssh", "-G", *argv[1:]], capture_output=True, text=True, timeout=120, check=True)
     found = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
     assert (found["user"], found["hostname"], found["port"]) == ("vmrun", "192.0.2.1", "2222")
     assert found["stricthostkeychecking"] in ("true", "yes")
@@ -557,7 +557,7 @@ def test_the_ssh_library_is_not_loaded_before_it_is_used() -> None:
         "import sys, vmrun.transport.ssh, vmrun.transport.keys\n"
         "sys.exit(bool({'paramiko', 'cryptography'} & set(sys.modules)))"
     )
-    assert subprocess.run([sys.executable, "-c", program], timeout=50, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], timeout=120, check=False).returncode == 0
 
 
 def test_no_private_key_is_in_a_representation() -> None:

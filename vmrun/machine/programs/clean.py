@@ -172,13 +172,20 @@ def empty(place: str, spared: str) -> None:
             os.unlink(path)
 
 
-def clean() -> None:
-    """The agent and all that runs, then who ran it, then files, the marker last."""
+def end_agent() -> None:
+    """The agent with all that it runs, and its unit."""
     call("systemctl", "stop", AGENT, timeout=FLUSH)
     call("systemctl", "kill", "--signal=KILL", AGENT)
     remove_unit(AGENT)
+
+
+def clean() -> None:
+    """The agent and all that runs, then who ran it, then files, the marker last."""
+    end_agent()
     for entry in own_users():
         remove_user(entry)
+    # A client that is late may have started it anew as long as it was let in.
+    end_agent()
     for place in PLACES:
         with contextlib.suppress(FileNotFoundError):
             if os.path.isdir(place) and not os.path.islink(place):

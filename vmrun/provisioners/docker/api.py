@@ -95,7 +95,7 @@ class Docker:
 
     def info(self) -> Mapping[str, Any]:
         """What the engine says of itself and its machine."""
-        found = json.loads(self.call("info", "--format", "{{json .}}", timeout=20))
+        found = json.loads(self.call("info", "--format", "{{json .}}"))
         # An old command reports a missing engine here, and exits with 0.
         if not isinstance(found, dict) or not found.get("NCPU"):
             errors = found.get("ServerErrors") if isinstance(found, dict) else None

@@ -121,7 +121,7 @@ def run(cloud: Cloud, tmp_path: Path, metadata: str = "") -> tuple[int, str]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert done.stderr == ""
