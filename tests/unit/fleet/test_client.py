@@ -29,6 +29,7 @@ from vmrun.provisioners.fake import FakeCloud
 from vmrun.settings import load_settings
 from vmrun.submit.prepare import Submission
 from vmrun.submit.request import SubmitRequest
+from vmrun.submitting import OnStage, Submitting
 from vmrun.watch.observe import JobObserver
 from vmrun.watch.results import ResultReader
 
@@ -283,17 +284,19 @@ def test_an_executor_that_never_got_a_machine_cancels_its_job(client: OwnClient,
 class Waiting(Client):
     """A client whose jobs wait for their machines: the process in the background has not come to that yet."""
 
-    #: What others do between this client's look at the budget and its job's entry.
-    meanwhile: ClassVar[list[Callable[[], object]]] = []
-
     def continue_in_background(self, job: str) -> None:
         pass
 
-    def _check_machine(self, submission: Submission) -> str:
-        told = super()._check_machine(submission)
+
+class Interrupted(Submitting):
+    """Others do something between the look at the budget and the job's entry."""
+
+    meanwhile: ClassVar[list[Callable[[], object]]] = []
+
+    def write(self, submission: Submission, stage: OnStage, key: str = "") -> str:
         while self.meanwhile:
             self.meanwhile.pop()()
-        return told
+        return super().write(submission, stage, key)
 
 
 @pytest.mark.parametrize("at_once", [False, True])
@@ -310,7 +313,8 @@ def test_two_submits_do_not_both_get_what_the_budget_has_for_one(
         return Waiting(settings).submit(SubmitRequest(target="job.py", max_cost=3.0), detach=True).id
 
     if at_once:
-        Waiting.meanwhile.append(submit)
+        monkeypatch.setattr("vmrun.client.Submitting", Interrupted)
+        Interrupted.meanwhile.append(submit)
     else:
         submit()
     with pytest.raises(BudgetError, match=r"\$3.00 does not fit into the budget: .* or wait may cost \$3.00 more"):
