@@ -171,6 +171,17 @@ def change_state() -> str:
     return "changed"
 
 
+def leave_alarm() -> str:
+    """A limit of its own for something, that it forgets to take back."""
+    signal.setitimer(signal.ITIMER_REAL, GOOD_SECONDS * 2.5)
+    return "left an alarm"
+
+
+def end_the_parent() -> None:
+    os.kill(os.getppid(), signal.SIGKILL)
+    nap(ENDLESS / 2)
+
+
 def start_threads() -> str:
     done = threading.Event()
     threads = []
@@ -211,6 +222,8 @@ CASES = {
     "output": Case(print_much, "prints 200 MB", ("ok",)),
     "binary": Case(print_bytes, "prints bytes that are no text", ("ok",)),
     "state": Case(change_state, "changes directory, umask and environment", ("ok",)),
+    "alarm": Case(leave_alarm, "leaves an alarm behind", ("ok",)),
+    "parent": Case(end_the_parent, "kills the process that started its own", ("lost",)),
     "threads": Case(start_threads, f"starts {THREADS:,} threads", ("ok", "raised")),
     "disk": Case(fill_disk, "fills the disk", ("raised",)),
 }
