@@ -153,6 +153,28 @@ def test_an_exception_that_leaves_when_it_is_asked_for_words_is_told_nevertheles
     assert "SystemExit in __str__" in said["message"]
 
 
+class Secretive(type):
+    """Of classes that do not say where they are from."""
+
+    @property
+    def __module__(cls) -> str:  # type: ignore[override]
+        raise RuntimeError("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"),
+    [(Secretive("Odd", (Exception,), {}), "RuntimeError"), (type("X" * 3_000_000, (Exception,), {}), "XXX")],
+    ids=["secretive", "long"],
+)
+def test_an_exception_of_an_odd_class_is_told_nevertheless(kind: type[Exception], word: str) -> None:
+    status, said = described(kind("no"))
+    assert status is Status.raised
+    assert word in said["type"]
+    assert len(said["type"]) < 2000
+    assert len(said["traceback"]) < 70_000
+    assert said["message"] == "no"
+
+
 def test_endless_recursion_is_told_in_few_words() -> None:
     def deeper(n: int) -> int:
         return deeper(n + 1) + 1

@@ -18,6 +18,8 @@ from vmrun.core.blocks import Status, failure
 #: Characters of a message, and of a traceback, that are kept; of a longer one both ends.
 MESSAGE_MAX = 16 * 1024
 TRACEBACK_MAX = 64 * 1024
+#: Characters of the name of a type.
+TYPE_MAX = 1024
 #: Bytes of a pickled exception that travel with its text.
 EXCEPTION_MAX = 128 * 1024
 #: Parts of a value that are tried in search of the one that cannot be pickled, and how deep.
@@ -132,6 +134,10 @@ def size(count: int) -> str:
 
 def type_name(kind: type) -> str:
     """The class as its author would write it."""
+    return clip(_safely(_type_name, kind), TYPE_MAX)
+
+
+def _type_name(kind: type) -> str:
     if kind.__module__ == "builtins":
         return kind.__qualname__
     return f"{kind.__module__}.{kind.__qualname__}"
