@@ -40,7 +40,7 @@ TASKS, FINISHED = 60, 12
 SLOW, QUICK = 3.0, 0.5
 #: The same where time is measured: of those that run then, each is lost after some seconds, as in a real job, and none
 #: is through before.
-FEW, LONGER, BEFORE, INTO = 12, 150.0, 4, 15.0
+FEW, LONGER, BEFORE, INTO = 12, 150.0, 4, 8.0
 WORKERS = 2
 TELL = """
     import os, time, urllib.request
