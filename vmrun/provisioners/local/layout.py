@@ -15,7 +15,6 @@ import os
 import re
 import shutil
 import stat
-import subprocess
 
 #: What the machine is: written before the directory gets its name, never changed.
 INSTANCE = "instance.json"
@@ -171,6 +170,8 @@ def remove_tree(directory: str) -> None:
                         os.chmod(folder, 0o700)
         shutil.rmtree(directory, ignore_errors=True)
         return
+    import subprocess  # here, as it is seldom needed and the guardian is to start fast
+
     # Python goes no deeper into directories than into calls of functions; this program does.
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         subprocess.run(["rm", "-rf", "--", directory], capture_output=True, check=False, timeout=REMOVE_TIMEOUT)
