@@ -108,6 +108,19 @@ def test_directories_without_end_are_removed(tmp_path: Path) -> None:
         assert not directory.exists()
 
 
+def test_root_changes_no_rights_where_a_job_may_put_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process of the job may put one in the place of a directory that was just seen."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o755)
+    before, walk = stat.S_IMODE(elsewhere.stat().st_mode), os.walk
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "walk", lambda top: ((str(elsewhere), [], []) for _ in walk(top)))
+    with deep_directory(tmp_path / "engine") as directory:
+        launch.remove(str(directory))
+        assert not directory.exists()
+    assert stat.S_IMODE(elsewhere.stat().st_mode) == before
+
+
 def test_processes_are_found_by_their_mark() -> None:
     mark = f"VMRUN_ENGINE=test-{os.getpid()}"
     name, value = mark.split("=")
