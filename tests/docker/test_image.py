@@ -153,7 +153,7 @@ def test_a_registry_that_does_not_answer_is_given_up_on(engine: Engine, monkeypa
     start = time.monotonic()
     with pytest.raises(CloudError):
         engine.image().ensure()
-    assert time.monotonic() - start < 100
+    assert time.monotonic() - start < 20
 
 
 def test_a_build_that_fails_shows_its_last_lines(engine: Engine) -> None:
@@ -238,7 +238,7 @@ def test_an_engine_that_hangs_is_given_up_on(tmp_path: Path) -> None:
     with pytest.raises(CloudError) as caught:
         Docker(str(program(tmp_path, "exec sleep 200"))).run("info", timeout=0.3)
     assert caught.value.fault is Fault.unavailable
-    assert time.monotonic() - start < 100
+    assert time.monotonic() - start < 20
 
 
 def test_the_real_command_without_an_engine(monkeypatch: pytest.MonkeyPatch, provisioner: DockerProvisioner) -> None:

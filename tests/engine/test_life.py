@@ -66,7 +66,7 @@ def test_closing_ends_everything_and_removes_the_directory(bench: Bench, tmp_pat
     began = time.monotonic()
     bench.close()
     assert not any(map(is_alive, [runner, *pids]))
-    assert time.monotonic() - began < PATIENCE
+    assert time.monotonic() - began < 30
     assert not bench.directory.exists()
     bench.close()
 

@@ -110,7 +110,7 @@ def test_a_create_without_an_answer_is_sent_once_and_undecided(script: Script, a
     begun = time.monotonic()
     with pytest.raises(StoreUnavailable):
         scripted_store(script, QUICK).create("a/b", b"body")
-    assert time.monotonic() - begun < 25
+    assert time.monotonic() - begun < 10
     assert len(script.requests) == 1
 
 
@@ -218,7 +218,7 @@ def test_a_silent_endpoint_is_unavailable_in_bounded_time(script: Script) -> Non
         begun = time.monotonic()
         with pytest.raises(StoreUnavailable, match="no answer in time"):
             request()
-        assert time.monotonic() - begun < 25, name
+        assert time.monotonic() - begun < 8, name
 
 
 def test_a_host_that_is_not_there_is_named(script: Script) -> None:

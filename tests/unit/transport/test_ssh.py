@@ -244,7 +244,7 @@ def test_closing_ends_the_wait_for_a_connection(world: World) -> None:
     start = time.monotonic()
     with pytest.raises(Unreachable, match="closed while"):
         host.connect(timeout=60, note=lambda _: threading.Thread(target=host.close).start())
-    assert time.monotonic() - start < 45
+    assert time.monotonic() - start < 20
 
 
 def test_small_packets_are_not_held_back(world: World) -> None:
@@ -368,7 +368,7 @@ def test_a_login_that_stays_refused_is_not_waited_for_for_ever(world: World) -> 
     start = time.monotonic()
     with pytest.raises(LoginRefused) as caught:
         world.host(limits=SshLimits(boot=0.5)).connect(timeout=60)
-    assert time.monotonic() - start < 45
+    assert time.monotonic() - start < 15
     assert caught.value.hint
 
 
@@ -491,7 +491,7 @@ def test_put_gives_up_on_a_machine_that_takes_nothing(world: World, tmp_path: Pa
     start = time.monotonic()
     with pytest.raises(Unreachable):
         host.put(str(tmp_path / "file"), (b"x" * 1_000_000 for _ in range(50)))
-    assert time.monotonic() - start < 45
+    assert time.monotonic() - start < 20
 
 
 def writer(path: Path, sent: bytes) -> subprocess.CompletedProcess[bytes]:
