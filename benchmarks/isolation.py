@@ -277,7 +277,8 @@ def again(labels: Sequence[str], cases: Sequence[str]) -> None:
     found, fresh = look([one for one in SUBJECTS if one.label in labels], cases)
     for case, row in found.items():
         table.setdefault(case, {}).update(row)
-    show(table, {**versions, **fresh}, write=True)
+    # In the order of the cases, wherever a new one stands among them.
+    show({case: table[case] for case in CASES if case in table}, {**versions, **fresh}, write=True)
 
 
 def page(table: Mapping[str, Mapping[str, Verdict]], versions: Mapping[str, str], labels: Sequence[str]) -> str:

@@ -116,6 +116,9 @@ class JobObserver:
         if fold.final is None and any(view.state in LEAVING for view, _ in vms):
             # What a VM says last, it says after the job's end: if there is one, it is there to be read by now.
             fold = self.ledger.refresh()
+            if fold.final is not None:
+                # And so are the outcomes that were committed since the shards were read.
+                self._refresh_shards(fold)
         counts = self._counts(fold, vms)
         final, crew = fold.final, self._crew()
         return JobView(

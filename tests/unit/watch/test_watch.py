@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.unit.agent.bench import Bench, FakeEngine, Switch, engine, outcome
-from tests.unit.core.world import JOB, OTHER_JOB, VM, an_id
+from tests.unit.core.world import JOB, OTHER_JOB, OTHER_VM, VM, an_id, results
 from vmrun.agent.commit import OutputWriter
 from vmrun.core import keys, output
 from vmrun.core.errors import StoreUnavailable, UsageError
 from vmrun.core.ledger import JobLedger
-from vmrun.core.model import JobState
+from vmrun.core.model import JobState, ShardPlan
 from vmrun.core.records import Final, Heartbeat, Hold
+from vmrun.core.storage import BlobStore
 from vmrun.core.views import Deadline, OutputChunk
 from vmrun.core.vm_ledger import VmLedger
 from vmrun.handle import patience
@@ -30,6 +32,20 @@ __all__ = ["engine"]
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path, Switch())
+
+
+class Meanwhile(CountingStore):
+    """Something else happens right before one object is read for the first time."""
+
+    def __init__(self, inner: BlobStore, key: str, act: Callable[[], None]) -> None:
+        super().__init__(inner)
+        self._key, self._act = key, act
+
+    def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
+        if key == self._key:
+            self._key = ""
+            self._act()
+        return super().get(key, start, end)
 
 
 def write(bench: Bench, stream: str, *texts: str) -> None:
@@ -127,6 +143,36 @@ def test_a_jobs_state_goes_with_its_vms(bench: Bench) -> None:
     assert agent.finish(Final("failed", 3, 1))
     assert observer.look().state is JobState.failed
     assert outcome(0).count == 1
+
+
+@pytest.mark.parametrize("another_is_gone", [True, False])
+def test_a_job_that_ends_during_a_look_has_all_its_outcomes_in_it(bench: Bench, another_is_gone: bool) -> None:
+    job = bench.submit(4, 2)
+    ledger = JobLedger(bench.desk(f"vm:{VM}"), JOB)
+    first, second = ledger.refresh().shards()
+    for vm in (VM, OTHER_VM):
+        bench.vm(vm)
+        assert job.enlist(vm)
+    if another_is_gone:
+        VmLedger(bench.desk(), OTHER_VM).delete("lost", "client")
+
+    def commit(plan: ShardPlan) -> None:
+        shard = ledger.shard(plan)
+        assert shard.claim(VM)
+        refs, inline = results(plan.first, b"x", b"y")
+        assert shard.commit(VM, shard.fold.epoch, refs, (), inline)
+
+    def end() -> None:
+        commit(second)
+        assert ledger.finish(Final("done", 4, 0))
+
+    commit(first)
+    # The VM that works ends the job after the shards were read
+    store = Meanwhile(bench.memory, keys.heartbeat(VM), end)
+    seen = JobObserver(bench.desk(blobs=store), JOB).look()
+    assert (seen.state, seen.tasks.done) == ((JobState.done, 4) if another_is_gone else (JobState.running, 2))
+    later = JobObserver(bench.desk(), JOB).look()
+    assert (later.state, later.tasks.done) == (JobState.done, 4)
 
 
 def test_a_job_that_is_not_there_is_a_usage_error(bench: Bench) -> None:
