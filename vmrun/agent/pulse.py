@@ -83,6 +83,10 @@ class Pulse:
         """The work is alive; `changes` are fields of the heartbeat that now hold."""
         with self._lock:
             self._last_sign = self._clock.monotonic()
+            if not changes:
+                # At every turn of the work, and more often than that.
+                self._idle_since = self._last_sign if self._beat.busy else self._idle_since
+                return
             before = self._beat
             self._beat = dataclasses.replace(before, **changes)  # type: ignore[arg-type]
             if self._beat.busy:

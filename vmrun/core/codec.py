@@ -37,10 +37,13 @@ def parse(text: bytes | str) -> Any:
 
 def to_data(record: object) -> Any:
     """A record as JSON values; fields that have their default are left out."""
-    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+    kind = type(record)
+    if kind in _AS_THEY_ARE:
+        return record
+    if dataclasses.is_dataclass(kind):
         return {
             field.name: to_data(value)
-            for field in dataclasses.fields(record)
+            for field in _fields(kind)
             if not _is_default(field, value := getattr(record, field.name))
         }
     if isinstance(record, tuple | list):
@@ -50,9 +53,15 @@ def to_data(record: object) -> Any:
     return record.value if isinstance(record, enum.Enum) else record
 
 
+#: Most of what records hold.
+_AS_THEY_ARE = frozenset({str, int, float, bool, type(None)})
+#: An entry may hold thousands of records of one kind.
+_fields = functools.cache(dataclasses.fields)
+
+
 def _is_default(field: dataclasses.Field[Any], value: object) -> bool:
     if field.default is not dataclasses.MISSING:
-        return bool(field.default == value) and type(field.default) is type(value)
+        return type(field.default) is type(value) and bool(field.default == value)
     if field.default_factory is not dataclasses.MISSING:
         return bool(field.default_factory() == value)
     return False

@@ -22,6 +22,8 @@ _HEADER_MAX = 64 * 1024
 
 #: Made once: `json.dumps` makes an encoder for each call that asks for other separators.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
+#: `json.loads` first finds out which encoding bytes have.
+_decode = json.JSONDecoder().decode
 
 
 class BlockError(ValueError):
@@ -43,7 +45,7 @@ def unpack(magic: bytes, data: Bytes, *words: str) -> tuple[dict[str, Any], memo
         found, size = _HEADER.unpack_from(view)
         if found != magic or size > _HEADER_MAX:
             raise BlockError("not a block of this kind")
-        head = json.loads(bytes(view[_HEADER.size : _HEADER.size + size]))
+        head = _decode(str(view[_HEADER.size : _HEADER.size + size], "utf-8"))
         for name in ("first", "count"):
             if type(head[name]) is not int or head[name] < 0:
                 raise BlockError(f"a block's {name} is {head[name]!r}")

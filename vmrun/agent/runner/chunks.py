@@ -71,8 +71,10 @@ class Sizer:
         return max(1, min(int(TARGET / self.seconds), self._largest * GROWTH, fair, CAPACITY))
 
     def little(self, waiting: int, workers: int) -> bool:
-        """Whether `waiting` tasks are so little work that it is handed out at once."""
-        work = max(0.0, waiting * self.seconds)
+        """Whether `waiting` tasks are known to be so little work that it is handed out at once."""
+        if self.seconds < 0:
+            return False
+        work = waiting * self.seconds
         return (self.seconds < LEAST and work < LITTLE * workers) or int(work / LEAST) < workers
 
     def below(self, limit: float) -> bool:
@@ -114,12 +116,15 @@ class WorkQueue:
         self.tasks = 0
         #: Bytes that they keep.
         self.bytes = 0
+        #: Set when tasks come in; for whoever hands them out, to reset.
+        self.grown = False
 
     def add(self, work: Work) -> None:
         """Queue tasks behind all others."""
         if work.block.count:
             self._queue.append(work)
             self._count(work.block, 1)
+            self.grown = True
 
     def add_first(self, work: Work) -> None:
         """Queue tasks before all others."""
@@ -131,6 +136,7 @@ class WorkQueue:
             self._taken = self._offset = 0
         self._queue.appendleft(work)
         self._count(work.block, 1)
+        self.grown = True
 
     def function(self) -> str:
         """The function of the next task; there must be one."""

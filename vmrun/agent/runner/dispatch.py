@@ -40,26 +40,26 @@ class Dispatch:
         """Remember a function for the workers that will need it."""
         self._definitions[frame.head["function"]] = frame
 
-    def fill(self, slots: Collection[Slot]) -> None:
-        """Give tasks to all workers that should have some: idle ones, then new ones, then ahead to busy ones."""
+    def fill(self, slots: Collection[Slot], heard: Collection[Slot] | None) -> list[Slot]:
+        """Give tasks to all workers that should have some: idle ones, then new ones, then ahead to busy ones.
+
+        `heard`: those of `slots` that may want tasks since the last call; None: any may. Gives those that got some.
+        """
+        given: list[Slot] = []
         if not self._queue.tasks:
-            return
-        free = [slot for slot in slots if slot.free]
-        for slot in free:
-            if not self._queue.tasks:
-                return
-            if not slot.chunks:
-                self._give(slot, slots)
-        while self._queue.tasks:
-            hired = self._hire()
-            if hired is None:
-                break
-            self._give(hired, slots)
+            return given
+        if heard is None or self._queue.grown:
+            heard, self._queue.grown = list(slots), False
+        free = [slot for slot in heard if slot.free]
+        given.extend(self._give(slot, slots) for slot in free if self._queue.tasks and not slot.chunks)
+        while self._queue.tasks and (hired := self._hire()) is not None:
+            given.append(self._give(hired, slots))
         for slot in free:
             if not self._next_is_short():
-                return
+                break
             if len(slot.chunks) == 1 and self._short(slot.chunks[0].work.function):
-                self._give(slot, slots)
+                given.append(self._give(slot, slots))
+        return given
 
     def _next_is_short(self) -> bool:
         """Whether something waits of which it is known that it does not take long."""
@@ -71,7 +71,7 @@ class Dispatch:
         limit = BRIEF if self._queue.tasks > self._config.workers else SHORT
         return self._outcomes.sizers[function].below(limit)
 
-    def _give(self, slot: Slot, slots: Collection[Slot]) -> None:
+    def _give(self, slot: Slot, slots: Collection[Slot]) -> Slot:
         function = self._queue.function()
         if function not in slot.known:
             definition = self._definitions[function]
@@ -79,10 +79,11 @@ class Dispatch:
             slot.known.add(function)
         if self._config.fresh:
             slot.send(self._queue.take(1))
-            return
+            return slot
         sizer, waiting, workers = self._outcomes.sizers[function], self._queue.tasks, self._config.workers
         given = sum(other.at_hand for other in slots) if sizer.little(waiting, workers) else 0
         slot.send(self._queue.take(sizer.size(waiting, workers, given=given, own=slot.at_hand)))
+        return slot
 
     def watch(self, slots: list[Slot], *, room: bool, follow: bool) -> None:
         """Look at all workers once.

@@ -41,6 +41,8 @@ _VECTOR = 256
 
 #: Made once: `json.dumps` makes an encoder for each call that asks for other separators.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
+#: `json.loads` first finds out which encoding bytes have.
+_decode = json.JSONDecoder().decode
 
 
 class Kind(IntEnum):
@@ -102,7 +104,7 @@ def _lead(data: Buffer, limit: int = BODY_MAX) -> tuple[Kind, int, int]:
 
 def _frame(kind: Kind, data: memoryview, head_size: int) -> Frame:
     try:
-        head = json.loads(bytes(data[:head_size]))
+        head = _decode(str(data[:head_size], "utf-8"))
     except ValueError as error:
         raise FrameError("a frame's head is not JSON") from error
     if not isinstance(head, dict):

@@ -18,6 +18,7 @@ from typing import Any
 from vmrun.core.blocks import TaskBlock
 
 from . import frames, system
+from .batching import Batching
 from .chunks import Work
 from .dispatch import Dispatch
 from .frames import FrameError, FrameReader, FrameWriter, Kind
@@ -58,6 +59,10 @@ class Runner:
         self._dispatch = Dispatch(config, self._outcomes, self._hiring.hire)
         self._ending = False
         self._congested = False
+        #: Workers that spoke in this turn, or can take more bytes; and whether all are to be seen to, not only those.
+        self._heard: list[Slot] = []
+        self._everyone = True
+        self._batching = Batching()
         #: Monotonic times of the next look at anything and at what each worker does, should one be at work by then.
         self._look_at = self._watch_at = time.monotonic()
         self._load: tuple[int, ...] = (0, 0, 0, 0)
@@ -81,14 +86,15 @@ class Runner:
                     self._from_agent()
                 elif key.data is None:
                     self._hiring.listen()
+                    self._everyone = True
                 else:
                     self._from_worker(key.data)
             self._reap()
             self._tick()
             self._hiring.refuse()
-            self._dispatch.fill(list(self._slots.values()))
+            given = self._dispatch.fill(self._slots.values(), None if self._everyone else self._heard)
             self._report_load()
-            self._send()
+            self._send(given)
         return self._end()
 
     @property
@@ -115,29 +121,34 @@ class Runner:
                 self._ending = True
         self._ending = self._ending or self._reader.closed
 
-    def _send(self) -> None:
+    def _send(self, given: list[Slot]) -> None:
         """Get rid of what is to be sent, and listen to those who may now send."""
         self._outcomes.flush_output()
-        # Workers first: whoever is woken takes a core, and on these there is work to do. There may be many of them, and
-        # it is done whenever one has said something, so nothing is called for those who are waited for.
-        for slot in self._slots.values():
+        # There may be many workers, and each turn of the loop is mostly about one or two of them.
+        slots = list(self._slots.values()) if self._everyone else self._heard + given
+        # Workers first: whoever is woken takes a core, and on these there is work to do.
+        for slot in slots:
             if slot.writer.pending:
                 with contextlib.suppress(OSError):  # its death is about to be noticed
                     slot.writer.flush()
-        try:
-            self._writer.flush()
-        except OSError:
-            self._ending = True
-        self._congested = self._writer.pending > (RELIEVED if self._congested else CONGESTED)
-        wanted = selectors.EVENT_WRITE if self._writer.pending else 0
+        # With nobody at work nothing else may come for long.
+        hold = self._outcomes.hold if self._busy() else 0.0
+        if not self._batching.holds(self._writer.pending, hold, time.monotonic()):
+            try:
+                self._writer.flush()
+            except OSError:
+                self._ending = True
+        congested = self._writer.pending > (RELIEVED if self._congested else CONGESTED)
+        if congested != self._congested:
+            self._congested, slots = congested, list(self._slots.values())
+        wanted = selectors.EVENT_WRITE if self._writer.pending and not self._batching.waits else 0
         self._watch(self._channel, selectors.EVENT_READ | wanted, None)
-        reading, masks = 0 if self._congested else selectors.EVENT_READ, self._masks
-        for slot in self._slots.values():
+        reading = 0 if self._congested else selectors.EVENT_READ
+        for slot in slots:
             wanted = reading | selectors.EVENT_WRITE if slot.writer.pending else reading
-            if slot.reader.closed or slot.broken:
-                wanted = 0
-            if masks.get(slot.channel, 0) != wanted:
-                self._watch(slot.channel, wanted, slot)
+            self._watch(slot.channel, 0 if slot.reader.closed or slot.broken else wanted, slot)
+        self._heard.clear()
+        self._everyone = False
 
     def _watch(self, channel: socket.socket, events: int, slot: Slot | None) -> None:
         before = self._masks.get(channel, 0)
@@ -159,7 +170,9 @@ class Runner:
     def _from_worker(self, slot: Slot) -> None:
         if slot.pid <= 0:
             self._hiring.listen()
+            self._everyone = True
         if slot.alive:
+            self._heard.append(slot)
             self._handle(slot, _BUDGET)
 
     def _handle(self, slot: Slot, budget: int) -> None:
@@ -183,6 +196,7 @@ class Runner:
         """Settle the processes that ended: workers, and orphans that came to this process."""
         orphans = False
         while (info := self._ended()) is not None:
+            self._everyone = True
             if info.si_pid not in self._slots:
                 # Perhaps a worker, of which the template has said so meanwhile.
                 self._hiring.listen()
@@ -248,7 +262,7 @@ class Runner:
     def _patience(self) -> float | None:
         """Seconds until something is due though nothing happens."""
         if self._busy():
-            return max(0.0, self._look_at - time.monotonic())
+            return max(0.0, min(self._look_at, self._batching.due) - time.monotonic())
         if self._outcomes.queue.tasks or self._load_sent[1] != self._load:
             return _LOAD_EVERY
         return None
@@ -262,6 +276,7 @@ class Runner:
             self._look(now)
 
     def _look(self, now: float) -> None:
+        self._everyone = True
         self._memory.look()
         self._abandon(now)
         self._warden.look(self._hiring.live)
@@ -273,6 +288,8 @@ class Runner:
 
     def _report_load(self) -> None:
         now = time.monotonic()
+        if now < self._load_due < math.inf:
+            return
         running = sum(1 for slot in self._slots.values() if slot.chunks)
         self._load = (running, self._outcomes.queue.tasks, self._outcomes.done, len(self._stuck))
         sent, before = self._load_sent

@@ -19,6 +19,7 @@ from typing import Any
 from vmrun.core.blocks import ResultBlock, Status, failure
 
 from . import failures
+from .batching import hold_of
 from .chunks import Sizer, Work, WorkQueue
 from .frames import Buffer, Frame, FrameWriter, Kind
 from .guard import files_of, move_files
@@ -57,6 +58,8 @@ class Outcomes:
         self.sizers: defaultdict[str, Sizer] = defaultdict(Sizer)
         #: Tasks whose outcome was passed on.
         self.done = 0
+        #: Seconds for which the last outcome may wait for the next ones, if there are to be any.
+        self.hold = 0.0
         self._output: list[Buffer] = []
         self._output_size = 0
 
@@ -75,6 +78,7 @@ class Outcomes:
         if count:
             slot.worked = True
             self.sizers[work.function].learn(count, head["seconds"])
+            self.hold = hold_of(head["seconds"] / count)
         final = work.attempt - work.losses >= self._config.retries or not head["failed"]
         if slot.doom is None and final and first == chunk.next and first + count <= chunk.end:
             if count:

@@ -183,7 +183,7 @@ class Slot:
     @property
     def alone(self) -> bool:
         """Whether nothing waits behind the task that it is in."""
-        return len(self.chunks) == 1 and self.at_hand <= 1
+        return len(self.chunks) == 1 and self.chunks[0].end - self.chunks[0].next <= 1
 
     @property
     def free(self) -> bool:

@@ -61,6 +61,11 @@ class Running:
     #: Number of the next task.
     next: int
 
+    @property
+    def end(self) -> int:
+        """Number after the last task."""
+        return self.block.first + self.block.count
+
 
 class Worker:
     """Everything that runs in a worker process."""
@@ -168,7 +173,7 @@ class Worker:
         words, clock, begin = self._shared.words, time.monotonic_ns, self._meter.begin
         guard, keep, failed, record = self._guard, self._keeper.keep, self._keeper.failed, self._recorder(running)
         chunk, number, (load, apply) = running.number, running.next, call
-        first, quick, clean = number, 0, True
+        first, last, quick, clean = number, running.end - 1, 0, True
         deadline = self._flushed + int(FLUSH * _SECOND)
         for item in items:
             if words[STOP] >= chunk:
@@ -192,7 +197,8 @@ class Worker:
             quick += ended - begun < _QUICK
             used = record(row, status, (begun, loaded, ended), spent)
             clean = not self._left_traces(running, number, ended - begun) and clean
-            if status == LARGE or ended > deadline or used > PAYLOAD_FLUSH:
+            # What the last one gives goes with the end of the chunk.
+            if status == LARGE or (number < last and (ended > deadline or used > PAYLOAD_FLUSH)):
                 self._send(running, large=row if status == LARGE else None)
                 deadline = self._flushed + int(FLUSH * _SECOND)
             if not self._fit:
@@ -299,7 +305,7 @@ class Worker:
 
     def _expect(self, running: Running) -> tuple[int, int]:
         """Rows for the tasks of a sprint, with the form that the last outcome had: the next are likely to have it."""
-        first, left = self._shared.words[DONE], running.block.first + running.block.count - running.next
+        first, left = self._shared.words[DONE], running.end - running.next
         end = first + min(SPRINT_TASKS, left)
         if self._integers:
             self._shared.forms[first:end] = _INTEGERS[: end - first]
@@ -360,11 +366,11 @@ class Worker:
                 self._strikes = 0
                 del self._sprinters[function]
         guard.unrest[0] = 0
-        more = running.next < running.block.first + running.block.count
+        more = running.next < running.end
         go_on = more and self._sprinters.get(function, False)
         late = time.monotonic_ns() - self._flushed > FLUSH * _SECOND or self._keeper.used > PAYLOAD_FLUSH
         # Rows of sprints and others do not mix.
-        if large or late or (more and not go_on):
+        if large or (more and (late or not go_on)):
             self._send(running, large=done if large else None)
         if not self._fit:
             self._retire(running)
