@@ -58,6 +58,8 @@ LOOKS_MAX = 32
 CHECK_EVERY, REPLACE_EVERY = 2.0, 15.0
 #: Seconds that the store may be silent before all calls are given up, and between attempts meanwhile.
 STORE_PATIENCE, STORE_PAUSE = 900.0, 1.0
+#: Seconds that a last look for committed outcomes may take before the other calls are given up.
+LAST_LOOK = 5.0
 #: Seconds that the end of the program waits for the VM to be given back.
 EXIT_PATIENCE = 30.0
 
@@ -221,15 +223,20 @@ class Executor(FuturesExecutor):
         self._news.set()
 
     def _run(self) -> None:
+        self._guard(self._work)
+        if self._broken is not None:
+            # What was committed before is handed out, whatever became of the machine or the job since.
+            self._guard(lambda: self._receive_all(LAST_LOOK))
+            self._fail(self._broken)
+        self._end()
+
+    def _guard(self, step: Callable[[], None]) -> None:
         try:
-            self._work()
+            step()
         except Exception as error:  # noqa: BLE001 - a thread's boundary: every waiting future gets the reason
             self._break(error)
         except BaseException as error:  # noqa: BLE001 - a callback of a future may want to end the program
             self._break(JobFailed(f"a callback of a future ended the executor: {error!r}"))
-        if self._broken is not None:
-            self._fail(self._broken)
-        self._end()
 
     def _work(self) -> None:
         pause = self._poll_min
@@ -327,6 +334,13 @@ class Executor(FuturesExecutor):
                 del self._batches[shard]
         return progress
 
+    def _receive_all(self, seconds: float = float("inf")) -> None:
+        """Look at every shard once, for so many seconds."""
+        began = self._clock.monotonic()
+        for _ in range(-(-len(self._batches) // LOOKS_MAX)):
+            if self._clock.monotonic() - began < seconds:
+                self._receive()
+
     def _hand_out(self, batch: _Batch, entry: Entry, extents: list[Extent]) -> bool:
         batch.reader.remember(entry.n, entry.attachment)
         for extent in extents:
@@ -340,8 +354,7 @@ class Executor(FuturesExecutor):
         if self._ledger.refresh().final is None:
             return
         # What was committed before the end is read before anything is given up.
-        for _ in range(-(-len(self._batches) // LOOKS_MAX)):
-            self._receive()
+        self._receive_all()
         if self._batches:
             raise self._why_ended()
 

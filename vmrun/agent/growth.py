@@ -70,7 +70,8 @@ class Growth:
             return _Home(0, 0.0)
         vm = shop.pulse.look()
         assert vm.intent is not None
-        since = dict(zip(vm.jobs, vm.given_at, strict=True)).get(self._job, vm.intended_at)
+        # Another thread may just be reading of a further job.
+        since = dict(zip(vm.jobs, vm.given_at, strict=False)).get(self._job, vm.intended_at)
         return _Home(vm.intent.memory, since)
 
     def barred(self) -> bool:

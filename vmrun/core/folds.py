@@ -357,11 +357,12 @@ class VmFold:
         body = entry.body
         if isinstance(body, Assign):
             if self.drain is None and self.hold is None:
-                self.jobs.append(body.job)
                 self.given_at.append(entry.at)
                 self.given_n = entry.n
                 self.keep_warm, self.max_cost, self.job_until = body.keep_warm, body.max_cost, body.until
                 self.environments |= {body.environment} - {""}
+                # Last: the agent's threads read on, and the time of an earlier job must not bound this one.
+                self.jobs.append(body.job)
         elif isinstance(body, Stay):
             self.stay_until = body.until
         elif isinstance(body, Suspect):

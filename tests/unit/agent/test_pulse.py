@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
 from tests.support.disks import small_disk
 from tests.unit.agent.bench import Bench, FakeEngine, Switch, files_of
-from tests.unit.core.world import JOB, OTHER_JOB, VM
+from tests.unit.core.world import JOB, OTHER_JOB, VM, an_id
 from vmrun.agent import daemon, pulse
 from vmrun.agent.pulse import write_lease
 from vmrun.agent.work import JobRun
@@ -101,6 +101,36 @@ def test_an_agent_that_starts_again_and_is_not_heard_does_not_keep_its_vm(bench:
     switch.down = False
     again.pulse._once()
     assert lease(bench.folder) == int(bench.clock.now()) + 1800
+
+
+class Watched(list[str]):
+    """Another thread looks right after the list has grown."""
+
+    def __init__(self, found: Iterable[str], look: Callable[[], object]) -> None:
+        super().__init__(found)
+        self._look = look
+
+    def append(self, item: str) -> None:
+        super().append(item)
+        self._look()
+
+
+def test_a_job_that_is_just_being_read_of_is_not_judged_by_the_time_of_the_one_before(bench: Bench) -> None:
+    # Given a VM at rest, long after its last job might have had it
+    bench.vm(keep_warm=86400.0)
+    assert VmLedger(bench.desk(), VM).assign(OTHER_JOB, 86400.0, until=bench.clock.now() + 60)
+    shop = bench.shop()
+    assert shop.pulse.jobs() == [JOB, OTHER_JOB]
+    shop.pulse.finished(2)
+    bench.clock.sleep(3600)
+    assert shop.pulse.condemned() == ""
+    # When one of its threads reads of a further job, and the other asks at that moment whether it is to end
+    found: list[str] = []
+    fold = shop.pulse.look()
+    fold.jobs = Watched(fold.jobs, lambda: found.append(shop.pulse.condemned()))
+    assert VmLedger(bench.desk(), VM).assign(an_id("m"), 86400.0, until=bench.clock.now() + 3600)
+    assert shop.pulse.jobs() == [JOB, OTHER_JOB, an_id("m")]
+    assert (found, shop.pulse.condemned()) == ([""], "")
 
 
 def test_a_damaged_journal_does_not_silence_the_agent(bench: Bench) -> None:

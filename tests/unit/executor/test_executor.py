@@ -18,7 +18,7 @@ from tests.unit.core.world import JOB, VM, results
 from vmrun.client import Client
 from vmrun.core.blocks import TaskBlock
 from vmrun.core.clock import SystemClock
-from vmrun.core.errors import JobCancelled, JobFailed, StoreUnavailable
+from vmrun.core.errors import BudgetError, JobCancelled, JobFailed, StoreUnavailable
 from vmrun.core.ledger import JobLedger
 from vmrun.core.model import Payload
 from vmrun.core.records import Final
@@ -189,6 +189,42 @@ def test_what_was_committed_before_the_end_is_handed_out(bench: Bench, pool: Exe
 
 def _nothing_until_final(pool: Executor, agent: Agent, receive: Callable[[], bool]) -> bool:
     return receive() if pool._ledger.fold.final is not None else False
+
+
+def test_what_was_committed_before_a_call_was_refused_is_handed_out(
+    bench: Bench, pool: Executor, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = one_by_one(pool, agent, 2)
+    # Given an outcome that was not looked for yet, of a job that was then cancelled
+    receive = pool._receive
+    monkeypatch.setattr(pool, "_receive", lambda: bool(pool._ledger.fold.cancelled_by) and receive())
+    agent.end(0)
+    JobLedger(bench.desk(), JOB).cancel("user")
+    # When a further call meets its end first
+    with pytest.raises(JobCancelled):
+        pool.submit(add, 1).result(PATIENCE)
+    assert first.result(PATIENCE) == 0
+    with pytest.raises(JobCancelled):
+        second.result(PATIENCE)
+
+
+def test_what_was_committed_before_its_machine_was_given_up_is_handed_out(
+    pool: Executor, agent: Agent, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = one_by_one(pool, agent, 2)
+
+    def replace_lost(job: str) -> None:
+        # Right before it was found to be lost, it committed its last outcome
+        monkeypatch.setattr(pool, "_receive", lambda: pool._broken is not None and receive())
+        agent.end(0)
+        raise BudgetError("no money is left for another machine")
+
+    receive = pool._receive
+    monkeypatch.setattr(client, "replace_lost", replace_lost)
+    monkeypatch.setattr("vmrun.executor.REPLACE_EVERY", 0.01)
+    assert first.result(PATIENCE) == 0
+    with pytest.raises(BudgetError):
+        second.result(PATIENCE)
 
 
 def test_a_vm_that_cannot_be_had_is_told_to_all(bench: Bench, client: FakeClient) -> None:
