@@ -236,14 +236,17 @@ class Pulse:
     def _once(self) -> None:
         self._renew_lease()
         self._read_journal()
+        with self._journal_lock:
+            # Both by one state of the journal: the work reads it, too.
+            seen, given = self._ledger.seen, len(self._ledger.fold.jobs)
         with self._lock:
             now = self._clock.monotonic()
             # `seen` and `busy` go out together: a job that was read of and not begun makes the VM busy already.
-            waiting = "" if len(self._ledger.fold.jobs) <= self._finished else "a job that it was given"
+            waiting = "" if given <= self._finished else "a job that it was given"
             self._beat = dataclasses.replace(
                 self._beat,
                 counter=self._beat.counter + 1,
-                seen=self._ledger.seen,
+                seen=seen,
                 busy=self._beat.busy or waiting,
                 idle=0.0 if self._beat.busy else round(now - self._idle_since, 1),
                 lease=self._lease,

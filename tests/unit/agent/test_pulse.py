@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,9 @@ from vmrun.core.errors import StoreUnavailable
 from vmrun.core.heartbeats import HeartbeatReader, read_heartbeat
 from vmrun.core.money import SAVING_MAX
 from vmrun.core.vm_ledger import VmLedger
+
+#: Seconds that one thread waits for another at most.
+PATIENCE = 90.0
 
 
 def lease(folder: Path) -> int:
@@ -103,14 +107,14 @@ def test_an_agent_that_starts_again_and_is_not_heard_does_not_keep_its_vm(bench:
     assert lease(bench.folder) == int(bench.clock.now()) + 1800
 
 
-class Watched(list[str]):
+class Watched(list[Any]):
     """Another thread looks right after the list has grown."""
 
-    def __init__(self, found: Iterable[str], look: Callable[[], object]) -> None:
+    def __init__(self, found: Iterable[object], look: Callable[[], object]) -> None:
         super().__init__(found)
         self._look = look
 
-    def append(self, item: str) -> None:
+    def append(self, item: object) -> None:
         super().append(item)
         self._look()
 
@@ -131,6 +135,57 @@ def test_a_job_that_is_just_being_read_of_is_not_judged_by_the_time_of_the_one_b
     assert VmLedger(bench.desk(), VM).assign(an_id("m"), 86400.0, until=bench.clock.now() + 3600)
     assert shop.pulse.jobs() == [JOB, OTHER_JOB, an_id("m")]
     assert (found, shop.pulse.condemned()) == ([""], "")
+
+
+class Gate:
+    """A lock that tells when one thread wants it."""
+
+    def __init__(self, inner: threading.Lock, thread: threading.Thread, wanted: threading.Event) -> None:
+        self._inner, self._thread, self._wanted = inner, thread, wanted
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is self._thread:
+            self._wanted.set()
+        self._inner.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._inner.release()
+
+
+def test_a_heartbeat_does_not_tell_of_an_entry_whose_job_was_not_noted_yet(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a VM at rest, whose work is reading of a further job at the moment at which a heartbeat is made up
+    bench.vm(keep_warm=60.0)
+    shop = bench.shop()
+    shop.pulse.finished(1)
+    inside, wanted, read = threading.Event(), threading.Event(), shop.pulse._read_journal
+    fold = shop.pulse.look()
+
+    def halfway() -> None:
+        inside.set()
+        assert wanted.wait(PATIENCE)
+
+    def then_the_work_reads() -> None:
+        read()
+        assert VmLedger(bench.desk(), VM).assign(OTHER_JOB, 60.0)
+        fold.given_at = Watched(fold.given_at, halfway)
+        work.start()
+        assert inside.wait(PATIENCE)
+        monkeypatch.setattr(shop.pulse, "_journal_lock", Gate(lock, threading.current_thread(), wanted))
+
+    lock, work = shop.pulse._journal_lock, threading.Thread(target=shop.pulse.jobs)
+    monkeypatch.setattr(shop.pulse, "_read_journal", then_the_work_reads)
+    shop.pulse._once()
+    wanted.set()
+    work.join(PATIENCE)
+    # Then it knows of the job and is busy, or it does not know yet: nobody gives it a second one to wait behind that
+    desk = bench.desk()
+    VmLedger(desk, VM).has(JOB)
+    beat = read_heartbeat(bench.memory, VM, desk.keyring)
+    assert beat is not None
+    assert beat.busy or beat.seen <= fold.given_n
+    assert fold.jobs == [JOB, OTHER_JOB]
 
 
 def test_a_damaged_journal_does_not_silence_the_agent(bench: Bench) -> None:
