@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 #: Attempts of a VM that gave itself up to say so: each that fails means that it was given a further job meanwhile.
 LEAVES_MAX = 10
+#: Why a VM takes its leave that is to wait for jobs no longer.
+_NO_WORK = "no work"
 #: Seconds for the command that ends the machine.
 POWER_OFF_TIMEOUT = 30.0
 #: Seconds that a store may stay silent before a read or replace fails.
@@ -223,7 +225,11 @@ def _leaves(shop: Workshop, jobs: int) -> bool:
         shop.pulse.sign(**holding.signs(hold))
     else:
         shop.pulse.sign(job="", busy="", doing="", running=0, queued=0, **_end(shop))
-    if not (why := _no_longer_needed(shop)) or not shop.pulse.drain(why, jobs):
+    # Read before it is judged by: whoever wants it to wait for longer meanwhile is not passed over.
+    stay_until = shop.pulse.stay_until()
+    if not (why := _no_longer_needed(shop)):
+        return False
+    if not shop.pulse.drain(why, jobs, stay_until if why == _NO_WORK else None):
         return False
     log.info("event=drained jobs=%d why=%s", jobs, why)
     return True
@@ -235,7 +241,7 @@ def _no_longer_needed(shop: Workshop) -> str:
         return holding.over(hold, shop.desk.clock.now())
     if why := shop.pulse.overspent():
         return f"{OVERSPENT}: {why}"
-    return "no work" if shop.pulse.waits() <= 0 else ""
+    return _NO_WORK if shop.pulse.waits() <= 0 else ""
 
 
 def _end(shop: Workshop) -> dict[str, object]:

@@ -217,10 +217,14 @@ class Pulse:
         with self._journal_lock:
             return self._ledger.hold(body, jobs=jobs)
 
-    def drain(self, reason: str, jobs: int) -> bool:
-        """Take no further job; False if one came in meanwhile."""
+    def stay_until(self) -> float:
+        """Seconds since the epoch until which the VM was told to wait for jobs. Costs no request."""
+        return self._ledger.fold.stay_until
+
+    def drain(self, reason: str, jobs: int, stay_until: float | None = None) -> bool:
+        """Take no further job; False if one came in meanwhile, or it is to wait until another time than that."""
         with self._journal_lock:
-            return self._ledger.drain(reason, jobs=jobs)
+            return self._ledger.drain(reason, jobs=jobs, stay_until=stay_until)
 
     def _run(self) -> None:
         while not self._ended.is_set():

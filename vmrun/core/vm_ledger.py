@@ -154,9 +154,17 @@ class VmLedger:
         self._move(body, lambda fold: fold.unsettled and len(fold.jobs) == jobs)
         return self.fold.hold is not None and self.fold.drain is None and not self.fold.ended
 
-    def drain(self, reason: str, *, jobs: int) -> bool:
-        """End after the `jobs` jobs that it has been given; False if a further one came in meanwhile, or it ended."""
-        self._move(Drain(reason), lambda fold: fold.drain is None and not fold.ended and len(fold.jobs) == jobs)
+    def drain(self, reason: str, *, jobs: int, stay_until: float | None = None) -> bool:
+        """End after the `jobs` jobs that it has been given; False if a further one came in meanwhile, or it ended.
+
+        With `stay_until`, also if it was told meanwhile to wait for jobs until another time than that.
+        """
+
+        def allowed(fold: VmFold) -> bool:
+            same = len(fold.jobs) == jobs and stay_until in (None, fold.stay_until)
+            return same and fold.drain is None and not fold.ended
+
+        self._move(Drain(reason), allowed)
         return self.fold.drain is not None and not self.fold.ended and len(self.fold.jobs) == jobs
 
     def delete(self, why: str, by: str, *, seen: int | None = None, jobs: int | None = None) -> bool:

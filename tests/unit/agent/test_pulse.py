@@ -188,6 +188,30 @@ def test_a_heartbeat_does_not_tell_of_an_entry_whose_job_was_not_noted_yet(
     assert fold.jobs == [JOB, OTHER_JOB]
 
 
+def test_a_vm_that_is_told_to_wait_while_it_takes_its_leave_waits(bench: Bench) -> None:
+    bench.vm(keep_warm=60.0)
+    shop, until = bench.shop(), bench.clock.now() + 7200
+    shop.pulse.finished(1)
+    assert len(shop.pulse.jobs()) == 1
+    bench.clock.sleep(61)
+    # Given somebody who wants it for a pool, when it has just found that it need not wait any longer
+    drain, told = shop.pulse.drain, list[bool]()
+
+    def drain_late(reason: str, jobs: int, stay_until: float | None = None) -> bool:
+        if not told:
+            told.append(VmLedger(bench.desk(), VM).stay(until))
+        return drain(reason, jobs, stay_until)
+
+    shop.pulse.drain = drain_late  # type: ignore[method-assign]
+    assert not daemon._leaves(shop, 1)
+    assert told == [True]
+    assert VmLedger(bench.desk(), VM).refresh().drain is None
+    assert not daemon._leaves(shop, 1)
+    # Then it leaves when that is over
+    bench.clock.sleep(7200)
+    assert daemon._leaves(shop, 1)
+
+
 def test_a_damaged_journal_does_not_silence_the_agent(bench: Bench) -> None:
     bench.vm()
     shop = bench.shop()
@@ -326,11 +350,11 @@ def test_a_drain_loses_against_a_job_that_came_first(bench: Bench, engine: type[
     shop = bench.shop()
     drain, tried = shop.pulse.drain, []
 
-    def drain_late(reason: str, jobs: int) -> bool:
+    def drain_late(reason: str, jobs: int, stay_until: float | None = None) -> bool:
         if not tried:
             assert VmLedger(bench.desk(), VM).assign(OTHER_JOB, 0.0)
         tried.append(jobs)
-        return drain(reason, jobs)
+        return drain(reason, jobs, stay_until)
 
     shop.pulse.drain = drain_late  # type: ignore[method-assign]
     daemon._serve(shop)

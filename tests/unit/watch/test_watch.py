@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.support.meanwhile import Meanwhile
 from tests.unit.agent.bench import Bench, FakeEngine, Switch, engine, outcome
 from tests.unit.core.world import JOB, OTHER_JOB, OTHER_VM, VM, an_id, results
 from vmrun.agent.commit import OutputWriter
@@ -16,7 +16,6 @@ from vmrun.core.errors import StoreUnavailable, UsageError
 from vmrun.core.ledger import JobLedger
 from vmrun.core.model import JobState, ShardPlan
 from vmrun.core.records import Final, Heartbeat, Hold
-from vmrun.core.storage import BlobStore
 from vmrun.core.views import Deadline, OutputChunk
 from vmrun.core.vm_ledger import VmLedger
 from vmrun.handle import patience
@@ -32,20 +31,6 @@ __all__ = ["engine"]
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path, Switch())
-
-
-class Meanwhile(CountingStore):
-    """Something else happens right before one object is read for the first time."""
-
-    def __init__(self, inner: BlobStore, key: str, act: Callable[[], None]) -> None:
-        super().__init__(inner)
-        self._key, self._act = key, act
-
-    def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
-        if key == self._key:
-            self._key = ""
-            self._act()
-        return super().get(key, start, end)
 
 
 def write(bench: Bench, stream: str, *texts: str) -> None:
