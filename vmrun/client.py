@@ -217,7 +217,7 @@ class Client:
             # Nobody is left to say so; no machine is rented for that.
             observer.ledger.finish(Final("cancelled", view.tasks.done, view.tasks.failed))
             return
-        self._replace(job, [vm.id for vm in view.vms if not fold.outgrew(vm.id)], fold.outgrown)
+        self._replace(job, observer.ledger, [vm.id for vm in view.vms if not fold.outgrew(vm.id)], fold.outgrown)
 
     def see_to(self, job: str, observer: JobObserver) -> None:
         """Get a job a larger machine for the one that it outgrew here, or any if it has none. Raises as `revive`."""
@@ -240,11 +240,12 @@ class Client:
         self._losses.see_off()
         lost = all(map(self._losses.is_lost, brought)) if brought else self.fleets.has(job) and not self._tend(job)
         if lost:
-            self._replace(job, brought)
+            self._replace(job, self._ledgers[job], brought)
 
-    def _replace(self, job: str, vms: list[str], outgrown: Sequence[Outgrown] = ()) -> None:
+    def _replace(self, job: str, ledger: JobLedger, vms: list[str], outgrown: Sequence[Outgrown] = ()) -> None:
         """Get the job a machine in the place of these, none of which works for it any more."""
-        if not self._losses.take_on(job, vms, outgrown):
+        # They may have left it since it was read because it has ended, which was said before they left.
+        if ledger.refresh().final is not None or not self._losses.take_on(job, vms, outgrown):
             return
         try:
             with self.fleets.left_to_others(job):

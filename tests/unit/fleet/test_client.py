@@ -22,6 +22,7 @@ from vmrun.core.model import JobState
 from vmrun.core.records import Final, Submit
 from vmrun.fleet.lookout import ORDINARY
 from vmrun.fleet.losses import Losses
+from vmrun.fleet.memory import Memory
 from vmrun.fleet.order import Timings
 from vmrun.fleets import Fleets
 from vmrun.handle import JobHandle, waiting_for
@@ -168,6 +169,31 @@ def test_a_machine_that_leaves_its_job_is_replaced_before_it_is_gone(
     # Another client that waits for the same job leaves it to the first
     other.revive(JOB)
     assert (client.rented, other.rented) == ([JOB], [])
+
+
+@pytest.mark.parametrize("brought", [True, False])
+def test_a_job_that_ends_while_its_machine_is_asked_after_has_lost_none(
+    fleet: Fleet, client: OwnClient, job: JobLedger, monkeypatch: pytest.MonkeyPatch, brought: bool
+) -> None:
+    vm = fleet.vm(JOB, spot=True)
+    lost = client._losses.is_lost
+
+    def asked(vm: str) -> bool:
+        # It ended, and its machine left it, after its journal was read
+        assert job.finish(Final("done", 4, 0))
+        assert fleet.ledger(vm).drain("no work", jobs=1)
+        return lost(vm)
+
+    monkeypatch.setattr(client._losses, "is_lost", asked)
+    if brought:
+        client.brought(JOB, vm)
+        client.replace_lost(JOB)
+    else:
+        client.revive(JOB)
+    assert client.rented == []
+    # Nobody is told that spot machines of this kind are taken back, and nobody took its loss on
+    assert Memory(fleet.deck.cache_dir).recall(fleet.clock.now()) == []
+    assert fleet.ledger(vm).fold.relieved_by == ""
 
 
 def test_what_was_read_of_journals_is_not_read_at_each_look(

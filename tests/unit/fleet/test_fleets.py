@@ -27,6 +27,7 @@ from vmrun.fleet import attempt as module
 from vmrun.fleet import lookout, muster, parting
 from vmrun.fleet.budget import share
 from vmrun.fleet.lookout import AGAIN_FIRST, AGAIN_LONGEST
+from vmrun.fleet.memory import Memory
 from vmrun.fleet.muster import Muster, Stopped
 from vmrun.fleet.order import Order
 from vmrun.fleet.replacing import PATIENCE as STALE
@@ -294,6 +295,27 @@ def test_without_being_asked_nothing_is_replaced(world: World, site: Site) -> No
     lose(world, enlisted(world)[0])
     assert site.tend()
     assert len(enlisted(world)) == 2
+
+
+def test_a_job_that_ends_while_its_machines_are_asked_after_has_lost_none(world: World, site: Site) -> None:
+    spec = submitted(world, vms=2, replace_lost=1)
+
+    def order(spec: JobSpec) -> Order:
+        return dataclasses.replace(site.order(spec), need=Need(market=Market.spot))
+
+    site.fleets.bring_up(order(spec), spec, world.said.append)
+    site.join()
+    job, now = JobLedger(world.desk(), JOB), world.clock.now()
+
+    def lost(vm: str) -> bool:
+        # It ended, and its machines left it, after its journal was read
+        job.finish(Final("done", 40, 0))
+        return VmLedger(world.desk(), vm).drain("no work", jobs=1)
+
+    site.fleets.tend(JOB, lost, order)
+    assert job.refresh().replaced == []
+    assert Memory(world.deck.cache_dir).recall(now) == []
+    assert site.fleets.news(JOB) == []
 
 
 def test_what_was_meant_to_end_is_no_loss(world: World, site: Site) -> None:
