@@ -176,13 +176,15 @@ class JobHandle:
         """All values and failures that there are, and the files the tasks wrote, brought to `directory` (if given)."""
         reader = ResultReader(self._desk, self.id)
         spec = reader.refresh().fold.spec
-        total = reader.refresh().fold.tasks
-        values: list[Any] = [None] * total
+        values: list[Any] = []
         failures: list[TaskFailure] = []
         for outcome in reader.outcomes():
+            values += [None] * (outcome.task + 1 - len(values))
             opened = _open(outcome, failures)
             if opened is not None:
                 (values[outcome.task],) = opened
+        # Only now: an executor's job has more tasks by and by.
+        values += [None] * (reader.refresh().fold.tasks - len(values))
         reduced, has_reduced = None, False
         if spec.reduce:
             for outcome in reader.outcomes(reduce=True):

@@ -47,9 +47,10 @@ def past_runs(desk: Desk, same: Callable[[JobSpec], bool]) -> list[tuple[JobSpec
 
 def measured(desk: Desk, job: str) -> JobStats:
     """The numbers of a job, its peak with what child processes of its tasks had: those of a program are all it has."""
+    view = JobObserver(desk, job).look()
     reader, tally, peak = StretchReader(desk, job), Tally(), 0
     for stretch in reader.stretches():
         tally.see(stretch)
         peak = max(peak, facts_of(stretch.block).peak or 0)
-    stats = tally.stats(JobObserver(desk, job).look(), reader)
+    stats = tally.stats(view, reader)
     return replace(stats, peak_bytes=max(peak, stats.peak_bytes))

@@ -10,6 +10,7 @@ from operator import add
 
 from vmrun.core.blocks import ResultBlock, Status
 from vmrun.core.ledger import Desk
+from vmrun.core.model import JobState
 from vmrun.core.task_views import JobStats, Spread, VmStats, WorkerStats
 from vmrun.core.views import JobView
 
@@ -71,7 +72,9 @@ class Tally:
         self._committed = max(self._committed, stretch.committed)
 
     def stats(self, view: JobView, reader: StretchReader) -> JobStats:
-        """All of it; `reader` is the one whose stretches were seen."""
+        """All of it; `reader` is the one whose stretches were seen, of a job that was looked at before that."""
+        # What ended meanwhile, and what was added, is among what was seen.
+        fold = reader.ledger.fold
         per_worker = [
             WorkerStats(vm, slot, each.tasks, each.failed, each.seconds, each.cpu, each.peak, each.started, each.ended)
             for (vm, slot), each in sorted(self._workers.items())
@@ -94,8 +97,8 @@ class Tally:
         return JobStats(
             job=view.id,
             name=view.name,
-            state=view.state,
-            tasks=view.tasks.total,
+            state=view.state if fold.final is None else JobState(fold.final.outcome),
+            tasks=fold.tasks if fold.is_open else fold.spec.total,
             ended=self._ended_tasks,
             kinds={Status(code).name: count for code, count in sorted(self._kinds.items())},
             retries=self._retries,

@@ -21,7 +21,7 @@ from vmrun.core.errors import Corrupt, UsageError
 from vmrun.core.ledger import JobLedger, ShardLedger
 from vmrun.core.model import Arguments, JobState
 from vmrun.core.outcomes import HEAD_FROM
-from vmrun.core.records import CrewFacts, Download, Traffic
+from vmrun.core.records import CrewFacts, Download, Final, Traffic
 from vmrun.core.task_views import JobStats, TaskRecord
 from vmrun.store.counting import CountingStore
 from vmrun.submit.publish import put_payload
@@ -568,6 +568,33 @@ def test_statistics_are_what_the_definitions_say(bench: Bench) -> None:
     one, two = found.per_worker
     assert (one.tasks, one.failed, one.seconds, one.peak_bytes, one.ended) == (2, 0, 3.0, 20, BEGAN + 3)
     assert (two.tasks, two.failed, two.seconds, two.peak_bytes, two.ended) == (2, 1, 2.5, 30, BEGAN + 2.5)
+
+
+def test_numbers_of_a_job_that_ends_after_it_was_looked_at_are_those_of_an_ended_job(bench: Bench) -> None:
+    bench.submit(4, 4)
+    vm = Vm(bench)
+    batch = vm.take()
+    batch.add(block(0, 2))
+    batch.commit()
+    before = JobObserver(bench.desk(), JOB).look()
+    assert (before.state, before.tasks.done) == (JobState.running, 2)
+    batch.add(block(2, 2))
+    batch.commit()
+    assert vm.job.finish(Final("done", 4, 0))
+    stats = read_stats(bench.desk(), before)
+    assert (stats.state, stats.ended, stats.tasks) == (JobState.done, 4, 4)
+
+
+def test_calls_that_are_added_after_a_job_was_looked_at_are_counted_among_all(bench: Bench) -> None:
+    job, function = bench.open_job()
+    vm = Vm(bench)
+    before = JobObserver(bench.desk(), JOB).look()
+    assert job.add(3, function, lambda first: b"block") is not None
+    batch = vm.take()
+    batch.add(block(0, 3))
+    batch.commit()
+    stats = read_timeline(bench.desk(), before).stats
+    assert (stats.ended, stats.tasks) == (3, 3)
 
 
 def test_a_job_of_which_nothing_has_ended(bench: Bench) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,11 +17,11 @@ from vmrun.agent.commit import OutputWriter
 from vmrun.core import keys, output
 from vmrun.core.errors import StoreUnavailable, UsageError
 from vmrun.core.ledger import JobLedger
-from vmrun.core.model import JobState, ShardPlan
+from vmrun.core.model import FunctionSpec, JobState, ShardPlan
 from vmrun.core.records import Final, Heartbeat, Hold
 from vmrun.core.views import Deadline, OutputChunk
 from vmrun.core.vm_ledger import VmLedger
-from vmrun.handle import patience
+from vmrun.handle import JobHandle, patience
 from vmrun.store.counting import CountingStore
 from vmrun.store.faulty import Fault, FaultsAt, FaultyStore, When
 from vmrun.watch.logs import OutputReader
@@ -158,6 +161,30 @@ def test_a_job_that_ends_during_a_look_has_all_its_outcomes_in_it(bench: Bench, 
     assert (seen.state, seen.tasks.done) == ((JobState.done, 4) if another_is_gone else (JobState.running, 2))
     later = JobObserver(bench.desk(), JOB).look()
     assert (later.state, later.tasks.done) == (JobState.done, 4)
+
+
+def call(bench: Bench) -> None:
+    """An executor's further call, which ends at once."""
+    job = JobLedger(bench.desk(), JOB)
+    plan = job.add(1, FunctionSpec("command", argv=("true",)), lambda first: b"block")
+    assert plan is not None
+    shard = JobLedger(bench.desk(f"vm:{VM}"), JOB).shard(plan)
+    assert shard.claim(VM)
+    refs, inline = results(plan.first, pickle.dumps(plan.first))
+    assert shard.commit(VM, shard.fold.epoch, refs, (), inline)
+
+
+@pytest.mark.parametrize("reads", [1, 2, 3])
+def test_results_of_a_job_whose_calls_go_on_meanwhile_are_all_there(bench: Bench, reads: int) -> None:
+    bench.open_job()
+    bench.vm()
+    call(bench)
+    # The next entry of the job's journal, for which it is looked again and again
+    store = Meanwhile(bench.memory, keys.entry(keys.job_journal(JOB), 2), lambda: call(bench), reads)
+    client: Any = SimpleNamespace(desk=bench.desk(blobs=store), blobs=store)
+    found = JobHandle(client, JOB).collect()
+    assert found.values in ([0], [0, 1], [0, None])
+    assert JobHandle(client, JOB).collect().values == [0, 1]
 
 
 def test_a_job_that_is_not_there_is_a_usage_error(bench: Bench) -> None:
