@@ -59,3 +59,18 @@ class Hidden:
             if instance.state is not InstanceState.gone:
                 shown[each.vm] = instance
         return Found(shown, frozenset(unknown))
+
+    def went(self, listed: Observed) -> bool:
+        """Whether a VM that was listed, and is gone by its journal, ended in between; else it came back.
+
+        In doubt it came back: what is deleted twice costs a request.
+        """
+        if listed.instance is None or listed.fold is None or listed.fold.gone is None:
+            return False
+        try:
+            return self._deck.provisioner(listed.on).get(listed.instance.id).state is InstanceState.gone
+        except InstanceNotFound:
+            return True
+        except VmrunError as error:
+            log.warning("event=not-looked-up vm=%s on=%s error=%s", listed.vm, listed.on, error.message)
+            return False

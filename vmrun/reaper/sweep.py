@@ -87,8 +87,15 @@ class Reaper:
         self._watch, self._closings = (WATCH if self.stopping is None else BRIEF_WATCH), CLOSINGS
         shown, listed = self._list(names, on_stage)
         looked = self._observer.look([Shown(vm, tuple(shown[vm])) for vm in sorted(shown)])
+        # The journals were read after the listing: what is gone by them may have ended in between.
+        went = {each.vm for each in looked if len(shown[each.vm]) == 1 and self._hidden.went(each)}
+        shown = {vm: instances for vm, instances in shown.items() if vm not in went}
         # Where only a copy was found, the VM itself may be at a cloud that was not listed.
-        facts = [replace(each, unlisted=each.instance is None and each.on not in listed) for each in looked]
+        facts = [
+            replace(each, unlisted=each.instance is None and each.on not in listed)
+            for each in looked
+            if each.vm in shown
+        ]
         try:
             facts += self._unseen(set(shown), listed, dry_run=dry_run)
         except StoreError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +12,14 @@ from tests.unit.agent.bench import Switch
 from tests.unit.core.world import DEPLOYMENT, JOB, VM, ManualClock
 from tests.unit.fleet.world import Fleet
 from vmrun.core import codec, keys
-from vmrun.core.clouds import CloudError, Fault, InstanceNotFound, Leftover
+from vmrun.core.clouds import CloudError, Fault, Instance, InstanceNotFound, Leftover
 from vmrun.core.errors import StoreUnavailable
 from vmrun.core.ids import new_id
 from vmrun.core.views import Verdict
 from vmrun.core.vm_ledger import VmLedger
 from vmrun.fleet.deck import Session
 from vmrun.fleet.order import Timings
+from vmrun.fleet.retire import retire
 from vmrun.reaper.leftovers import CAP as LEFTOVER_CAP
 from vmrun.reaper.policies import LEFTOVER_AGE, LEFTOVER_SEEN, ORPHAN_GRACE
 from vmrun.reaper.sweep import CONTEST, Reaper
@@ -48,6 +50,22 @@ def fleet(tmp_path: Path) -> Fleet:
 @pytest.fixture
 def sweep(fleet: Fleet) -> Passes:
     return Passes(fleet)
+
+
+def test_a_vm_that_is_given_back_between_the_listing_and_its_journal_did_not_come_back(
+    fleet: Fleet, sweep: Passes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm, listing = fleet.vm(JOB), fleet.cloud.instances
+
+    def then_it_goes(owner: str) -> Iterator[Instance]:
+        found = list(listing(owner))
+        assert retire(fleet.deck, vm, "its job ended", lambda _: None)
+        return iter(found)
+
+    monkeypatch.setattr(fleet.cloud, "instances", then_it_goes)
+    assert sweep() == {}
+    assert [call.verb for call in fleet.cloud.calls].count("delete") == 1
+    assert fleet.indexed == set()
 
 
 def test_a_pass_keeps_what_works_and_deletes_what_is_over(fleet: Fleet, sweep: Passes) -> None:
