@@ -117,8 +117,9 @@ class JobObserver:
             # What a VM says last, it says after the job's end: if there is one, it is there to be read by now.
             fold = self.ledger.refresh()
             if fold.final is not None:
-                # And so are the outcomes that were committed since the shards were read.
+                # And so are the outcomes that were committed since the shards were read; what it cost ends there.
                 self._refresh_shards(fold)
+                vms = tuple(self._look_at_vms(fold))
         counts = self._counts(fold, vms)
         final, crew = fold.final, self._crew()
         return JobView(

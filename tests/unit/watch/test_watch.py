@@ -139,7 +139,7 @@ def test_a_job_that_ends_during_a_look_has_all_its_outcomes_in_it(bench: Bench, 
     ledger = JobLedger(bench.desk(f"vm:{VM}"), JOB)
     first, second = ledger.refresh().shards()
     for vm in (VM, OTHER_VM):
-        bench.vm(vm)
+        bench.vm(vm, usd_per_hour=1.0)
         assert job.enlist(vm)
     if another_is_gone:
         VmLedger(bench.desk(), OTHER_VM).delete("lost", "client")
@@ -153,6 +153,7 @@ def test_a_job_that_ends_during_a_look_has_all_its_outcomes_in_it(bench: Bench, 
     def end() -> None:
         commit(second)
         assert ledger.finish(Final("done", 4, 0))
+        bench.clock.sleep(3600)
 
     commit(first)
     # The VM that works ends the job after the shards were read
@@ -161,6 +162,7 @@ def test_a_job_that_ends_during_a_look_has_all_its_outcomes_in_it(bench: Bench, 
     assert (seen.state, seen.tasks.done) == ((JobState.done, 4) if another_is_gone else (JobState.running, 2))
     later = JobObserver(bench.desk(), JOB).look()
     assert (later.state, later.tasks.done) == (JobState.done, 4)
+    assert not another_is_gone or seen.usd == later.usd
 
 
 def call(bench: Bench) -> None:
