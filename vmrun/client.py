@@ -138,7 +138,7 @@ class Client:
 
     def write(self, submission: Submission, stage: OnStage, key: str = "") -> str:
         """Write a job that was prepared, its payloads first; its id. Raises BudgetError if others were faster."""
-        return self._submitting.write(submission, stage, key)
+        return self._submitting.write(submission, stage, key)[0]
 
     def submit_open(self, shared: object = None, **options: Any) -> str:
         """Write an open job for an executor; its id. `options` are those of `vmrun.submit`. Raises UsageError."""

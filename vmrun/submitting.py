@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .core.ids import new_id
 from .core.views import Plan
 from .settings.directories import check_directories
 from .sizing import right_size
@@ -16,7 +15,7 @@ from .submit.machine import check_machine
 from .submit.money import keep_to_budget
 from .submit.plan import plan_of
 from .submit.prepare import Preparer, Submission
-from .submit.publish import publish, put_all, whole_spec
+from .submit.publish import job_of, publish, put_all, whole_spec
 from .submit.request import SubmitRequest
 from .watch.observe import find_by_key
 from .wiring import Wiring
@@ -51,7 +50,7 @@ class Submitting:
             right_size(self._client, self._wiring, submission, on_price, stage)
             if price := self._check_machine(submission):
                 on_price(price)
-            return self.write(submission, stage, request.idempotency_key or ""), True
+            return self.write(submission, stage, request.idempotency_key or "")
 
     def publish_open(self, request: SubmitRequest) -> str:
         """Write an open job; its id."""
@@ -59,7 +58,8 @@ class Submitting:
             submission = self._preparer(Path(folder), _silent).prepare_open(request)
             right_size(self._client, self._wiring, submission, _silent, _silent)
             self._check_machine(submission)
-            return self.write(submission, _silent)
+            job, _ = self.write(submission, _silent)
+            return job
 
     def plan(self, request: SubmitRequest, stage: OnStage) -> Plan:
         """What a submission would do; nothing is written."""
@@ -73,17 +73,21 @@ class Submitting:
         told = wiring.lender.warning(on) if plan.tasks else ""
         return replace(plan, warnings=(told,)) if told else plan
 
-    def write(self, submission: Submission, stage: OnStage, key: str = "") -> str:
-        """Write a job that was prepared, its payloads first; its id. Raises BudgetError if others were faster."""
+    def write(self, submission: Submission, stage: OnStage, key: str = "") -> tuple[str, bool]:
+        """Write a job that was prepared, its payloads first; its id, and whether it was made: as in `publish`.
+
+        Raises BudgetError if others were faster.
+        """
         # Nothing goes into a store before it is known to be this deployment's own, and a safe one.
         deployment, desk = self._client.deployment, self._wiring.desk
         stage("uploading")
         put_all(self._wiring.blobs, submission)
-        job = new_id(desk.clock, desk.rng)
-        publish(desk, deployment, job, whole_spec(submission), key)
+        job = job_of(desk, key)
+        if not publish(desk, deployment, job, whole_spec(submission), key):
+            return job, False
         max_cost = submission.options.max_cost if submission.costs else 0.0
         keep_to_budget(self._wiring.settings, desk, job, max_cost)
-        return job
+        return job, True
 
     def _preparer(self, folder: Path, stage: OnStage) -> Preparer:
         check_directories(self._wiring.settings)

@@ -17,6 +17,7 @@ VMS_INDEX = "index/vms/"
 VMS = "vms/"
 HOSTS_INDEX = "index/hosts/"
 POOLS_INDEX = "index/pools/"
+SUBMISSIONS = "index/submissions/"
 
 
 def entry(prefix: str, n: int) -> str:
@@ -67,6 +68,11 @@ def task_output(job: str, stream: str = "") -> str:
 def job_index(job: str) -> str:
     """An empty object per job, so that jobs can be listed without their contents."""
     return f"{JOBS_INDEX}{job}"
+
+
+def submission(idempotency_key: str) -> str:
+    """An object per idempotency key that names the job of all submissions with it."""
+    return f"{SUBMISSIONS}{hashlib.sha256(idempotency_key.encode()).hexdigest()}"
 
 
 def vm_index(vm: str) -> str:

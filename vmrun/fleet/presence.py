@@ -26,7 +26,8 @@ def present(desk: Desk, deck: Callable[[], Deck]) -> list[VmView]:
     `deck` is opened only if one is asked.
     """
     views = [view_vm(desk, VmLedger(desk, vm))[0] for vm in vm_ids(desk)]
-    return [view for view in views if not _left(view, desk.clock.now(), deck)]
+    # It may have gone since they were listed.
+    return [view for view in views if view.state != "gone" and not _left(view, desk.clock.now(), deck)]
 
 
 def _left(view: VmView, now: float, deck: Callable[[], Deck]) -> bool:

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from vmrun.core import codec, keys
-from vmrun.core.errors import KeyExists, StoreUnavailable
+from vmrun.core.errors import Corrupt, KeyExists, StoreUnavailable
+from vmrun.core.ids import is_id, new_id
 from vmrun.core.ledger import Desk, JobLedger
 from vmrun.core.model import JobSpec, Payload
 from vmrun.core.records import Final, Submit
@@ -83,12 +84,34 @@ def _stored_size(blobs: BlobStore, payload: Payload) -> int | None:
     return found.size if found is not None and found.key == key else None
 
 
+def job_of(desk: Desk, idempotency_key: str = "") -> str:
+    """The id of the job to make: a new one, or the one that is every submission's with the same key.
+
+    So of two that look at the same time whether there is one, both do not make one. Raises Corrupt.
+    """
+    job = new_id(desk.clock, desk.rng)
+    if not idempotency_key:
+        return job
+    key = keys.submission(idempotency_key)
+    try:
+        desk.store.create(key, job.encode())
+    except KeyExists:
+        # Whose client died before it wrote the job has left its id to the next one.
+        job = desk.store.get(key).decode("ascii", "replace")
+    if not is_id(job):
+        raise Corrupt(f"{key} names no job", hint="delete it, or submit with another --idempotency-key")
+    return job
+
+
 def publish(desk: Desk, deployment: str, job: str, spec: JobSpec, idempotency_key: str = "") -> bool:
     """Make the job exist; False if a job of this id does already. A job without tasks is done at once."""
     with contextlib.suppress(KeyExists):
         desk.store.create(keys.job_index(job), b"")
     ledger = JobLedger(desk, job)
     made = ledger.submit(Submit(job, spec, deployment, idempotency_key))
+    submit = ledger.fold.submit
+    if submit is not None and submit.idempotency_key != idempotency_key:
+        raise Corrupt(f"job {job} was submitted with another idempotency key", hint="submit with another one")
     if spec.kind != "open" and spec.tasks == 0:
         ledger.finish(Final("done", 0, 0))
     return made

@@ -11,12 +11,14 @@ from typing import Any, ClassVar
 
 import pytest
 
+from tests.support.meanwhile import Meanwhile
 from tests.unit.core.world import DEPLOYMENT, JOB, OTHER_JOB, an_id, job_spec
 from tests.unit.fleet.world import Fleet
 from vmrun.client import REVIVE_AFTER, Client
+from vmrun.core import keys
 from vmrun.core.clock import SystemClock
 from vmrun.core.clouds import Fault
-from vmrun.core.errors import BudgetError, UsageError
+from vmrun.core.errors import BudgetError, Corrupt, UsageError
 from vmrun.core.ledger import JobLedger, ShardLedger
 from vmrun.core.model import JobState
 from vmrun.core.records import Final, Submit
@@ -24,11 +26,14 @@ from vmrun.fleet.lookout import ORDINARY
 from vmrun.fleet.losses import Losses
 from vmrun.fleet.memory import Memory
 from vmrun.fleet.order import Timings
+from vmrun.fleet.presence import present
+from vmrun.fleet.retire import retire
 from vmrun.fleets import Fleets
 from vmrun.handle import JobHandle, waiting_for
 from vmrun.provisioners.fake import FakeCloud
 from vmrun.settings import load_settings
 from vmrun.submit.prepare import Submission
+from vmrun.submit.publish import job_of
 from vmrun.submit.request import SubmitRequest
 from vmrun.submitting import OnStage, Submitting
 from vmrun.watch.observe import JobObserver
@@ -196,6 +201,15 @@ def test_a_job_that_ends_while_its_machine_is_asked_after_has_lost_none(
     assert fleet.ledger(vm).fold.relieved_by == ""
 
 
+def test_a_vm_that_goes_while_vms_are_listed_is_not_among_them(fleet: Fleet, client: OwnClient) -> None:
+    there, goes = fleet.vm(JOB), fleet.vm(OTHER_JOB)
+    entry = keys.entry(keys.vm_journal(goes), 0)
+    store = Meanwhile(fleet.memory, entry, lambda: retire(fleet.deck, goes, "its job ended", lambda _: None))
+    found = present(dataclasses.replace(fleet.desk(), store=store), lambda: fleet.deck)
+    assert fleet.indexed == {there}
+    assert [view.id for view in found] == [there]
+
+
 def test_what_was_read_of_journals_is_not_read_at_each_look(
     fleet: Fleet, client: OwnClient, job: JobLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,7 +333,7 @@ class Interrupted(Submitting):
 
     meanwhile: ClassVar[list[Callable[[], object]]] = []
 
-    def write(self, submission: Submission, stage: OnStage, key: str = "") -> str:
+    def write(self, submission: Submission, stage: OnStage, key: str = "") -> tuple[str, bool]:
         while self.meanwhile:
             self.meanwhile.pop()()
         return super().write(submission, stage, key)
@@ -347,6 +361,34 @@ def test_two_submits_do_not_both_get_what_the_budget_has_for_one(
         submit()
     states = [view.state for view in Waiting(settings).jobs()]
     assert states == [JobState.failed, JobState.pending] if at_once else [JobState.pending]
+
+
+def test_two_submits_at_once_with_one_key_make_one_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job.py").write_text("print(1)\n")
+    settings = load_settings({"store.url": f"file://{tmp_path}/store"})
+
+    def submit() -> str:
+        return Waiting(settings).submit(SubmitRequest(target="job.py", idempotency_key="k"), detach=True).id
+
+    # Both have looked, and found none
+    monkeypatch.setattr("vmrun.client.Submitting", Interrupted)
+    other: list[str] = []
+    Interrupted.meanwhile.append(lambda: other.append(submit()))
+    assert [submit()] == other
+    assert [view.id for view in Client(settings).jobs()] == other
+    assert submit() == other[0]
+
+
+def test_a_submit_goes_on_with_the_key_of_one_that_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job.py").write_text("print(1)\n")
+    client = Waiting(load_settings({"store.url": f"file://{tmp_path}/store"}))
+    job = job_of(client.desk, "k")
+    assert client.submit(SubmitRequest(target="job.py", idempotency_key="k"), detach=True).id == job
+    client.desk.store.create(keys.submission("other"), job.encode())
+    with pytest.raises(Corrupt, match="another idempotency key"):
+        client.submit(SubmitRequest(target="job.py", idempotency_key="other"), detach=True)
 
 
 def test_a_job_is_not_written_for_machines_that_cannot_see_its_store(
