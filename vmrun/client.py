@@ -225,7 +225,13 @@ class Client:
             self.revive(job, observer)
 
     def give_up(self, job: str, error: CapacityError) -> bool:
-        """End a job for whose larger machine nobody is to search any more, after the last search; whether it is one."""
+        """End a job for whose larger machine nobody is to search any more, after the last search; whether it is one.
+
+        Not one that another client has got a machine meanwhile.
+        """
+        view = JobObserver(self.desk, job).look()
+        if not (view.stranded or view.state.ended):
+            return False
         return give_up(JobLedger(self.desk, job), error)
 
     def replace_lost(self, job: str) -> None:

@@ -223,9 +223,8 @@ class Fleets:
         for vm in self._some(there):
             if lost(vm):
                 self._gone.add(vm)
-        # Those that are no more may have left since it was read because the job has ended, which was said before.
-        waits = self._refresh(job).fold.final is None
-        if waits and not self.on_the_way(job) and spec.replace_lost > 0:
+        # They may have left since it was read because the job has ended, which was said before.
+        if self._refresh(job).fold.final is None and not self.on_the_way(job) and spec.replace_lost > 0:
             self._replace(job, [vm for vm in vms if vm in self._gone], order)
         return self.on_the_way(job) or any(vm not in self._gone for vm in vms)
 

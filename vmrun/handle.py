@@ -105,6 +105,9 @@ class JobHandle:
                 return ""
             if not isinstance(error, CapacityError) or not may_pass(error):
                 raise
+            # A search takes minutes: another client has got it a machine meanwhile.
+            if view.state is not JobState.pending and not view.stranded:
+                return ""
             if lookout.again.missed():
                 return f"{_missed(view, error)}; searching again in {format_duration(lookout.again.seconds)}"
             if view.lost or not self._client.give_up(self.id, error):

@@ -18,11 +18,12 @@ from vmrun.client import REVIVE_AFTER, Client
 from vmrun.core import keys
 from vmrun.core.clock import SystemClock
 from vmrun.core.clouds import Fault
-from vmrun.core.errors import BudgetError, Corrupt, UsageError
+from vmrun.core.errors import BudgetError, CapacityError, Corrupt, UsageError
 from vmrun.core.ledger import JobLedger, ShardLedger
 from vmrun.core.model import JobState
+from vmrun.core.outgrown import Outgrown
 from vmrun.core.records import Final, Submit
-from vmrun.fleet.lookout import ORDINARY
+from vmrun.fleet.lookout import ORDINARY, Lookout
 from vmrun.fleet.losses import Losses
 from vmrun.fleet.memory import Memory
 from vmrun.fleet.order import Timings
@@ -199,6 +200,32 @@ def test_a_job_that_ends_while_its_machine_is_asked_after_has_lost_none(
     # Nobody is told that spot machines of this kind are taken back, and nobody took its loss on
     assert Memory(fleet.deck.cache_dir).recall(fleet.clock.now()) == []
     assert fleet.ledger(vm).fold.relieved_by == ""
+
+
+@pytest.mark.parametrize("outgrown", [True, False])
+def test_a_search_that_found_nothing_ends_no_job_that_another_client_got_a_machine(
+    fleet: Fleet, client: OwnClient, job: JobLedger, monkeypatch: pytest.MonkeyPatch, outgrown: bool
+) -> None:
+    vm, plan = fleet.vm(JOB), next(job.refresh().shards())
+    assert ShardLedger(fleet.desk(f"vm:{vm}"), JOB, plan).claim(vm)
+    if outgrown:
+        small = Outgrown(vm, memory=1 << 30, workers=2, task=0, peak=1, limit=1, message="too small", since=0.0)
+        assert JobLedger(fleet.desk(f"vm:{vm}"), JOB).outgrow(small)
+    assert fleet.ledger(vm).drain("its cloud takes it back", jobs=1)
+    nothing = CapacityError("nothing is to be had")
+    nothing.data["tried"] = []
+
+    def search(job: str, observer: JobObserver) -> None:
+        fleet.vm(JOB)
+        raise nothing
+
+    handle, lookout = JobHandle(client, JOB), Lookout(fleet.clock)
+    monkeypatch.setattr(client, "see_to", search)
+    monkeypatch.setattr(lookout.again, "missed", lambda: False)
+    assert handle.status().stranded
+    assert handle._see_to(lookout) == ""
+    assert client.give_up(JOB, nothing) is False
+    assert job.refresh().final is None
 
 
 def test_a_vm_that_goes_while_vms_are_listed_is_not_among_them(fleet: Fleet, client: OwnClient) -> None:
