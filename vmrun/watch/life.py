@@ -17,6 +17,8 @@ from .observe import view_vm
 
 #: Characters of an id that must be given at least.
 SHORTEST = 6
+#: Readings of a journal that grows meanwhile.
+READ_AGAIN = 5
 #: Ids that an ambiguous text is answered with.
 NAMED = 5
 
@@ -75,6 +77,15 @@ def _beginning_with(desk: Desk, text: str) -> list[str]:
 
 def life_of(desk: Desk, vm: str) -> Life:
     """What the store has of the VM. An entry that cannot be trusted ends the story, and is said."""
+    for _ in range(READ_AGAIN):
+        life, whole = _read(desk, vm)
+        if whole:
+            break
+    return life
+
+
+def _read(desk: Desk, vm: str) -> tuple[Life, bool]:
+    """The same, and whether all that its state goes by is among the entries: it may go on meanwhile."""
     ledger = VmLedger(desk, vm)
     entries: list[Entry] = []
     broken = ""
@@ -85,7 +96,7 @@ def life_of(desk: Desk, vm: str) -> Life:
     fold = ledger.fold
     beat = ledger.heartbeats.read_entry() if fold.ready is not None else None
     view, _ = view_vm(desk, ledger)
-    return Life(
+    life = Life(
         view,
         tuple(entries),
         view.deadlines,
@@ -95,3 +106,4 @@ def life_of(desk: Desk, vm: str) -> Life:
         fold.intent.name if fold.intent is not None else "",
         broken,
     )
+    return life, ledger.seen == len(entries)

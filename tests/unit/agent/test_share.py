@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+from tests.support.meanwhile import Meanwhile
 from tests.unit.agent.bench import Bench, FakeEngine
-from tests.unit.core.world import JOB, OTHER_VM, THIRD_VM, VM, intent, ready
+from tests.unit.core.world import JOB, OTHER_VM, THIRD_VM, VM, intent, ready, results
 from vmrun.agent import daemon
 from vmrun.agent.share import LOOKS_MAX, SHARDS_MAX, Share
 from vmrun.agent.spent import end_if_last
+from vmrun.core import keys
 from vmrun.core.ledger import JobLedger
 from vmrun.core.model import ShardPlan
 from vmrun.core.records import Final
@@ -169,3 +171,25 @@ def test_of_shards_only_the_last_outcomes_are_committed_in_a_hurry(bench: Bench,
     entries = sum(1 for listed in bench.memory.list(f"jobs/{JOB}/shards/"))
     # A claim and a commit for each of twenty shards, and no more
     assert entries == 40
+
+
+def test_whoever_ends_a_job_whose_money_is_spent_counts_what_others_saved_before_they_left(bench: Bench) -> None:
+    bench.submit(4, 2, vms=2)
+    for vm in (VM, OTHER_VM):
+        bench.vm(vm)
+    other = JobLedger(bench.desk(f"vm:{OTHER_VM}"), JOB)
+    shard = other.shard(next(other.refresh().shards()))
+    assert shard.claim(OTHER_VM)
+
+    def save_and_leave() -> None:
+        refs, inline = results(0, b"x", b"y")
+        assert shard.commit(OTHER_VM, shard.fold.epoch, refs, (), inline)
+        assert VmLedger(bench.desk(), OTHER_VM).drain("maximum cost: it has cost $1", jobs=1)
+
+    # The other one's journal is read to know its key, and then to know whether it stays
+    entry = keys.entry(keys.vm_journal(OTHER_VM), 0)
+    bench.blobs = Meanwhile(bench.memory, entry, save_and_leave, reads=2)
+    assert end_if_last(bench.shop(), JOB, "maximum cost: it has cost $1")
+    final = bench.job().final
+    assert final is not None
+    assert (final.done, final.failed) == (2, 0)

@@ -18,12 +18,13 @@ from vmrun.core import keys, output
 from vmrun.core.errors import StoreUnavailable, UsageError
 from vmrun.core.ledger import JobLedger
 from vmrun.core.model import FunctionSpec, JobState, ShardPlan
-from vmrun.core.records import Final, Heartbeat, Hold
+from vmrun.core.records import Delete, Final, Heartbeat, Hold
 from vmrun.core.views import Deadline, OutputChunk
 from vmrun.core.vm_ledger import VmLedger
 from vmrun.handle import JobHandle, patience
 from vmrun.store.counting import CountingStore
 from vmrun.store.faulty import Fault, FaultsAt, FaultyStore, When
+from vmrun.watch.life import life_of
 from vmrun.watch.logs import OutputReader
 from vmrun.watch.observe import SILENT, JobObserver, deadlines, find_job, submission_of, view_vm
 from vmrun.watch.results import ResultReader, value_of
@@ -187,6 +188,15 @@ def test_results_of_a_job_whose_calls_go_on_meanwhile_are_all_there(bench: Bench
     found = JobHandle(client, JOB).collect()
     assert found.values in ([0], [0, 1], [0, None])
     assert JobHandle(client, JOB).collect().values == [0, 1]
+
+
+def test_a_vms_life_has_the_entries_that_its_state_goes_by(bench: Bench) -> None:
+    bench.vm()
+    # It is condemned after its journal was read, and before its sign of life is
+    act = lambda: VmLedger(bench.desk(), VM).delete("late", "reaper")
+    life = life_of(bench.desk(blobs=Meanwhile(bench.memory, keys.heartbeat(VM), act)), VM)
+    assert life.view.state == "deleting"
+    assert isinstance(life.entries[-1].body, Delete)
 
 
 def test_a_job_that_is_not_there_is_a_usage_error(bench: Bench) -> None:
