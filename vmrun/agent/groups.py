@@ -14,9 +14,11 @@ import signal
 
 from vmrun.core.clock import Clock
 
+from .runner.usage import GROUPS as ROOT
+from .runner.usage import Machine
+
 log = logging.getLogger(__name__)
 
-ROOT = "/sys/fs/cgroup"
 #: Names of the groups of a job, and of the one that the agent moves into where groups with members may have no others.
 PREFIX, _OWN = "vmrun-job-", "vmrun-agent"
 #: Processes and threads; the warden ends whoever has half as many.
@@ -101,7 +103,8 @@ def _make(root: str, own: dict[str, str], controller: str, name: str, memory: in
     os.makedirs(folder, exist_ok=True)
     try:
         if controller == "pids":
-            _write(f"{folder}/pids.max", str(min(CROWD_MAX, _pid_max() * 3 // 4)))
+            # The rest is for the agent, which shares what bounds this one: the machine, a container, a unit of systemd.
+            _write(f"{folder}/pids.max", str(min(CROWD_MAX, Machine(root).crowd_max() * 3 // 4)))
         elif controller in own:
             _write(f"{folder}/memory.limit_in_bytes", str(memory))
         else:
@@ -144,10 +147,6 @@ def _delegate(root: str, path: str, controller: str) -> str:
 
 def _members(folder: str) -> set[int]:
     return set(map(int, _read(f"{folder}/{_PROCS}").split()))
-
-
-def _pid_max() -> int:
-    return int(_read("/proc/sys/kernel/pid_max") or 32768)
 
 
 def _read(path: str) -> str:

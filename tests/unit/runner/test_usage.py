@@ -9,6 +9,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
 
 from tests.engine.bench import wait_until
 from vmrun.agent.runner.processes import children, descendants, has_children
@@ -103,4 +106,36 @@ def test_whether_this_process_has_children() -> None:
 def test_the_machine() -> None:
     machine = Machine()
     assert 0 < machine.available() < 1 << 50
-    assert threading.active_count() < machine.crowd() < machine.crowd_max()
+    whole = machine.crowds[0]
+    assert whole.name == "the machine"
+    assert threading.active_count() < whole.taken() < whole.limit
+    assert machine.crowd_max() <= whole.limit
+
+
+@pytest.mark.parametrize(
+    ("own", "service"),
+    [
+        ("0::/system.slice/job.service/vmrun-agent\n", "system.slice/job.service"),
+        ("9:name=systemd:/\n8:pids,cpu:/box/deep\n4:memory:/other\n0::/\n", "pids/box"),
+        # As a container sees it whose groups are named from outside, and mounted from its own on.
+        ("8:pids:/docker/0123\n", "pids"),
+    ],
+)
+def test_a_control_group_above_bounds_processes_and_threads(tmp_path: Path, own: str, service: str) -> None:
+    (tmp_path / "own").write_text(own)
+    group = tmp_path / service
+    group.mkdir(parents=True)
+    (group / "pids.current").write_text("17\n")
+    (group / "pids.max").write_text("max\n")
+    assert [crowd.name for crowd in Machine(str(tmp_path), str(tmp_path / "own")).crowds] == ["the machine"]
+    (group / "pids.max").write_text("400\n")
+    machine = Machine(str(tmp_path), str(tmp_path / "own"))
+    bound = machine.crowds[1]
+    assert len(machine.crowds) == 2
+    assert (bound.name, bound.limit, bound.taken(), machine.crowd_max()) == ("its control group", 400, 17, 400)
+
+
+def test_a_limit_above_that_of_the_machine_bounds_nothing(tmp_path: Path) -> None:
+    (tmp_path / "own").write_text("0::/\n")
+    (tmp_path / "pids.max").write_text(str(1 << 40))
+    assert len(Machine(str(tmp_path), str(tmp_path / "own")).crowds) == 1

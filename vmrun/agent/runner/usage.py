@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from .processes import descendants
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-#: (directory of the hierarchy, its name in /proc/self/cgroup, limit, usage, what of the usage the kernel can drop)
-_HIERARCHIES = (
-    ("/sys/fs/cgroup", "", "memory.max", "memory.current", b"inactive_file "),
-    ("/sys/fs/cgroup/memory", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", b"total_inactive_file "),
-)
+GROUPS = "/sys/fs/cgroup"
+#: By name of the hierarchy in /proc/self/cgroup: limit, usage, what of the usage the kernel can drop.
+_MEMORY = {
+    "": ("memory.max", "memory.current", b"inactive_file "),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", b"total_inactive_file "),
+}
 
 
 class Probe:
@@ -119,12 +120,36 @@ class _Group:
         return max(0, self.limit - used)
 
 
-class Machine:
-    """The machine, or that part of it that a control group leaves to this process."""
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """Processes and threads of the machine, or of a control group, which has a limit for them."""
 
-    def __init__(self) -> None:
+    #: For messages.
+    name: str
+    limit: int
+    #: The file that says how many there are; "": the machine's own.
+    usage: str = ""
+
+    def taken(self) -> int:
+        """How many there are; a look takes five microseconds."""
+        if self.usage:
+            return int(_text(self.usage) or 0)
+        return int((_text("/proc/loadavg") or "0/0 0").partition("/")[2].split()[0])
+
+
+class Machine:
+    """The machine, or that part of it that control groups leave to this process.
+
+    `root`: where the groups are; `own`: the file that says which ones this process is in.
+    """
+
+    def __init__(self, root: str = GROUPS, own: str = "/proc/self/cgroup") -> None:
         memory = _table("/proc/meminfo", (b"MemTotal:",))
-        self._groups = list(_groups(memory.get(b"MemTotal:", 1 << 62)))
+        self._groups = list(_memory_groups(root, own, memory.get(b"MemTotal:", 1 << 62)))
+        names = ("/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max")
+        most = min([int(text) for text in map(_text, names) if text.isdigit()], default=32768)
+        #: What bounds the processes and threads that there can be.
+        self.crowds = [Crowd("the machine", most), *_crowd_groups(root, own, most)]
 
     def available(self) -> int:
         """Bytes of memory, swap included, that processes may take before the kernel ends some."""
@@ -137,31 +162,37 @@ class Machine:
         """Cores that this process may use."""
         return len(os.sched_getaffinity(0))
 
-    @staticmethod
-    def crowd() -> int:
-        """Processes and threads on the machine."""
-        return int((_text("/proc/loadavg") or "0/0 0").partition("/")[2].split()[0])
-
-    @staticmethod
-    def crowd_max() -> int:
-        """As many as there can be."""
-        names = ("/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max")
-        return min([int(text) for text in map(_text, names) if text.isdigit()], default=32768)
+    def crowd_max(self) -> int:
+        """As many processes and threads as there can be."""
+        return min(crowd.limit for crowd in self.crowds)
 
 
-def _groups(total: int) -> Iterator[_Group]:
+def _memory_groups(root: str, own: str, total: int) -> Iterator[_Group]:
     """The control groups that bound this process's memory below the machine's own."""
-    for line in _text("/proc/self/cgroup").splitlines():
+    for controller, folder in _own_groups(root, own, _MEMORY):
+        limit, usage, droppable = _MEMORY[controller]
+        text = _text(f"{folder}/{limit}")
+        if text.isdigit() and int(text) < total:
+            yield _Group(int(text), f"{folder}/{usage}", f"{folder}/memory.stat", droppable)
+
+
+def _crowd_groups(root: str, own: str, most: int) -> Iterator[Crowd]:
+    """The control groups that bound processes and threads below the machine's own limit."""
+    for _, folder in _own_groups(root, own, ("", "pids")):
+        text = _text(f"{folder}/pids.max")
+        if text.isdigit() and int(text) < most:
+            yield Crowd("its control group", int(text), f"{folder}/pids.current")
+
+
+def _own_groups(root: str, own: str, controllers: Collection[str]) -> Iterator[tuple[str, str]]:
+    """The groups of this process and those above: the hierarchy's name ("": the second version's), the directory."""
+    for line in _text(own).splitlines():
         _, _, rest = line.partition(":")
         names, _, path = rest.partition(":")
-        for root, controller, limit, usage, droppable in _HIERARCHIES:
-            if controller not in names.split(","):
-                continue
+        for controller in {*names.split(",")}.intersection(controllers):
+            hierarchy = f"{root}/{controller}".rstrip("/")
             while True:
-                folder = f"{root}{path.rstrip('/')}"
-                text = _text(f"{folder}/{limit}")
-                if text.isdigit() and int(text) < total:
-                    yield _Group(int(text), f"{folder}/{usage}", f"{folder}/memory.stat", droppable)
+                yield controller, f"{hierarchy}{path.rstrip('/')}"
                 if path in ("", "/"):
                     break
                 path = os.path.dirname(path)

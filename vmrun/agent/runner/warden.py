@@ -17,7 +17,7 @@ from vmrun.core.blocks import Status
 
 from .failures import size
 from .slots import Doom, RunnerConfig, Slot
-from .usage import Machine, Probe
+from .usage import Crowd, Machine, Probe
 
 #: Seconds between two looks at the same thing, at least and at most.
 SOON, LATER = 0.05, 0.5
@@ -27,6 +27,10 @@ _SEARCH = 0.5
 _RATE = 4e9
 #: Processes and threads that all tasks together may have, where the machine allows twice that.
 CROWD_MAX = 32 * 1024
+#: Processes and threads a second that tasks can start at most: what tells how soon a limit may be reached.
+_CROWD_RATE = 20_000
+#: No task with so many, or fewer, is to blame: where there is little room, and many workers, half a share may be one.
+_FEW = 32
 
 
 class Warden:
@@ -46,8 +50,8 @@ class Warden:
         self._monotonic = monotonic
         self._probes: dict[int, Probe] = {}
         self._due = 0.0
-        crowd = self._machine.crowd()
-        self._crowd_max = crowd + (config.crowd_max or min(CROWD_MAX, (self._machine.crowd_max() - crowd) // 2))
+        self._crowds = [(crowd, _allowed(crowd, config.crowd_max or CROWD_MAX)) for crowd in self._machine.crowds]
+        self._crowd_due = 0.0
 
     def look(self, slots: Sequence[Slot]) -> None:
         """To be called while tasks run: when `due` says so, at least every `LATER` seconds, at most every `SOON`."""
@@ -57,13 +61,13 @@ class Warden:
                 self._look(slot, now)
         if self._share and now >= self._due:
             self._look_at_machine(slots, now)
-        if self._machine.crowd() > self._crowd_max:
-            self._end_crowd(slots)
+        if now >= self._crowd_due:
+            self._look_at_crowds(slots, now)
 
     def due(self) -> float:
-        """Monotonic time at which memory is to be looked at again; infinite if it is not watched."""
+        """Monotonic time at which memory, or how many processes there are, is to be looked at again."""
         probes = min((probe.due for probe in self._probes.values()), default=math.inf) if self._limit else math.inf
-        return min(probes, self._due if self._share else math.inf)
+        return min(probes, self._due if self._share else math.inf, self._crowd_due)
 
     def forget(self, pid: int) -> None:
         """A worker is gone."""
@@ -129,16 +133,25 @@ class Warden:
                 f"where {size(self._share)} was its fair share",
             )
 
-    def _end_crowd(self, slots: Sequence[Slot]) -> None:
+    def _look_at_crowds(self, slots: Sequence[Slot], now: float) -> None:
+        left = LATER * _CROWD_RATE
+        for crowd, allowed in self._crowds:
+            left = min(left, allowed - (taken := crowd.taken()))
+            if taken > allowed:
+                self._end_crowd(slots, crowd, allowed)
+        self._crowd_due = now + max(SOON, left / _CROWD_RATE)
+
+    def _end_crowd(self, slots: Sequence[Slot], crowd: Crowd, allowed: int) -> None:
         if any(slot.killed for slot in slots):
             return
-        crowds = [self._probe(slot).crowd() for slot in slots]
-        most = max(crowds, default=0)
-        if most > self._crowd_max // (2 * self._workers):
+        sizes = [self._probe(slot).crowd() for slot in slots]
+        most = max(sizes, default=0)
+        if most > max(_FEW, allowed // (2 * self._workers)):
             self._end(
-                slots[crowds.index(most)],
+                slots[sizes.index(most)],
                 Status.signalled,
-                f"killed by SIGKILL: it had {most} processes and threads, more than the machine can do with",
+                f"killed by SIGKILL: it had {most} processes and threads, more than {crowd.name} can do with, "
+                f"where there can be {crowd.limit}",
             )
 
     def _end(self, slot: Slot, kind: Status, message: str) -> None:
@@ -153,3 +166,9 @@ class Warden:
             # What earlier tasks left in it is nobody's any more.
             slot.broken = True
         slot.signal(signal.SIGKILL)
+
+
+def _allowed(crowd: Crowd, most: int) -> int:
+    """With how many processes and threads there are too many: the tasks' own may be `most`, or half of what is left."""
+    taken = crowd.taken()
+    return taken + min(most, max(0, crowd.limit - taken) // 2)
