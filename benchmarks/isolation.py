@@ -14,12 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import crowding
 import harness
 from environments import NotInstalled, python_of
 from figures import Figure
@@ -34,6 +35,12 @@ TASK_TIMEOUT = 6.0
 #: Of what one task prints, vmrun keeps no more than this (64 MiB of each stream, and a little to say so).
 KEPT_OUTPUT = 2 * 64 * 1024 * 1024 + 1024 * 1024
 DISK_BYTES = "32m"
+#: Processes and threads that the whole of a system may have while a task of it starts all that it can.
+CROWD = 4_096
+#: Cases for which an instance lives in a place made for it.
+APART = ("disk", "threads")
+#: Cases that take a while by themselves: so many times the limit is to pass before what has not come never will.
+SLOW = {"threads": 5}
 #: The verdict on a system that was not there to be tried.
 NOT_STARTED = "did not start"
 
@@ -114,7 +121,12 @@ class Trial:
 
 def try_case(subject: Subject, case: str, python: str | Path) -> Trial:
     """Run one case in a fresh instance of the system."""
-    with small_disk(case) as environment, Driver(subject.system, python, environment) as driver:
+    with (
+        small_disk(case) as environment,
+        small_crowd(case) as enter,
+        Driver(subject.system, python, environment) as driver,
+    ):
+        enter(driver.pid)
         if problem := begin(driver, subject):
             return Trial(Verdict(NOT_STARTED, alone=False, said=problem))
         found = try_in(driver, subject, case)
@@ -137,8 +149,9 @@ def begin(driver: Driver, subject: Subject) -> str:
 def try_in(driver: Driver, subject: Subject, case: str) -> Trial:
     """Run one case in an instance that has started."""
     everybody = _neighbours(subject.tasks - 1)
+    limit = subject.limit * SLOW.get(case, 1)
     try:
-        reply = driver.ask("each", subject.limit + 10, case=case, tasks=subject.tasks, limit=subject.limit)
+        reply = driver.ask("each", limit + 10, case=case, tasks=subject.tasks, limit=limit)
     except Hung:
         return Trial(Verdict(f"hung, {everybody} lost", alone=False), driver.version)
     except DriverFailed as reason:
@@ -166,10 +179,26 @@ def small_disk(case: str) -> Iterator[dict[str, str]]:
         place.rmdir()
 
 
+@contextlib.contextmanager
+def small_crowd(case: str) -> Iterator[Callable[[int], None]]:
+    """What puts a driver, before it starts anything, where the case `threads` leaves others room for theirs."""
+    if case != "threads":
+        yield lambda _: None
+        return
+    with crowding.room_for(CROWD) as group:
+        yield lambda pid: crowding.enter(group, pid)
+
+
 def cannot(case: str) -> str:
     """Why a case cannot be tried here; empty if it can."""
     if case == "disk" and os.geteuid() != 0:
         return "not tried: only root can make a small disk"
+    if case == "threads":
+        try:
+            with crowding.room_for(CROWD):
+                pass
+        except crowding.NoGroup as reason:
+            return f"not tried: no control group to hold the threads ({reason})"
     return ""
 
 
@@ -215,7 +244,7 @@ class Instances:
 
     def try_case(self, case: str) -> Trial:
         """Run one case."""
-        if not self._subject.reuse or case == "disk":
+        if not self._subject.reuse or case in APART:
             return try_case(self._subject, case, self._python)
         if self._driver is None:
             self._driver = Driver(self._subject.system, self._python)
@@ -294,7 +323,20 @@ def page(table: Mapping[str, Mapping[str, Verdict]], versions: Mapping[str, str]
             cells.append(f"{one.text} (`{kind}`)" if kind else one.text)
         lines.append(f"| {CASES[case].title} | {' | '.join(cells)} |")
     known = [f"- {label}: {version}" for label, version in versions.items()]
-    return "\n".join([_INTRODUCTION, f"Measured on {taken}:", "", *lines, "", "Versions:", "", *known, "", _READING])
+    return "\n".join(
+        [
+            _INTRODUCTION,
+            f"Measured on {taken}:",
+            "",
+            *lines,
+            "",
+            "Versions:",
+            "",
+            *known,
+            "",
+            _READING,
+        ]
+    )
 
 
 _INTRODUCTION = f"""# Isolation: what one bad task does to its neighbours
@@ -303,20 +345,24 @@ Made by `python benchmarks/run_all.py isolation`, which runs every case in every
 {TASKS} tasks are handed to {WORKERS} worker processes (Lithops: 10 tasks), one of them bad. `make test` runs vmrun's
 column, and those of the two systems that come with Python.
 """
-_READING = """How to read it:
+_READING = f"""How to read it:
 
 - **failed alone**: the bad task failed, and all others gave their right results. In brackets: how vmrun says it ended.
 - **nobody noticed**: what the task did is not forbidden, it succeeded, and nobody else saw any of it.
 - **N neighbours lost**: so many good tasks gave no result. Another run may lose more or fewer, by what was under way.
 - **hung**: within the limit (6 seconds for what comes with Python, up to 60 for the slower ones) some task had neither
   a result nor an error. Only vmrun was given a time limit per task; the others have none (Lithops has one, in minutes).
+  For the threads, which take time to start, it is five times as long.
 - **state leaked**: later tasks found the working directory, umask or environment of the bad one.
 - **counted as success**: the bad task was reported as if nothing had happened. Only vmrun was given a memory limit per
   task (`task_memory`), which is what the one that takes 1 GB runs into; the others were given none.
 
 The limit of the other memory case is one of the task's own process (`RLIMIT_AS`) in every system, so that the
 computer is never short of memory. The small disk is a file system of its own that holds the temporary files of each
-system, and in the case of vmrun the machine's state too; the store is elsewhere, as it is for a rented machine.
+system, and in the case of vmrun the machine's state too; the store is elsewhere, as it is for a rented machine. The
+threads are started where the whole of a system is in a control group with room for {CROWD:,} processes and threads, as
+in a container: without, nothing else on the computer could start anything. The kernel refuses the task what is beyond,
+or vmrun ends it before.
 
 How the rest was measured: [benchmarks](benchmarks.md).
 """

@@ -31,7 +31,7 @@ WANTED, ALLOWED = 1_000_000_000, 250_000_000
 TASK_MEMORY = 500_000_000
 #: Bytes of output of the case `output`.
 OUTPUT_BYTES = 200_000_000
-THREADS = 2_000
+THREADS = 100_000
 #: Where the case `disk` finds a small file system.
 SMALL_DISK = "BENCH_SMALL_DISK"
 #: What the case `state` leaves behind.
@@ -183,16 +183,20 @@ def end_the_parent() -> None:
 
 
 def start_threads() -> str:
-    done = threading.Event()
-    threads = []
+    """Start them, and let go of each by itself: thousands that wake at once are at each other's throat for a minute."""
+    held: list[tuple[threading.Lock, threading.Thread]] = []
     try:
         for _ in range(THREADS):
-            thread = threading.Thread(target=done.wait, args=(ENDLESS,), daemon=True)
+            lock = threading.Lock()
+            lock.acquire()
+            thread = threading.Thread(target=lock.acquire, kwargs={"timeout": ENDLESS}, daemon=True)
             thread.start()
-            threads.append(thread)
+            held.append((lock, thread))
     finally:
-        done.set()
-    return f"{len(threads)} threads"
+        for lock, thread in held:
+            lock.release()
+            thread.join()
+    return f"{len(held)} threads"
 
 
 def fill_disk() -> None:
@@ -224,7 +228,8 @@ CASES = {
     "state": Case(change_state, "changes directory, umask and environment", ("ok",)),
     "alarm": Case(leave_alarm, "leaves an alarm behind", ("ok",)),
     "parent": Case(end_the_parent, "kills the process that started its own", ("lost",)),
-    "threads": Case(start_threads, f"starts {THREADS:,} threads", ("ok", "raised")),
+    # `timeout` where a busy computer is not far with them by then.
+    "threads": Case(start_threads, f"starts {THREADS:,} threads", ("signalled", "raised", "timeout")),
     "disk": Case(fill_disk, "fills the disk", ("raised",)),
 }
 

@@ -14,7 +14,7 @@ from tests.support import benchmarks  # noqa: F401  makes the next ones importab
 from tests.support.source import ROOT
 
 # isort: split
-from isolation import SUBJECTS, cannot, try_case
+from isolation import SLOW, SUBJECTS, cannot, try_case
 from isolation_cases import CASES
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -29,6 +29,7 @@ KNOWN = {
         "exception": "neighbours lost",
         "endless": "hung",
         "state": "state leaked",
+        "threads": "failed alone",
     },
     POOL.label: {
         "raise": "failed alone",
@@ -37,6 +38,7 @@ KNOWN = {
         "exception": "hung",
         "endless": "hung",
         "state": "state leaked",
+        "threads": "failed alone",
     },
 }
 GOOD = ("failed alone", "nobody noticed")
@@ -59,7 +61,7 @@ def test_in_what_comes_with_python_it_need_not(subject, case: str) -> None:
         pytest.skip(reason)
     known = KNOWN[subject.label].get(case, "")
     # What would hang is not waited for, and what would not may take its time on a busy computer.
-    patient = dataclasses.replace(subject, limit=4.0 if known in ("", "hung") else 90.0)
+    patient = dataclasses.replace(subject, limit=4.0 if known in ("", "hung") else 90.0 / SLOW.get(case, 1))
     found = try_case(patient, case, sys.executable).verdict
     assert known in found.text, found
     assert found.alone == (found.text in GOOD)
