@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 from typing import Any
 
 from .core.blocks import PYTHON, BlockError
 from .core.errors import UsageError
-from .core.parcels import APART, Parcel, lead
+from .core.parcels import Parcel, collector, lead
 from .core.units import format_size
 
 #: Names the directory of the running tasks' states.
@@ -38,7 +37,7 @@ def checkpoint(state: Any) -> None:
     import cloudpickle
 
     buffers: list[memoryview] = []
-    data = cloudpickle.dumps(state, protocol=5, buffer_callback=lambda buffer: _stays(buffer, buffers))
+    data = cloudpickle.dumps(state, protocol=5, buffer_callback=collector(buffers))
     first, *rest = lead(len(data), buffers)
     pieces = [first, data, *rest]
     size = sum(memoryview(piece).nbytes for piece in pieces)
@@ -83,15 +82,3 @@ def restored(default: Any = None) -> Any:
 def _path() -> str:
     directory, task = os.environ.get(DIRECTORY, ""), os.environ.get(_TASK, "")
     return os.path.join(directory, task) if directory and task else ""
-
-
-def _stays(buffer: pickle.PickleBuffer, apart: list[memoryview]) -> bool:
-    """Whether a buffer is to be part of the pickle; a large one is noted to lie beside it."""
-    try:
-        raw = buffer.raw()
-    except BufferError:  # not in one piece
-        return True
-    if raw.nbytes < APART:
-        return True
-    apart.append(raw)
-    return False

@@ -24,8 +24,9 @@ import vmrun
 from systems import FAILED, MISSING, OK, Outcome, System, Unsupported
 from systems.dispatching import cpu_seconds, dispatch
 from vmrun.agent.engine import Engine, EngineSpec, FunctionDefinition, LargeResult, Results, RunnerDied
-from vmrun.core.blocks import PYTHON, ResultBlock, Status, TaskBlock, lengths_of, read_failure
+from vmrun.core.blocks import PYTHON, Form, ResultBlock, Status, TaskBlock, lengths_of, read_failure
 from vmrun.core.clock import SystemClock
+from vmrun.core.parcels import apart
 
 #: Tasks and bytes of a block.
 BLOCK_TASKS, BLOCK_BYTES = 16 * 1024, 8 * 1024 * 1024
@@ -48,25 +49,26 @@ def decode(block: ResultBlock) -> list[Outcome]:
     """The outcome of each task of a block, in order."""
     if (plain := block.plain()) is not None:
         return [(OK, value) for value in plain]
-    return [_outcome(status, payload) for _, status, payload in block.items()]
+    return [_outcome(status, payload, block.form(task)) for task, status, payload in block.items()]
 
 
 def fill(values: list[Any], first: int, block: ResultBlock) -> None:
     """Put the results of a block where they belong. Raises RuntimeError where a task has none."""
     plain = block.plain()
     if plain is None:
-        plain = (_value(status, payload) for _, status, payload in block.items())
+        plain = (_value(*_outcome(status, payload, block.form(task))) for task, status, payload in block.items())
     values[first : first + block.count] = plain
 
 
-def _value(status: Status, payload: Any) -> Any:
-    state, value = _outcome(status, payload)
+def _value(state: str, value: Any) -> Any:
     if state != OK:
         raise RuntimeError(value)
     return value
 
 
-def _outcome(status: Status, payload: Any) -> Outcome:
+def _outcome(status: Status, payload: Any, form: int) -> Outcome:
+    if status is Status.ok and form == Form.parcel:
+        return OK, apart(payload).load()
     if status is Status.ok:
         return OK, pickle.loads(payload)
     document = read_failure(payload)

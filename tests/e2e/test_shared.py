@@ -226,6 +226,54 @@ def test_the_agents_memory_does_not_grow_with_large_results(isolated: Path) -> N
     assert 0 < before <= agent_peak(client) < before + 40 * MEGA
 
 
+def arrays(number: int) -> dict[str, object]:
+    fixed = np.full(50_000, number)
+    fixed.flags.writeable = False
+    return {"array": np.full(5 * MEGA, float(number)), "fixed": fixed, "small": np.arange(3), "n": number}
+
+
+def test_arrays_in_results_come_home_on_memory_of_their_own(isolated: Path, tmp_path: Path) -> None:
+    client = vmrun.Client()
+    handle = vmrun.submit(arrays, range(3), workers=2, client=client)
+    found = list(handle.results())
+    handle.save(str(tmp_path / "values.pkl"))
+    saved = pickle.loads((tmp_path / "values.pkl").read_bytes())
+    for ways in (found, handle.collect().values, handle.result(), saved):
+        assert [value["n"] for value in ways] == [0, 1, 2]
+        for number, value in enumerate(ways):
+            assert np.array_equal(value["array"], np.full(5 * MEGA, float(number)))
+            assert (value["array"].flags.writeable, value["fixed"].flags.writeable) == (True, False)
+            assert (int(value["fixed"].sum()), list(value["small"])) == (number * 50_000, [0, 1, 2])
+    # Whoever keeps one of a result's arrays does not keep the others.
+    assert len(memory_of(found[0]["fixed"])) == found[0]["fixed"].nbytes
+    assert len(memory_of(found[0]["array"])) == found[0]["array"].nbytes
+
+
+def memory_of(array: np.ndarray) -> object:
+    """What an array lies on in the end."""
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base
+
+
+def test_a_reduce_gets_large_arrays_and_gives_one(isolated: Path) -> None:
+    @vmrun.job(over=range(3), workers=2)
+    def make(number: int) -> np.ndarray:
+        return np.full(2 * MEGA, float(number))
+
+    @make.reduce
+    def add(results: list[np.ndarray]) -> np.ndarray:
+        first, *rest = results
+        for other in rest:
+            first += other
+        return first
+
+    found = vmrun.submit(make).result()
+    assert set(found) == {3.0}
+    assert found.flags.writeable
+
+
 def test_arrays_in_arguments_lie_where_they_arrived(isolated: Path) -> None:
     arrays = [np.full(MEGA, float(at)) for at in range(4)]
     arrays[3].flags.writeable = False

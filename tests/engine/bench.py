@@ -25,7 +25,8 @@ from vmrun.agent.engine import (
     Results,
     RunnerDied,
 )
-from vmrun.core.blocks import PYTHON, ResultBlock, Status, TaskBlock, lengths_of, read_failure
+from vmrun.core import parcels
+from vmrun.core.blocks import PYTHON, Form, ResultBlock, Status, TaskBlock, lengths_of, read_failure
 from vmrun.core.clock import SystemClock
 
 #: The directory that holds vmrun, as an agent would name it.
@@ -86,6 +87,8 @@ class Bench:
         self.output: defaultdict[tuple[int, int, str], bytes] = defaultdict(bytes)
         self.files: dict[tuple[int, int], Path] = {}
         self.large: dict[int, Path] = {}
+        #: Tasks whose results have their buffers beside the pickle.
+        self.parcels: set[int] = set()
         self.died = ""
 
     def define(self, function: Callable[..., Any], name: str = "f", **options: Any) -> None:
@@ -141,9 +144,15 @@ class Bench:
         for (task, status, payload), seconds in zip(results.items(), results.timed().seconds, strict=True):
             assert task not in self.outcomes, f"task {task} has two outcomes"
             self.statuses[task] = status
-            self.outcomes[task] = pickle.loads(payload) if status is Status.ok else read_failure(payload)
+            self.outcomes[task] = self._value(results, task, payload) if status is Status.ok else read_failure(payload)
             self.facts[task] = results.facts
             self.seconds[task] = seconds
+
+    def _value(self, results: ResultBlock, task: int, payload: Any) -> Any:
+        if results.form(task) == Form.parcel:
+            self.parcels.add(task)
+            return parcels.apart(payload).load()
+        return pickle.loads(payload)
 
     def printed(self, task: int, stream: str = "stdout", attempt: int = 0) -> str:
         return self.output[task, attempt, stream].decode()

@@ -14,12 +14,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.engine.bench import Bench, block, is_alive, nap, wait_until
 from tests.engine.conftest import MakeBench
 from vmrun.agent.engine import Load, Results
-from vmrun.core.blocks import PYTHON, Status
+from vmrun.core.blocks import PYTHON, ResultBlock, Status
 from vmrun.core.clock import SystemClock
 
 OTHERS = 40
@@ -346,6 +347,52 @@ def test_a_reduce_gets_all_results_in_order(bench: Bench, tmp_path: Path) -> Non
     bench.engine.feed(task, "total")
     bench.finish()
     assert bench.outcomes[100] == list(range(100))
+
+
+def test_arrays_in_results_are_kept_beside_the_pickle_and_a_reduce_gets_them(bench: Bench, tmp_path: Path) -> None:
+    """Its own result is large as well, and has two buffers; a small array stays in its pickle."""
+
+    def work(number: int) -> Any:
+        fixed = np.full(100_000, number)
+        fixed.flags.writeable = False
+        return {"array": np.full(1000 if number == 3 else 400_000, float(number)), "fixed": fixed, "n": number}
+
+    bench.run(work, range(4))
+    assert (set(bench.large), bench.parcels) == ({0, 1, 2}, {0, 1, 2})
+    for number, outcome in bench.outcomes.items():
+        assert np.array_equal(outcome["array"], work(number)["array"])
+        assert (outcome["array"].flags.writeable, outcome["fixed"].flags.writeable) == (True, False)
+    with (tmp_path / "results").open("wb") as file:
+        for number in range(4):
+            data = bench.large[number].read_bytes() if number in bench.large else block_of_last(bench).encode()
+            file.write(struct.pack("<Q", len(data)) + data)
+
+    def add(results: list[Any]) -> Any:
+        first = results[0]["array"]
+        first += results[2]["array"]
+        return [result["n"] for result in results], first, results[1]["array"]
+
+    class Job:
+        fn = staticmethod(len)
+        reducer = staticmethod(add)
+
+    bench.define(Job(), "total", role="reduce")  # type: ignore[arg-type]
+    path = str(tmp_path / "results").encode()
+    task = block(100, [])
+    task.lengths.append(len(path))
+    task.payload, task.call = path, "results"
+    bench.engine.feed(task, "total")
+    bench.finish()
+    numbers, total, other = bench.outcomes[100]
+    assert 100 in bench.parcels
+    assert numbers == [0, 1, 2, 3]
+    assert (set(total), set(other)) == ({2.0}, {1.0})
+
+
+def block_of_last(bench: Bench) -> ResultBlock:
+    """The block with the outcome of task 3, and no other."""
+    blocks = (event.block for event in bench.events if isinstance(event, Results))
+    return next(found for found in blocks if found.first <= 3 < found.first + found.count).slice(3, 1)
 
 
 # --- the load ---

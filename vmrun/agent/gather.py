@@ -8,11 +8,13 @@ import struct
 from vmrun.core.blocks import BlockError, ResultBlock
 from vmrun.core.errors import Corrupt
 from vmrun.core.ledger import JobLedger
-from vmrun.core.outcomes import OutcomeReader, in_order
+from vmrun.core.outcomes import OutcomeReader, alone, in_order
 
 from .workshop import Workshop
 
 _LENGTH = struct.Struct("<Q")
+#: What the agent says that it does.
+DOING = "gathering results for the reduce"
 
 
 def gather_results(shop: Workshop, job: JobLedger, directory: str) -> str:
@@ -28,6 +30,12 @@ def gather_results(shop: Workshop, job: JobLedger, directory: str) -> str:
             ledger = job.shard(plan)
             reader = OutcomeReader(shop.blobs, job.job, ledger.prefix)
             for extent in in_order(ledger.catch_up()):
+                if alone(extent.block):
+                    file.write(_LENGTH.pack(extent.block.size))
+                    for piece in reader.pieces(extent):
+                        file.write(piece)
+                        shop.pulse.sign(doing=DOING)
+                    continue
                 try:
                     block = ResultBlock.decode(reader.block(extent)).slice(extent.first, extent.end - extent.first)
                 except BlockError as error:
@@ -37,6 +45,6 @@ def gather_results(shop: Workshop, job: JobLedger, directory: str) -> str:
                 data = block.encode()
                 file.write(_LENGTH.pack(len(data)))
                 file.write(data)
-                shop.pulse.sign(doing="gathering results for the reduce")
+                shop.pulse.sign(doing=DOING)
     os.chmod(path, 0o644)
     return path

@@ -15,7 +15,7 @@ import itertools
 import pickle
 import types
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -25,7 +25,7 @@ import cloudpickle
 from vmrun.core.blocks import TaskBlock
 from vmrun.core.codec import canonical
 from vmrun.core.errors import UsageError
-from vmrun.core.parcels import APART, PARCELS, lead
+from vmrun.core.parcels import PARCELS, collector, lead
 from vmrun.core.units import format_size
 
 #: A block is closed when its payload reaches this, or it holds this many tasks: the least that is ever fetched.
@@ -171,22 +171,6 @@ def _check_size(size: int, number: int) -> None:
             f"argument {number} is {format_size(size)} when pickled",
             hint=f"at most {format_size(ARGUMENT_MAX_BYTES)}: let the task read it from a file or an object store",
         )
-
-
-def collector(found: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:
-    """What a pickler is to do with buffers: it puts the large ones into `found`; true for those to be pickled."""
-
-    def stays_inside(buffer: pickle.PickleBuffer) -> bool:
-        try:
-            view = buffer.raw()
-        except BufferError:  # not in one piece
-            return True
-        if view.nbytes < APART:
-            return True
-        found.append(view)
-        return False
-
-    return stays_inside
 
 
 class ArgumentPickler(cloudpickle.Pickler):  # type: ignore[misc]

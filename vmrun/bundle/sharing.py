@@ -17,9 +17,9 @@ import cloudpickle
 
 from vmrun.core.blocks import BlockError
 from vmrun.core.errors import UsageError
-from vmrun.core.parcels import lead
+from vmrun.core.parcels import collector, lead
 
-from .arguments import collector, unpicklable
+from .arguments import unpicklable
 
 #: Bytes that are in the hand at once.
 PIECE = 4 * 1024 * 1024

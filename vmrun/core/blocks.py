@@ -45,12 +45,16 @@ class Status(IntEnum):
 
 
 class Form(IntEnum):
-    """What a result is made of: a pickle (or None, if that is empty), or a number in the column of values."""
+    """What a result is made of: a pickle (or None, if that is empty), a number in the column of values, or a parcel.
+
+    A parcel (see `parcels`) is a pickle with its large buffers beside it.
+    """
 
     pickled = 0
     integer = 1
     real = 2
     boolean = 3
+    parcel = 4
 
 
 _FORMS = bytes(Form)
@@ -135,8 +139,8 @@ class TaskBlock:
 class ResultBlock:
     """Outcomes of tasks `first` … `first + count - 1`.
 
-    The payload of an `ok` task is its pickled result, or empty if it is None or a number (see `Form`); of any other,
-    a JSON text (see `failure`). Columns that a block does not have are empty and stand for zeros.
+    The payload of an `ok` task is its result, pickled or as a parcel, or empty if it is None or a number (see `Form`);
+    of any other, a JSON text (see `failure`). Columns that a block does not have are empty and stand for zeros.
     """
 
     first: int
@@ -232,11 +236,15 @@ class ResultBlock:
             if payload or code:
                 yield number, _STATUSES[code], payload
             else:
-                yield number, Status.ok, self._pickled(number - self.first)
+                yield number, Status.ok, self._pickled(number)
 
-    def _pickled(self, at: int) -> bytes:
-        form = self.forms[at] if self.forms else Form.pickled
-        return _NONE if form == Form.pickled else pickle.dumps(self._number(at, form), 5)
+    def form(self, task: int) -> int:
+        """The `Form` of the result of task number `task`."""
+        return self.forms[task - self.first] if self.forms else Form.pickled
+
+    def _pickled(self, task: int) -> bytes:
+        at, form = task - self.first, self.form(task)
+        return _NONE if form in (Form.pickled, Form.parcel) else pickle.dumps(self._number(at, form), 5)
 
     def _number(self, at: int, form: int) -> int | float | bool:
         if form == Form.real:
@@ -263,7 +271,7 @@ class ResultBlock:
         if not self.forms:
             return repeat(None, self.count)
         form = self.forms[0]
-        if self.forms.count(form) != self.count:
+        if self.forms.count(form) != self.count or form == Form.parcel:
             return None
         if form == Form.integer:
             return self.values.tolist()

@@ -8,14 +8,14 @@ from .clock import Clock, Rng
 from .errors import Corrupt
 from .journal import Journal
 from .signing import Keyring, Signer, Verifier
-from .storage import Store
+from .storage import BlobStore
 
 
 @dataclass(frozen=True, slots=True)
 class Desk:
     """The store, who writes, and whom to trust."""
 
-    store: Store
+    store: BlobStore
     clock: Clock
     rng: Rng
     keyring: Keyring

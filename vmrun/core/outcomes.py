@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from . import codec, keys
-from .blocks import BlockError, ResultBlock, Status
+from . import codec, keys, parcels
+from .blocks import BlockError, Form, ResultBlock, Status
 from .errors import Corrupt, KeyNotFound
 from .folds import Extent, ShardFold
+from .parcels import Parcel
+from .pieces import PieceReader
 from .ranges import Range
 from .records import BlockRef
-from .storage import Store
+from .storage import BlobStore
 
 #: Outcomes up to this many bytes travel inside the entry; more go to a segment object of their own.
 INLINE_MAX = 128 * 1024
@@ -19,6 +22,8 @@ INLINE_MAX = 128 * 1024
 HEAD_FROM = 64 * 1024
 #: Bytes of a head of one task at most.
 _HEAD_MAX = 8 * 1024
+#: Bytes of the payload of one task from which on it is read in pieces.
+ALONE_FROM = 1024 * 1024
 
 
 def as_ranges(numbers: Sequence[int]) -> tuple[Range, ...]:
@@ -75,7 +80,10 @@ def large_ref(task: int, start: bytes, size: int, digest: str) -> BlockRef:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One task's settled outcome; the payload is a pickle for `ok`, a failure document otherwise."""
+    """One task's settled outcome; the payload is a pickle for `ok`, a failure document otherwise.
+
+    In place of a pickle there may be a `parcel`; the payload is empty then.
+    """
 
     task: int
     status: Status
@@ -84,19 +92,31 @@ class Outcome:
     python: str
     started: float
     seconds: float
+    parcel: Parcel | None = None
 
 
 def of_block(block: ResultBlock) -> Iterator[Outcome]:
-    """The outcomes in a block, in order."""
+    """The outcomes in a block, in order. Raises Corrupt for a result that is not what the block says it is."""
     timed = block.timed()
     for at, (task, status, payload) in enumerate(timed.items()):
-        yield Outcome(task, status, payload, timed.python, timed.started[at], timed.seconds[at])
+        outcome = Outcome(task, status, payload, timed.python, timed.started[at], timed.seconds[at])
+        if timed.forms and timed.forms[at] == Form.parcel and not status:
+            try:
+                outcome = replace(outcome, payload=b"", parcel=parcels.apart(payload))
+            except BlockError as error:
+                raise Corrupt(f"the result of task {task}: {error}") from error
+        yield outcome
+
+
+def alone(ref: BlockRef) -> bool:
+    """Whether a block is the large result of one task, which is to be read in pieces."""
+    return bool(ref.segment) and ref.count == 1 and not ref.failed and 0 < ref.head < ref.size - ALONE_FROM
 
 
 class OutcomeReader:
     """Reads the settled outcomes of a shard."""
 
-    def __init__(self, store: Store, job: str, prefix: str) -> None:
+    def __init__(self, store: BlobStore, job: str, prefix: str) -> None:
         self._store = store
         self._job = job
         self._prefix = prefix
@@ -107,8 +127,48 @@ class OutcomeReader:
         self._inline = (entry, attachment)
 
     def outcomes(self, extent: Extent) -> Iterator[Outcome]:
-        """The outcomes that `extent` settled, in order. Raises Corrupt when stored bytes are not what was signed."""
-        return of_block(self.settled(extent))
+        """The outcomes that `extent` settled, in order. Raises Corrupt when stored bytes are not what was signed.
+
+        A large result is read in pieces, and what of it is a parcel's buffer is in memory only once.
+        """
+        return iter([self._alone(extent)]) if alone(extent.block) else of_block(self.settled(extent))
+
+    def _alone(self, extent: Extent) -> Outcome:
+        ref = extent.block
+        source = PieceReader(self.pieces(extent))
+        start = source.read(ref.head)
+        if codec.sha256(start) != ref.head_sha256:
+            raise self._forged(ref)
+        try:
+            block = ResultBlock.decode(start, head_only=True).timed()
+            if (block.first, block.count) != (ref.first, 1):
+                raise BlockError("it holds other tasks")
+            parcel, payload = None, b""
+            if block.forms and block.forms[0] == Form.parcel:
+                parcel = Parcel.read(source, ref.size - ref.head)
+            else:
+                payload = source.read(ref.size - ref.head)
+        except BlockError as error:
+            source.skip()  # that what was read is not what was signed is the better reason, if so it is
+            raise Corrupt(f"task {ref.first} of job {self._job}: {error}") from error
+        # To the very end: only there it is known that all of it is what was signed.
+        source.skip()
+        status = Status(block.status[0])
+        return Outcome(ref.first, status, payload, block.python, block.started[0], block.seconds[0], parcel)
+
+    def pieces(self, extent: Extent) -> Iterator[bytes]:
+        """The bytes of the block that holds `extent`, which is in a segment; Corrupt at the end if they are others."""
+        ref = extent.block
+        digest, size = hashlib.sha256(), 0
+        try:
+            for piece in self._store.read(keys.segment(self._job, ref.segment), ref.offset, ref.offset + ref.size):
+                digest.update(piece)
+                size += len(piece)
+                yield piece
+        except KeyNotFound as error:
+            raise self._missing(ref) from error
+        if size != ref.size or digest.hexdigest() != ref.sha256:
+            raise self._forged(ref)
 
     def settled(self, extent: Extent) -> ResultBlock:
         """The outcomes that `extent` settled, and no others. Raises Corrupt as `outcomes` does."""
@@ -129,19 +189,25 @@ class OutcomeReader:
         ref = extent.block
         data = self._segment(ref) if ref.segment else self._attachment(extent.entry)[ref.offset : ref.offset + ref.size]
         if len(data) != ref.size or codec.sha256(data) != ref.sha256:
-            raise Corrupt(
-                f"the stored results of tasks {ref.first}-{ref.first + ref.count - 1} of job {self._job} are not the "
-                "ones that were signed; nothing of them was used",
-                hint="an object in the store was changed or damaged; run the job again",
-            )
+            raise self._forged(ref)
         return data
 
-    def _segment(self, ref: BlockRef) -> bytes:
+    def _forged(self, ref: BlockRef) -> Corrupt:
+        return Corrupt(
+            f"the stored results of tasks {ref.first}-{ref.first + ref.count - 1} of job {self._job} are not the "
+            "ones that were signed; nothing of them was used",
+            hint="an object in the store was changed or damaged; run the job again",
+        )
+
+    def _missing(self, ref: BlockRef) -> Corrupt:
         key = keys.segment(self._job, ref.segment)
+        return Corrupt(f"{key} is missing", hint="somebody deleted it; run the job again")
+
+    def _segment(self, ref: BlockRef) -> bytes:
         try:
-            return self._store.get(key, ref.offset, ref.offset + ref.size)
+            return self._store.get(keys.segment(self._job, ref.segment), ref.offset, ref.offset + ref.size)
         except KeyNotFound as error:
-            raise Corrupt(f"{key} is missing", hint="somebody deleted it; run the job again") from error
+            raise self._missing(ref) from error
 
     def _attachment(self, entry: int) -> bytes:
         if self._inline[0] != entry:

@@ -1,8 +1,10 @@
 """Parcels: one pickled object with its large buffers beside it, as one run of bytes that can be mapped.
 
 A parcel is ``magic, u32 header length, header (JSON)``, the pickle, and then the buffers that pickle protocol 5 keeps
-out of it; each part begins on a page. Whoever opens a parcel gets arrays that lie in its very bytes: nothing is
-copied. The header names the Python ``major.minor`` that pickled, in clear, as a block's does.
+out of it; each part begins on a page. Whoever decodes a parcel gets arrays that lie in its very bytes: nothing is
+copied. Whoever reads one from a file or a store gets its buffers one by one, each in memory of its own, so that one
+array can be kept without the others. The header names the Python ``major.minor`` that pickled, in clear, as a block's
+does.
 
 Imported by the runner too, therefore standard library only.
 """
@@ -12,11 +14,13 @@ from __future__ import annotations
 import json
 import pickle
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .blocks import PYTHON, BlockError
+from .columns import Bytes
+from .pieces import PieceReader, Source
 
 _MAGIC = b"VMP1"
 _HEADER = struct.Struct("<4sI")
@@ -28,6 +32,7 @@ PAGE = 4096
 APART = 64 * 1024
 #: Forms of arguments (`TaskBlock.call`), and how they are called where the payload is not a pickle but a parcel.
 PARCELS = {"one": "parcel", "call": "parcel-call"}
+_SHORT = "a parcel is cut short"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,40 +41,106 @@ class Parcel:
 
     #: Python `major.minor` that pickled it.
     python: str
-    pickle: memoryview
-    buffers: list[memoryview]
+    pickle: Bytes
+    buffers: Sequence[Bytes]
 
     @classmethod
-    def decode(cls, data: bytes | bytearray | memoryview) -> Parcel:
+    def decode(cls, data: Bytes) -> Parcel:
         """The parcel in `data`, of which all parts stay views. Raises BlockError."""
         view = memoryview(data)
-        try:
-            magic, size = _HEADER.unpack_from(view)
-            if magic != _MAGIC or size > _HEADER_MAX:
-                raise BlockError("not a parcel")
-            head = json.loads(bytes(view[_HEADER.size : _HEADER.size + size]))
-            python, sizes = str(head["python"]), [int(head["pickle"]), *(int(size) for size, _ in head["buffers"])]
-            fixed = [bool(readonly) for _, readonly in head["buffers"]]
-        except (struct.error, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise BlockError(f"not a parcel: {error}") from error
-        parts, at = [], _HEADER.size + size
-        for size in sizes:
+        layout = _Layout.of(view[: _HEADER.size], lambda size: view[_HEADER.size : _HEADER.size + size], len(view))
+        parts, at = [], layout.end
+        for size in layout.sizes:
             at = _page(at)
-            if size < 0 or at + size > len(view):
-                raise BlockError("a parcel is cut short")
             parts.append(view[at : at + size])
             at += size
-        buffers = [part.toreadonly() if readonly else part for part, readonly in zip(parts[1:], fixed, strict=True)]
-        return cls(python, parts[0], buffers)
+        buffers = zip(parts[1:], layout.fixed, strict=True)
+        return cls(layout.python, parts[0], [part.toreadonly() if fixed else part for part, fixed in buffers])
+
+    @classmethod
+    def read(cls, source: Source, length: int) -> Parcel:
+        """The parcel in the next `length` bytes of `source`; no part of it is copied once more.
+
+        Each buffer becomes what it would be if it were in the pickle: a `bytearray`, or `bytes` if nobody could write
+        to it. Raises BlockError, without having asked for more memory than `length`.
+        """
+        layout = _Layout.of(source.read(min(_HEADER.size, length)), source.read, length)
+        parts: list[Bytes] = []
+        at = layout.end
+        for size, fixed in zip(layout.sizes, (True, *layout.fixed), strict=True):
+            source.read(_page(at) - at)
+            at = _page(at) + size
+            if fixed:
+                parts.append(source.read(size))
+                count = len(parts[-1])
+            else:
+                parts.append(bytearray(size))
+                count = source.readinto(memoryview(parts[-1]))
+            if count < size:
+                raise BlockError(_SHORT)
+        return cls(layout.python, parts[0], parts[1:])
 
     def load(self) -> Any:
         """The object; whatever its own code raises comes through. Check `python` and where the bytes are from first."""
         return pickle.loads(self.pickle, buffers=self.buffers)
 
 
-def load(data: bytes | bytearray | memoryview) -> Any:
-    """The object in a parcel; see `Parcel.load`."""
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What the header of a parcel says."""
+
+    python: str
+    #: Where the header ends.
+    end: int
+    #: Bytes of the pickle, and of each buffer.
+    sizes: list[int]
+    #: Of each buffer, whether nobody could write to it.
+    fixed: list[bool]
+
+    @classmethod
+    def of(cls, start: Bytes, read: Callable[[int], Bytes], length: int) -> _Layout:
+        """The layout of a parcel of at most `length` bytes, the text of its header from `read`. Raises BlockError."""
+        try:
+            magic, size = _HEADER.unpack(start)
+            if magic != _MAGIC or size > min(_HEADER_MAX, length):
+                raise BlockError("not a parcel")
+            head = json.loads(bytes(read(size)))
+            python, sizes = str(head["python"]), [int(head["pickle"]), *(int(size) for size, _ in head["buffers"])]
+            fixed = [bool(readonly) for _, readonly in head["buffers"]]
+        except (struct.error, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise BlockError(f"not a parcel: {error}") from error
+        at = end = _HEADER.size + size
+        for size in sizes:
+            at = _page(at) + size
+            if size < 0 or at > length:
+                raise BlockError(_SHORT)
+        return cls(python, end, sizes, fixed)
+
+
+def load(data: Bytes) -> Any:
+    """The object in a parcel, on its very bytes; see `Parcel.load`."""
     return Parcel.decode(data).load()
+
+
+def apart(data: Bytes) -> Parcel:
+    """The parcel in `data`, each of its buffers copied out of that. Raises BlockError."""
+    return Parcel.read(PieceReader([data]), len(data))
+
+
+def collector(found: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:
+    """What a pickler is to do with buffers: it puts the large ones into `found`; true for those to be pickled."""
+
+    def stays_inside(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            view = buffer.raw()
+        except BufferError:  # not in one piece
+            return True
+        if view.nbytes < APART:
+            return True
+        found.append(view)
+        return False
+
+    return stays_inside
 
 
 def lead(pickled: int, buffers: Sequence[memoryview]) -> list[bytes | memoryview]:

@@ -8,11 +8,12 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from vmrun.core.blocks import PYTHON, ResultBlock, Status, read_failure
+from vmrun.core.blocks import PYTHON, Status, read_failure
 from vmrun.core.errors import JobFailed, UsageError, VmrunError
+from vmrun.core.folds import Extent
 from vmrun.core.ledger import Desk, JobLedger
 from vmrun.core.model import ShardPlan
-from vmrun.core.outcomes import Outcome, OutcomeReader, in_order, of_block
+from vmrun.core.outcomes import Outcome, OutcomeReader, alone, in_order, of_block
 from vmrun.core.records import FileRef
 from vmrun.core.views import TaskFailure
 
@@ -52,29 +53,33 @@ class ResultReader:
 
     def outcomes(self, *, reduce: bool = False) -> Iterator[Outcome]:
         """Settled outcomes in order: of the tasks, or of the reduce alone. Gaps are tasks without an outcome yet."""
-        for block in self._blocks(reduce=reduce):
-            yield from of_block(block)
+        for reader, extent in self._extents(reduce=reduce):
+            yield from reader.outcomes(extent)
 
     def values(self) -> Iterator[Any]:
         """The tasks' values in order. Where there is none: raises what the task raised, or TaskError, or CannotOpen."""
-        for block in self._blocks(reduce=False):
+        for reader, extent in self._extents(reduce=False):
+            if alone(extent.block):
+                yield from map(value_of, reader.outcomes(extent))
+                continue
+            block = reader.settled(extent)
             plain = block.plain()
             if plain is not None:
                 yield from plain
             else:
                 yield from map(value_of, of_block(block))
 
-    def _blocks(self, *, reduce: bool) -> Iterator[ResultBlock]:
+    def _extents(self, *, reduce: bool) -> Iterator[tuple[OutcomeReader, Extent]]:
         for plan in self.refresh().fold.shards():
             if plan.reduce == reduce:
                 yield from self._shard(plan)
 
-    def _shard(self, plan: ShardPlan) -> Iterator[ResultBlock]:
+    def _shard(self, plan: ShardPlan) -> Iterator[tuple[OutcomeReader, Extent]]:
         ledger = self._ledger.shard(plan)
         ledger.catch_up()
         reader = OutcomeReader(self._desk.store, self.job, ledger.prefix)
         for extent in in_order(ledger.fold):
-            yield reader.settled(extent)
+            yield reader, extent
 
     def files(self) -> list[FileRef]:
         """Files that tasks wrote, in order of tasks."""
@@ -96,8 +101,9 @@ def value_of(outcome: Outcome) -> Any:
             f"task {outcome.task} was run by Python {outcome.python}; opening its result with {PYTHON} could crash",
             hint=f"read the results with Python {outcome.python}",
         )
+    parcel = outcome.parcel
     try:
-        return pickle.loads(outcome.payload)
+        return pickle.loads(outcome.payload) if parcel is None else pickle.loads(parcel.pickle, buffers=parcel.buffers)
     except ModuleNotFoundError as error:
         raise UsageError(
             f"the result of task {outcome.task} needs the module {error.name!r}, which is not installed here",

@@ -15,12 +15,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from importlib.machinery import ModuleSpec
+from io import BufferedReader
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from vmrun.core import parcels
-from vmrun.core.blocks import PYTHON, BlockError, ResultBlock, Status, read_failure
-from vmrun.core.parcels import PARCELS
+from vmrun.core.blocks import PYTHON, BlockError, Form, ResultBlock, Status, read_failure
+from vmrun.core.parcels import PARCELS, Parcel
 
 from . import system
 from .byvalue import ByValue
@@ -33,6 +34,8 @@ JOB_MODULE = "__vmrun_job__"
 #: Functions that stay loaded.
 LOADED_MAX = 256
 _LENGTH = struct.Struct("<Q")
+#: Bytes of a block from which on it is looked for a parcel, and those in which its head is.
+_APART_FROM, _START = 64 * 1024, 8 * 1024
 
 
 class Call(NamedTuple):
@@ -190,12 +193,19 @@ def read_results(path: str) -> Iterator[Any]:
             if len(start) < _LENGTH.size:
                 raise BlockError(f"{path} is cut short")
             (size,) = _LENGTH.unpack(start)
+            begin = file.tell()
+            parcel = _parcel(file, size)
+            if parcel is not None:
+                yield pickle.loads(parcel.pickle, buffers=parcel.buffers)
+                del parcel
+                file.seek(begin + size)
+                continue
+            file.seek(begin)
             data = file.read(size)
             if len(data) < size:
                 raise BlockError(f"{path} is cut short")
             block = ResultBlock.decode(data)
-            if block.python != PYTHON:
-                raise Ended(Status.unpicklable, foreign_python("a result", block.python))
+            _check_python(block)
             plain = block.plain()
             if plain is not None:
                 yield from plain
@@ -203,7 +213,36 @@ def read_results(path: str) -> Iterator[Any]:
             for task, status, payload in block.items():
                 if status is not Status.ok:
                     raise ValueError(f"task {task} has no result: {read_failure(payload).get('message', status.name)}")
-                yield pickle.loads(payload)
+                parcel = parcels.apart(payload) if block.form(task) == Form.parcel else None
+                yield pickle.loads(payload) if parcel is None else parcel.load()
+
+
+def _parcel(file: BufferedReader, size: int) -> Parcel | None:
+    """The result in the block in the next `size` bytes of a file, if it is a parcel and the only one.
+
+    It is read without a second copy. Raises BlockError for a damaged one, Ended for another Python's.
+    """
+    if size < _APART_FROM:
+        return None
+    begin = file.tell()
+    try:
+        block = ResultBlock.decode(file.read(_START), head_only=True)
+    except BlockError:
+        return None  # a long head, or none: what reads the whole tells
+    if block.count != 1 or block.status[0] or block.form(block.first) != Form.parcel:
+        return None
+    _check_python(block)
+    length = block.lengths[0]
+    if length > size:
+        raise BlockError("a block's payload is longer than the block")
+    file.seek(begin + size - length)
+    return Parcel.read(file, length)
+
+
+def _check_python(block: ResultBlock) -> None:
+    """Raises Ended for results that another Python pickled."""
+    if block.python != PYTHON:
+        raise Ended(Status.unpicklable, foreign_python("a result", block.python))
 
 
 class Command:

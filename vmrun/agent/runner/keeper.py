@@ -8,9 +8,10 @@ import pickle
 import sys
 from array import array
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 from vmrun.core.blocks import Form, ResultBlock, Status
+from vmrun.core.parcels import PAGE, collector, lead
 
 from . import failures
 from .byvalue import ByValue
@@ -20,8 +21,20 @@ from .shared import BASE, PAYLOAD_FLUSH, PAYLOAD_LARGE, Shared
 
 #: In place of a status: the result went into a file.
 LARGE = -1
-#: Bytes before the pickle in the file of a large result: header and columns, padded.
+#: Bytes before the payload in the file of a large result: header and columns, padded.
 ROOM = 1024
+#: Bytes moved at once in such a file.
+_MOVED = 4 * 1024 * 1024
+
+
+class _Spilled(NamedTuple):
+    """The payload of a large result in its file."""
+
+    path: str
+    #: Where it begins, and its bytes.
+    begin: int
+    size: int
+    form: Form
 
 
 class Keeper:
@@ -51,7 +64,7 @@ class Keeper:
         # Past cloudpickle's own `dump`, which only rewords an error, at twice the time for a small result. The class is
         # named because without it Python 3.12 and later crash.
         self._dump: Callable[[Any], None] = pickle.Pickler.dump.__get__(self._pickler, self._make_pickler)
-        self._spilled = ("", 0)
+        self._spilled = _Spilled("", 0, 0, Form.pickled)
         #: The last task failed for lack of space on disk.
         self.starved = False
 
@@ -132,22 +145,36 @@ class Keeper:
         return status
 
     def _spill(self, task: int, value: Any) -> None:
-        """Pickle a result into a file, behind room for the columns of its block."""
+        """Pickle a result into a file, behind room for the columns of its block; as a parcel if it has large buffers.
+
+        The buffers are written from where they are.
+        """
         path = os.path.join(self._spool, f"{task}-{os.getpid()}.result")
+        buffers: list[memoryview] = []
         try:
-            with open(path, "wb", buffering=1024 * 1024) as file:
-                file.write(bytes(ROOM))
-                self._make_pickler(file, protocol=5).dump(value)
-                self._spilled = path, file.tell() - ROOM
+            with open(path, "w+b", buffering=1024 * 1024) as file:
+                # A page more: where a parcel's header belongs, unless it is long.
+                begin, form = ROOM + PAGE, Form.pickled
+                file.write(bytes(begin))
+                self._make_pickler(file, protocol=5, buffer_callback=collector(buffers)).dump(value)
+                size = file.tell() - begin
+                if buffers:
+                    _lead(file, size, buffers)
+                    begin, size, form = ROOM, file.tell() - ROOM, Form.parcel
+            self._spilled = _Spilled(path, begin, size, form)
         except BaseException:
             # It may be that it could not even be made.
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
             raise
+        finally:
+            # As long as they are looked at here, nobody can resize them.
+            for view in buffers:
+                view.release()
 
     def large(self, row: int, facts: dict[str, Any]) -> tuple[str, int]:
         """Complete the file of the large result of `row`, whose other columns are filled; its path and its size."""
-        path, size = self._spilled
+        path, begin, size, form = self._spilled
         shared = self._shared
 
         def alone(column: memoryview[Any], code: str) -> array[Any]:
@@ -161,13 +188,37 @@ class Keeper:
             alone(shared.started, "d"),
             alone(shared.seconds, "f"),
             facts=dict(facts),
+            forms=bytes([form]),
             cpu=alone(shared.cpu, "f"),
             peak=alone(shared.peak, "I"),
             load=alone(shared.load, "f"),
             keep=alone(shared.keep, "f"),
         )
         start = block.encode()
-        block.facts["pad"] = "." * (ROOM - len(start) - len(',"pad":""'))
+        block.facts["pad"] = "." * (begin - len(start) - len(',"pad":""'))
         with open(path, "r+b") as file:
             file.write(block.encode())
-        return path, ROOM + size
+        return path, begin + size
+
+
+def _lead(file: BinaryIO, size: int, buffers: list[memoryview]) -> None:
+    """Make a parcel of the pickle of `size` bytes that a file ends with, behind ROOM and a page, and of its buffers."""
+    head, *rest = lead(size, buffers)
+    if len(head) > PAGE:
+        _move(file, ROOM + PAGE, size, len(head) - PAGE)
+    file.seek(ROOM)
+    file.write(head)
+    file.seek(size, os.SEEK_CUR)
+    file.writelines(rest)
+
+
+def _move(file: BinaryIO, begin: int, size: int, distance: int) -> None:
+    """Move `size` bytes of a file from `begin` on towards its end, in bounded memory."""
+    end = begin + size
+    while end > begin:
+        low = max(begin, end - _MOVED)
+        file.seek(low)
+        piece = file.read(end - low)
+        file.seek(low + distance)
+        file.write(piece)
+        end = low
