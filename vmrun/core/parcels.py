@@ -20,7 +20,7 @@ from typing import Any
 
 from .blocks import PYTHON, BlockError
 from .columns import Bytes
-from .pieces import PieceReader, Source
+from .pieces import Source
 
 _MAGIC = b"VMP1"
 _HEADER = struct.Struct("<4sI")
@@ -47,15 +47,9 @@ class Parcel:
     @classmethod
     def decode(cls, data: Bytes) -> Parcel:
         """The parcel in `data`, of which all parts stay views. Raises BlockError."""
-        view = memoryview(data)
-        layout = _Layout.of(view[: _HEADER.size], lambda size: view[_HEADER.size : _HEADER.size + size], len(view))
-        parts, at = [], layout.end
-        for size in layout.sizes:
-            at = _page(at)
-            parts.append(view[at : at + size])
-            at += size
-        buffers = zip(parts[1:], layout.fixed, strict=True)
-        return cls(layout.python, parts[0], [part.toreadonly() if fixed else part for part, fixed in buffers])
+        layout, pickled, parts = _cut(data)
+        buffers = zip(parts, layout.fixed, strict=True)
+        return cls(layout.python, pickled, [part.toreadonly() if fixed else part for part, fixed in buffers])
 
     @classmethod
     def read(cls, source: Source, length: int) -> Parcel:
@@ -124,7 +118,21 @@ def load(data: Bytes) -> Any:
 
 def apart(data: Bytes) -> Parcel:
     """The parcel in `data`, each of its buffers copied out of that. Raises BlockError."""
-    return Parcel.read(PieceReader([data]), len(data))
+    layout, pickled, parts = _cut(data)
+    buffers = zip(parts, layout.fixed, strict=True)
+    return Parcel(layout.python, pickled, [bytes(part) if fixed else bytearray(part) for part, fixed in buffers])
+
+
+def _cut(data: Bytes) -> tuple[_Layout, memoryview, list[memoryview]]:
+    """What a parcel's header says, its pickle, and its buffers, all as views. Raises BlockError."""
+    view = memoryview(data)
+    layout = _Layout.of(view[: _HEADER.size], lambda size: view[_HEADER.size : _HEADER.size + size], len(view))
+    parts, at = [], layout.end
+    for size in layout.sizes:
+        at = _page(at)
+        parts.append(view[at : at + size])
+        at += size
+    return layout, parts[0], parts[1:]
 
 
 def collector(found: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:
