@@ -39,13 +39,18 @@ class Meter:
         #: Likewise for what of it is the process's alone, and for the machine's traffic.
         self._rollup = raise_and_close(_open("/proc/self/smaps_rollup"))
         self._interfaces = raise_and_close(_open("/proc/net/dev"))
-        #: When facts were last told (monotonic), the memory then, and the traffic by then unless it was not looked up.
-        self._told = time.monotonic()
+        #: When the block began whose facts are told next (monotonic).
+        self._began = time.monotonic()
+        #: The memory when facts were last told, and the traffic by then unless it was not looked up.
         self._before: int | None = _memory(self._statm).get("rss_bytes")
         self._traffic = _traffic(self._interfaces)
         #: KiB that the process had when its peak last started anew.
         self._floor = 0
         self._forget_peak()
+
+    def open(self) -> None:
+        """A block begins: what passed since the last one is no time of its tasks."""
+        self._began = time.monotonic()
 
     def begin(self) -> float:
         """CPU seconds of the process before the next task. What comes between two measured tasks is the second's."""
@@ -110,7 +115,7 @@ class Meter:
     def _surroundings(self) -> dict[str, int]:
         """Memory at the end of a block and at its beginning, and what the machine sent and received meanwhile."""
         found, now = _memory(self._statm), time.monotonic()
-        took, self._told = now - self._told, now
+        took, self._began = now - self._began, now
         resident = found.get("rss_bytes", 0)
         if self._before is not None:
             found["start_bytes"] = self._before

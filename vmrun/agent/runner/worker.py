@@ -130,6 +130,7 @@ class Worker:
         running = Running(head["chunk"], head["function"], block, head["attempt"], epoch, block.first)
         self._shared.restart(block.first, running.number)
         self._ends = self._guard.settle()
+        self._meter.open()
         self._flushed = time.monotonic_ns()
         if self._shared.words[STOP] < running.number:
             self._run(running, self._call(running))
