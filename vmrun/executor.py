@@ -320,10 +320,12 @@ class Executor(FuturesExecutor):
             return failed_as_a_whole(final.error, final.hint, final.code)
         return JobCancelled(f"job {self.job} takes no more calls: it was cancelled or has ended")
 
-    def _receive(self) -> bool:
-        """Hand out outcomes that appeared; whether there were any."""
+    def _receive(self, until: float = float("inf")) -> bool:
+        """Hand out outcomes that appeared; whether there were any. No look begins after `until`, by the clock."""
         progress = False
         for shard in list(itertools.islice(self._batches, LOOKS_MAX)):
+            if self._clock.monotonic() > until:
+                break
             # To the end of the line, so that slow calls do not keep the others from being looked at.
             batch = self._batches[shard] = self._batches.pop(shard)
             batch.news.extend(batch.ledger.refresh())
@@ -336,10 +338,9 @@ class Executor(FuturesExecutor):
 
     def _receive_all(self, seconds: float = float("inf")) -> None:
         """Look at every shard once, for so many seconds."""
-        began = self._clock.monotonic()
+        until = self._clock.monotonic() + seconds
         for _ in range(-(-len(self._batches) // LOOKS_MAX)):
-            if self._clock.monotonic() - began < seconds:
-                self._receive()
+            self._receive(until)
 
     def _hand_out(self, batch: _Batch, entry: Entry, extents: list[Extent]) -> bool:
         batch.reader.remember(entry.n, entry.attachment)

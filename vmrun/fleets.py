@@ -224,7 +224,7 @@ class Fleets:
             if lost(vm):
                 self._gone.add(vm)
         # They may have left since it was read because the job has ended, which was said before.
-        if self._refresh(job).fold.final is None and not self.on_the_way(job) and spec.replace_lost > 0:
+        if not self.on_the_way(job) and spec.replace_lost > 0 and self._refresh(job).fold.final is None:
             self._replace(job, [vm for vm in vms if vm in self._gone], order)
         return self.on_the_way(job) or any(vm not in self._gone for vm in vms)
 

@@ -180,10 +180,11 @@ class Pulse:
         Costs no request: the price is in the VM's own journal, and the limit came with the job.
         """
         fold, now = self._ledger.fold, self._clock.now()
-        at = stop_at(fold)
-        if at is None or now < at or job not in ("", fold.jobs[-1]):
+        at, last = stop_at(fold), "".join(fold.jobs[-1:])
+        # Another thread may just be reading of the first job: its time and money are noted before its name.
+        if at is None or now < at or not last or job not in ("", last):
             return ""
-        return f"it has cost ${spent_on(fold, fold.jobs[-1], now):.2f} of the ${fold.max_cost:.2f} that it may"
+        return f"it has cost ${spent_on(fold, last, now):.2f} of the ${fold.max_cost:.2f} that it may"
 
     def waits(self) -> float:
         """Seconds for which the VM is still to wait for a job; 0 or less: it is not to wait."""

@@ -112,6 +112,8 @@ def publish(desk: Desk, deployment: str, job: str, spec: JobSpec, idempotency_ke
     submit = ledger.fold.submit
     if submit is not None and submit.idempotency_key != idempotency_key:
         raise Corrupt(f"job {job} was submitted with another idempotency key", hint="submit with another one")
+    # The job that stands there by now, which may be another submission's of the same key, and not this one's.
+    spec = ledger.fold.spec
     if spec.kind != "open" and spec.tasks == 0:
         ledger.finish(Final("done", 0, 0))
     return made

@@ -137,6 +137,34 @@ def test_a_job_that_is_just_being_read_of_is_not_judged_by_the_time_of_the_one_b
     assert (found, shop.pulse.condemned()) == ([""], "")
 
 
+class Early(list[Any]):
+    """Another thread looks right before the list grows."""
+
+    def __init__(self, look: Callable[[], object]) -> None:
+        super().__init__()
+        self._look = look
+
+    def append(self, item: object) -> None:
+        self._look()
+        super().append(item)
+
+
+def test_a_first_job_whose_money_is_just_being_read_of_has_not_spent_it(bench: Bench) -> None:
+    # Given a VM that was made before there was a job, and one given by a client whose clock is behind
+    bench.vm(job="", usd_per_hour=1.0)
+    shop = bench.shop()
+    fold = shop.pulse.look()
+    assert (fold.jobs, fold.given_at) == ([], [])
+    assert VmLedger(bench.desk(), VM).assign(JOB, 0.0, 0.01)
+    bench.clock.sleep(3600)
+    found: list[str] = []
+    fold.jobs = Early(lambda: found.append(shop.pulse.overspent()))
+    # When one of its threads reads of it, and the other asks at that moment what it has cost
+    assert shop.pulse.jobs() == [JOB]
+    assert found == [""]
+    assert shop.pulse.overspent().startswith("it has cost $")
+
+
 class Gate:
     """A lock that tells when one thread wants it."""
 

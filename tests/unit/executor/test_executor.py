@@ -22,7 +22,7 @@ from vmrun.core.errors import BudgetError, JobCancelled, JobFailed, StoreUnavail
 from vmrun.core.ledger import JobLedger
 from vmrun.core.model import Payload
 from vmrun.core.records import Final
-from vmrun.executor import LOOKS_MAX, Executor
+from vmrun.executor import LAST_LOOK, LOOKS_MAX, Executor
 from vmrun.submit.publish import put_payload
 
 PATIENCE = 90.0
@@ -187,7 +187,7 @@ def test_what_was_committed_before_the_end_is_handed_out(bench: Bench, pool: Exe
         second.result(PATIENCE)
 
 
-def _nothing_until_final(pool: Executor, agent: Agent, receive: Callable[[], bool]) -> bool:
+def _nothing_until_final(pool: Executor, agent: Agent, receive: Callable[[], bool], *_: float) -> bool:
     return receive() if pool._ledger.fold.final is not None else False
 
 
@@ -197,7 +197,7 @@ def test_what_was_committed_before_a_call_was_refused_is_handed_out(
     first, second = one_by_one(pool, agent, 2)
     # Given an outcome that was not looked for yet, of a job that was then cancelled
     receive = pool._receive
-    monkeypatch.setattr(pool, "_receive", lambda: bool(pool._ledger.fold.cancelled_by) and receive())
+    monkeypatch.setattr(pool, "_receive", lambda *_: bool(pool._ledger.fold.cancelled_by) and receive())
     agent.end(0)
     JobLedger(bench.desk(), JOB).cancel("user")
     # When a further call meets its end first
@@ -215,7 +215,7 @@ def test_what_was_committed_before_its_machine_was_given_up_is_handed_out(
 
     def replace_lost(job: str) -> None:
         # Right before it was found to be lost, it committed its last outcome
-        monkeypatch.setattr(pool, "_receive", lambda: pool._broken is not None and receive())
+        monkeypatch.setattr(pool, "_receive", lambda *_: pool._broken is not None and receive())
         agent.end(0)
         raise BudgetError("no money is left for another machine")
 
@@ -225,6 +225,40 @@ def test_what_was_committed_before_its_machine_was_given_up_is_handed_out(
     assert first.result(PATIENCE) == 0
     with pytest.raises(BudgetError):
         second.result(PATIENCE)
+
+
+class Slow:
+    """A clock by which a second passes whenever it is asked."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def monotonic(self) -> float:
+        self.time += 1.0
+        return self.time
+
+
+def test_a_last_look_in_a_slow_store_does_not_keep_the_job_from_being_cancelled(
+    bench: Bench, pool: Executor, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    futures = one_by_one(pool, agent, LOOKS_MAX)
+    looks: list[str] = []
+
+    def receive_all(seconds: float) -> None:
+        monkeypatch.setattr(pool, "_clock", Slow())
+        for batch in pool._batches.values():
+            refresh = batch.ledger.refresh
+            monkeypatch.setattr(batch.ledger, "refresh", lambda refresh=refresh: looks.append("") or refresh())
+        whole(seconds)
+
+    whole = pool._receive_all
+    monkeypatch.setattr(pool, "_receive_all", receive_all)
+    pool._break(JobFailed("the program ended"))
+    for future in futures:
+        with pytest.raises(JobFailed, match="ended"):
+            future.result(PATIENCE)
+    assert 1 <= len(looks) <= LAST_LOOK
+    until(lambda: agent.job.refresh().cancelled_by)
 
 
 def test_a_vm_that_cannot_be_had_is_told_to_all(bench: Bench, client: FakeClient) -> None:

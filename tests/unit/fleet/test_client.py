@@ -34,7 +34,7 @@ from vmrun.handle import JobHandle, waiting_for
 from vmrun.provisioners.fake import FakeCloud
 from vmrun.settings import load_settings
 from vmrun.submit.prepare import Submission
-from vmrun.submit.publish import job_of
+from vmrun.submit.publish import job_of, publish
 from vmrun.submit.request import SubmitRequest
 from vmrun.submitting import OnStage, Submitting
 from vmrun.watch.observe import JobObserver
@@ -416,6 +416,15 @@ def test_a_submit_goes_on_with_the_key_of_one_that_died(tmp_path: Path, monkeypa
     client.desk.store.create(keys.submission("other"), job.encode())
     with pytest.raises(Corrupt, match="another idempotency key"):
         client.submit(SubmitRequest(target="job.py", idempotency_key="other"), detach=True)
+
+
+def test_a_submit_of_no_tasks_does_not_end_the_job_of_its_key(fleet: Fleet) -> None:
+    desk = fleet.desk()
+    job = job_of(desk, "k")
+    assert publish(desk, DEPLOYMENT, job, job_spec(tasks=4), "k")
+    # It looked for a job of its key before that one stood there
+    assert not publish(desk, DEPLOYMENT, job_of(desk, "k"), job_spec(tasks=0), "k")
+    assert JobLedger(desk, job).refresh().final is None
 
 
 def test_a_job_is_not_written_for_machines_that_cannot_see_its_store(
