@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
 from collections.abc import Callable, Generator
@@ -18,7 +19,7 @@ from vmrun.client import REVIVE_AFTER, Client
 from vmrun.core import keys
 from vmrun.core.clock import SystemClock
 from vmrun.core.clouds import Fault
-from vmrun.core.errors import BudgetError, CapacityError, Corrupt, UsageError
+from vmrun.core.errors import BudgetError, CapacityError, Corrupt, StoreUnavailable, UsageError
 from vmrun.core.ledger import JobLedger, ShardLedger
 from vmrun.core.model import JobState
 from vmrun.core.outgrown import Outgrown
@@ -33,11 +34,13 @@ from vmrun.fleets import Fleets
 from vmrun.handle import JobHandle, waiting_for
 from vmrun.provisioners.fake import FakeCloud
 from vmrun.settings import load_settings
+from vmrun.store.faulty import Fault as StoreFault
+from vmrun.store.faulty import FaultsAt, FaultyStore, When
 from vmrun.submit.prepare import Submission
 from vmrun.submit.publish import job_of, publish
 from vmrun.submit.request import SubmitRequest
 from vmrun.submitting import OnStage, Submitting
-from vmrun.watch.observe import JobObserver
+from vmrun.watch.observe import JobObserver, find_by_key, job_ids
 from vmrun.watch.results import ResultReader
 
 
@@ -416,6 +419,25 @@ def test_a_submit_goes_on_with_the_key_of_one_that_died(tmp_path: Path, monkeypa
     client.desk.store.create(keys.submission("other"), job.encode())
     with pytest.raises(Corrupt, match="another idempotency key"):
         client.submit(SubmitRequest(target="job.py", idempotency_key="other"), detach=True)
+
+
+@pytest.mark.parametrize("when", [When.BEFORE, When.AFTER, When.LATE])
+def test_a_client_that_dies_anywhere_in_a_submit_leaves_its_job_to_the_next_one(tmp_path: Path, when: When) -> None:
+    for died in range(20):
+        world = Fleet(tmp_path)
+        store = FaultyStore(world.memory, FaultsAt({died: StoreFault(when)}), world.rng)
+        desk, spec = dataclasses.replace(world.desk(), store=store), job_spec(tasks=4)
+        with contextlib.suppress(StoreUnavailable):
+            publish(desk, DEPLOYMENT, job_of(desk, "k"), spec, "k")
+        again = world.desk()
+        job = find_by_key(again, "k") or job_of(again, "k")
+        publish(again, DEPLOYMENT, job, spec, "k")
+        store.deliver()
+        assert job_ids(world.desk()) == [job]
+        assert find_by_key(world.desk(), "k") == job
+        assert JobLedger(world.desk(), job).refresh().final is None
+    # It died at each of its requests
+    assert 3 < store.requests <= died
 
 
 def test_a_submit_of_no_tasks_does_not_end_the_job_of_its_key(fleet: Fleet) -> None:
