@@ -339,13 +339,7 @@ def test_a_reduce_gets_all_results_in_order(bench: Bench, tmp_path: Path) -> Non
         fn = staticmethod(len)
         reducer = staticmethod(lambda results: [result["n"] for result in results])
 
-    bench.define(Job(), "total", role="reduce")  # type: ignore[arg-type]
-    path = str(tmp_path / "results").encode()
-    task = block(100, [])
-    task.lengths.append(len(path))
-    task.payload, task.call = path, "results"
-    bench.engine.feed(task, "total")
-    bench.finish()
+    reduce(bench, Job(), tmp_path / "results")
     assert bench.outcomes[100] == list(range(100))
 
 
@@ -376,17 +370,22 @@ def test_arrays_in_results_are_kept_beside_the_pickle_and_a_reduce_gets_them(ben
         fn = staticmethod(len)
         reducer = staticmethod(add)
 
-    bench.define(Job(), "total", role="reduce")  # type: ignore[arg-type]
-    path = str(tmp_path / "results").encode()
+    reduce(bench, Job(), tmp_path / "results")
+    numbers, total, other = bench.outcomes[100]
+    assert 100 in bench.parcels
+    assert numbers == [0, 1, 2, 3]
+    assert (set(total), set(other)) == ({2.0}, {1.0})
+
+
+def reduce(bench: Bench, job: object, results: Path) -> None:
+    """Run a job's reduce over the results in a file, as task 100."""
+    bench.define(job, "total", role="reduce")  # type: ignore[arg-type]
+    path = str(results).encode()
     task = block(100, [])
     task.lengths.append(len(path))
     task.payload, task.call = path, "results"
     bench.engine.feed(task, "total")
     bench.finish()
-    numbers, total, other = bench.outcomes[100]
-    assert 100 in bench.parcels
-    assert numbers == [0, 1, 2, 3]
-    assert (set(total), set(other)) == ({2.0}, {1.0})
 
 
 def block_of_last(bench: Bench) -> ResultBlock:

@@ -196,7 +196,7 @@ def read_results(path: str) -> Iterator[Any]:
             begin = file.tell()
             parcel = _parcel(file, size)
             if parcel is not None:
-                yield pickle.loads(parcel.pickle, buffers=parcel.buffers)
+                yield parcel.load()
                 del parcel
                 file.seek(begin + size)
                 continue
