@@ -169,7 +169,7 @@ class Stage:
             driver.close(ask=False)
 
     def compete(self, workload: Workload, pairs: int) -> list[Standing]:
-        """Everybody's standing after `pairs` rounds, more of them if they are short; their order is never the same."""
+        """Everybody's standing after `pairs` rounds, or more short ones; their order changes from one to the next."""
         standings = {}
         for one in self.session.contestants:
             if not one.only or workload.name in one.only:

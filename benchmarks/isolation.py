@@ -323,20 +323,7 @@ def page(table: Mapping[str, Mapping[str, Verdict]], versions: Mapping[str, str]
             cells.append(f"{one.text} (`{kind}`)" if kind else one.text)
         lines.append(f"| {CASES[case].title} | {' | '.join(cells)} |")
     known = [f"- {label}: {version}" for label, version in versions.items()]
-    return "\n".join(
-        [
-            _INTRODUCTION,
-            f"Measured on {taken}:",
-            "",
-            *lines,
-            "",
-            "Versions:",
-            "",
-            *known,
-            "",
-            _READING,
-        ]
-    )
+    return "\n".join([_INTRODUCTION, f"Measured on {taken}:", "", *lines, "", "Versions:", "", *known, "", _READING])
 
 
 _INTRODUCTION = f"""# Isolation: what one bad task does to its neighbours

@@ -103,6 +103,7 @@ def value_of(outcome: Outcome) -> Any:
         )
     parcel = outcome.parcel
     try:
+        # Not by a method of the parcel: `unopened` leaves out this one frame.
         return pickle.loads(outcome.payload) if parcel is None else pickle.loads(parcel.pickle, buffers=parcel.buffers)
     except ModuleNotFoundError as error:
         raise UsageError(
