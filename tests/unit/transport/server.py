@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import paramiko
@@ -118,7 +119,7 @@ class Server:
                 self._serve(connection)
 
     def _serve(self, connection: socket.socket) -> None:
-        transport = paramiko.Transport(connection)
+        transport = _Transport(connection)
         self._open.append(transport)
         own = paramiko.Ed25519Key.from_private_key(io.StringIO(self.behaviour.host_key.private))
         transport.add_server_key(self.behaviour.other_key or own)
@@ -178,8 +179,26 @@ class _Rules(paramiko.ServerInterface):
         return paramiko.OPEN_SUCCEEDED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
-        self._server.execute(channel, command.decode())
+        transport = channel.get_transport()
+        assert isinstance(transport, _Transport)
+        transport.granted.append(lambda: self._server.execute(channel, command.decode()))
         return True
+
+
+class _Transport(paramiko.Transport):
+    """Begins a command when the client was told that it will: one that ends before would close the channel first."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__(connection)
+        #: What to do after the next answer. Only the connection's own thread grants anything, and answers.
+        self.granted: list[Callable[[], None]] = []
+
+    def _send_user_message(self, data: paramiko.Message) -> None:
+        super()._send_user_message(data)
+        if threading.current_thread() is self:
+            begin, self.granted = self.granted, []
+            for act in begin:
+                act()
 
 
 def _from(stream, send) -> None:
