@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import os
-from pathlib import Path
+import time
 from typing import Any
+
+#: In the number of a process's clock: all the time that it was given a processor (clock_getcpuclockid of Linux).
+_SCHEDULED = 2
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor seconds of a process so far, without its children; 0 for one that is gone."""
+    """Processor seconds of a process so far, to the nanosecond, without its children; 0 for one that is gone.
+
+    Not from /proc, which counts ticks of 10 ms: dispatching a few tasks takes less.
+    """
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return time.clock_gettime((~pid << 3) | _SCHEDULED)
     except OSError:
         return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def dispatch(timings: list[Any], samples: list[tuple[float, float]]) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import time
 
 import pytest
 
@@ -13,6 +16,7 @@ import environments
 import harness
 import isolation
 from process import Driver, DriverFailed, Hung, Unsupported
+from systems.dispatching import cpu_seconds
 
 
 def test_a_driver_runs_a_workload_and_leaves_nothing() -> None:
@@ -50,6 +54,16 @@ def test_the_engine_keeps_many_workers_at_work() -> None:
     # Each worker has four tasks, one after the other.
     assert 0.15 <= reply["first_to_last_start"] <= reply["first_start_to_end"]
     assert reply["cpu_seconds"] > 0
+
+
+def test_processor_time_is_told_finer_than_in_ticks() -> None:
+    before, own = time.process_time(), cpu_seconds(os.getpid())
+    assert before <= own <= time.process_time()
+    # Some microseconds of work are seen
+    assert cpu_seconds(os.getpid()) > own
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    assert cpu_seconds(child.pid) == 0.0
 
 
 def test_one_that_hangs_is_told_so_and_killed_with_its_workers() -> None:
