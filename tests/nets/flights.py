@@ -151,8 +151,9 @@ class Flight:
         def end() -> None:
             gate.shut()
             if not killed.is_set():
-                os.killpg(process.pid, signal.SIGKILL)
+                # Said before it is done: who reads what the client says sees its end before this thread goes on.
                 killed.set()
+                os.killpg(process.pid, signal.SIGKILL)
 
         gate.steps = self._steps(end, gate)
         process = self.world.told(**self._settings(gate.endpoint)).start(*self._arguments())
