@@ -26,6 +26,7 @@ from .setup import Prepared, crew_facts, define_shard, prepare
 from .share import HeldShard, Share
 from .states import States
 from .suspects import Suspects
+from .tally import Tally
 from .uploads import Uploads
 from .workshop import OVERSPENT, Workshop
 
@@ -51,13 +52,7 @@ class JobRun:
         self._job = job
         self._clock = shop.desk.clock
         self._ledger = JobLedger(shop.desk, job)
-        self._shards: dict[int, ShardLedger] = {}
-        #: All shards below this number are complete, and so are those in `_settled`; their journals are let go of.
-        self._floor = 0
-        self._settled: set[int] = set()
-        #: Tasks of complete shards, and how many of them failed; the reduce is in neither.
-        self._ended = self._failed = 0
-        self._reduce_failed = 0
+        self._tally = Tally(self._ledger, shop.config.vm)
         self._held: dict[int, HeldShard] = {}
         self._prepared: Prepared | None = None
         self._share: Share | None = None
@@ -73,7 +68,9 @@ class JobRun:
         self._polled = -1e9
         self._poll = shop.config.poll_min
         self._suspects = Suspects()
-        self._cancelling = self._failed_here = False
+        self._cancelling = False
+        #: That this VM said that the job fails as a whole.
+        self._gave_up = False
         #: That the job has cost what it may: no more of it is run, whatever the clock says later.
         self._overspent = ""
         #: What the engine has told and was not dealt with yet; stays while the store does not answer.
@@ -109,7 +106,8 @@ class JobRun:
     @property
     def to_hold(self) -> bool:
         """Whether the job failed, on this VM, and asked that the machine stays for debugging then."""
-        return self._failed_here and self._ledger.fold.may_be_held
+        failed = self._gave_up or self._tally.failed_here
+        return failed and self._ledger.fold.may_be_held
 
     def _leave(self) -> None:
         """Before this VM ends with work in hand: commit what is finished, and let others have the rest."""
@@ -190,9 +188,7 @@ class JobRun:
         share = self._share = self._share or Share(self._shop.config.vm, fold.spec.vms, self._workers)
         if not self._wants(share):
             return False
-        known = self._held.keys() | self._settled
-        free = (plan for plan in fold.shards(self._floor) if plan.shard not in known and not plan.reduce)
-        for plan in share.turn(free):
+        for plan in share.turn(self._tally.unknown(self._held)):
             taken = self._claim_shard(plan) or taken
             if not self._wants(share):
                 break
@@ -208,9 +204,9 @@ class JobRun:
         return self._prepared.engine_spec.workers
 
     def _claim_shard(self, plan: ShardPlan) -> bool:
-        if self._growth.closed() or self._is_settled(plan):
+        if self._growth.closed() or self._tally.is_settled(plan):
             return False
-        ledger, vm = self._shards[plan.shard], self._shop.config.vm
+        ledger, vm = self._tally.journal(plan), self._shop.config.vm
         owner = ledger.fold.owner
         if owner and owner != vm and not self._growth.leaves(owner):
             return False
@@ -345,8 +341,9 @@ class JobRun:
 
     def _fail(self, message: str, hint: str = "") -> None:
         # Of several VMs that cannot begin it, the first to say so is the one that is looked at.
-        final = Final("failed", self._ended - self._failed, self._failed, message, hint)
-        self._failed_here |= self._ledger.finish(final)
+        tally = self._tally
+        final = Final("failed", tally.ended - tally.failed, tally.failed, message, hint)
+        self._gave_up |= self._ledger.finish(final)
 
     def _commit_if_due(self) -> None:
         now = self._clock.monotonic()
@@ -374,27 +371,24 @@ class JobRun:
             if held.batch.tasks:
                 held.batch.add_traffic(self._network.passed())
             ours = held.batch.commit(patient=patient)
-            if self._is_settled(held.plan) or not ours:
+            if self._tally.is_settled(held.plan) or not ours:
                 del self._held[number]
         self._committed = self._clock.monotonic()
 
     def _conclude(self) -> bool:
         """With nothing in hand: run the reduce or declare the end, if all else is settled."""
-        fold = self._ledger.fold
-        reduce: ShardPlan | None = None
-        for plan in fold.shards(self._floor):
-            if plan.reduce:
-                reduce = plan
-            elif not self._is_settled(plan):
-                return False
+        fold, tally = self._ledger.fold, self._tally
+        settled, reduce = tally.look()
+        if not settled:
+            return False
         if not fold.complete:
             return self._abandoned()
-        failed = self._failed
-        done = self._ended - failed
+        failed = tally.failed
+        done = tally.ended - failed
         if fold.spec.reduce and fold.spec.tasks and not failed:
-            if reduce is not None and not self._is_settled(reduce):
+            if reduce is not None and not tally.is_settled(reduce):
                 return self._claim_shard(reduce)
-            failed = self._reduce_failed
+            failed = tally.reduce_failed
             done += 1 - failed
         self._ledger.finish(Final("failed" if failed else "done", done, failed))
         return True
@@ -404,32 +398,10 @@ class JobRun:
         idle, limit = self._clock.monotonic() - self._committed, self._ledger.fold.spec.idle_timeout
         if idle < limit:
             return False
-        done = Final(
-            "done", self._ended - self._failed, self._failed, f"no calls for {limit:.0f} s", "make a new Executor"
-        )
-        return self._ledger.finish(done, tasks=self._ended)
-
-    def _is_settled(self, plan: ShardPlan) -> bool:
-        """Whether every task of the shard has its outcome; its journal is let go of then."""
-        if plan.shard < self._floor or plan.shard in self._settled:
-            return True
-        ledger = self._shards.get(plan.shard)
-        if ledger is None:
-            ledger = self._shards[plan.shard] = self._ledger.shard(plan)
-        if not ledger.fold.complete and not ledger.catch_up().complete:
-            return False
-        self._settled.add(plan.shard)
-        del self._shards[plan.shard]
-        self._failed_here |= bool(ledger.fold.failed) and self._shop.config.vm in ledger.fold.claimants
-        if plan.reduce:
-            self._reduce_failed = len(ledger.fold.failed)
-        else:
-            self._ended += plan.count
-            self._failed += len(ledger.fold.failed)
-        while self._floor in self._settled:
-            self._settled.remove(self._floor)
-            self._floor += 1
-        return True
+        ended, failed = self._tally.ended, self._tally.failed
+        message = f"no calls for {limit:.0f} s"
+        final = Final("done", ended - failed, failed, message, "make a new Executor")
+        return self._ledger.finish(final, tasks=ended)
 
     def _stop(self, outcome: str, why: str = "", code: str = "") -> None:
         """Stop what runs, commit what finished, declare the job's end."""
@@ -442,8 +414,6 @@ class JobRun:
         for held in self._held.values():
             held.batch.ledger.release(self._shop.config.vm, why or outcome)
         self._held.clear()
-        folds = [ledger.fold for ledger in self._shards.values()]
-        failed = self._failed + sum(len(fold.failed) for fold in folds)
-        ended = self._ended + sum(len(fold.done) for fold in folds)
+        ended, failed = self._tally.counts()
         hint = f"`vmrun result {self._job}` has what had finished; a higher --max-cost lets it run on" if why else ""
         self._ledger.finish(Final(outcome, ended - failed, failed, why, hint, code))

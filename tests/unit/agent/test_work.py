@@ -432,7 +432,7 @@ def test_the_thousandth_call_costs_what_the_tenth_did(bench: Bench, engine: Engi
     assert isinstance(bench.blobs, FaultyStore)
 
     def script(made: FakeEngine) -> None:
-        settled = run._floor
+        settled = run._tally.floor
         if settled == len(ledger.fold.added) and settled < 1000:
             costs.append(bench.blobs.requests)
             _call(ledger, function)
@@ -445,8 +445,8 @@ def test_the_thousandth_call_costs_what_the_tenth_did(bench: Bench, engine: Engi
     each = [after - before for before, after in itertools.pairwise(costs)]
     assert max(each[500:]) <= max(each[10:50]) <= 14
     # Nothing is kept of calls that are over.
-    assert not run._settled
-    assert not run._shards
+    assert not run._tally._settled
+    assert not run._tally._open
     assert not run._held
     assert len({id(plan.function) for plan in run._ledger.fold.added}) == 1
 
