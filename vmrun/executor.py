@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import atexit
 import itertools
-import operator
 import threading
-import types
 import weakref
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor as FuturesExecutor
 from concurrent.futures import Future
@@ -38,6 +36,7 @@ from .core.model import FunctionSpec
 from .core.outcomes import Outcome, OutcomeReader
 from .core.records import Entry
 from .fleet.lookout import Again, may_pass, pause_of
+from .submit.functions import StoredFunctions
 from .watch.results import value_of
 
 if TYPE_CHECKING:
@@ -50,8 +49,6 @@ T = TypeVar("T")
 BATCH_CALLS, BATCH_BYTES = 10_000, 8 * 1024 * 1024
 #: The same where several VMs share the calls: an entry is one VM's.
 BATCH_SHARED = 32
-#: Functions whose pickles are remembered.
-FUNCTIONS_MAX = 256
 #: Shards that are looked at in one round; the others have their turn in the next ones.
 LOOKS_MAX = 32
 #: Seconds between looks at whether the job has ended, and at whether its VM is still there, at most.
@@ -82,20 +79,6 @@ class _Batch:
     news: deque[tuple[Entry, list[Extent]]] = field(default_factory=deque)
 
 
-@dataclass(slots=True)
-class _Known:
-    """A function whose pickle is in the store."""
-
-    fn: Callable[..., Any]
-    #: What its pickle holds beyond its code; kept, so that identity means something.
-    uses: tuple[object, ...]
-    spec: FunctionSpec
-
-    def still(self, uses: tuple[object, ...] | None) -> bool:
-        """Whether the function means what it meant when it was pickled."""
-        return uses is not None and len(uses) == len(self.uses) and all(map(operator.is_, uses, self.uses))
-
-
 class Executor(FuturesExecutor):
     """Calls functions on all cores of one VM, or of several with `vms=N`; the local machine by default.
 
@@ -119,7 +102,7 @@ class Executor(FuturesExecutor):
         #: Calls on their way into the journal; all of one function.
         self._sending: list[_Call] = []
         self._batches: dict[int, _Batch] = {}
-        self._functions: OrderedDict[int, _Known] = OrderedDict()
+        self._functions = StoredFunctions(client.put_payload)
         #: Around the queue, and what decides whether a call may still enter it.
         self._lock = threading.Lock()
         self._news = threading.Event()
@@ -139,7 +122,7 @@ class Executor(FuturesExecutor):
         with self._lock:
             self._refuse_if_ended()
         try:
-            call = _Call(future, self._function(fn), cloudpickle.dumps((args, kwargs), protocol=5))
+            call = _Call(future, self._functions.spec(fn), cloudpickle.dumps((args, kwargs), protocol=5))
         except VmrunError:
             raise
         except Exception as error:  # noqa: BLE001 - pickling runs the user's code; the future carries what it raised
@@ -183,22 +166,6 @@ class Executor(FuturesExecutor):
         if wait and threading.current_thread() is not self._pump:
             self._pump.join()
             self._fleet.join()
-
-    def _function(self, fn: Callable[..., Any]) -> FunctionSpec:
-        uses = _uses(fn)
-        with self._lock:
-            known = self._functions.get(id(fn))
-        if known is not None and known.fn is fn and known.still(uses):
-            return known.spec
-        data = cloudpickle.dumps(fn, protocol=5)
-        spec = FunctionSpec("pickle", payload=self._client.put_payload(data))
-        if uses is None:
-            return spec
-        with self._lock:
-            self._functions[id(fn)] = _Known(fn, uses, spec)
-            while len(self._functions) > FUNCTIONS_MAX:
-                self._functions.popitem(last=False)
-        return spec
 
     def _bring_up(self, *, replace: bool = False) -> None:
         try:
@@ -391,27 +358,6 @@ class Executor(FuturesExecutor):
         """The program ends without `shutdown`: nothing may stay behind that costs money."""
         self._break(UsageError("the program ended", hint="use the executor in a `with` block"))
         self._pump.join(timeout=EXIT_PATIENCE)
-
-
-def _uses(fn: Callable[..., Any]) -> tuple[object, ...] | None:
-    """The objects that a function's pickle holds besides its code; None if they cannot be told: it may change unseen.
-
-    A name that is bound anew is noticed, as when a cell of a notebook runs again; a change inside an object is not.
-    """
-    if isinstance(fn, types.BuiltinFunctionType):
-        return ()
-    if not isinstance(fn, types.FunctionType):
-        return None
-    cells = tuple(_content(cell) for cell in fn.__closure__ or ())
-    names = tuple(fn.__globals__.get(name) for name in fn.__code__.co_names)
-    return (fn.__code__, fn.__defaults__, fn.__kwdefaults__, *cells, *names)
-
-
-def _content(cell: types.CellType) -> object:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not bound yet
-        return None
 
 
 def _resolve(future: Future[Any], outcome: Outcome) -> None:

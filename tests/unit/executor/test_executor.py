@@ -23,6 +23,7 @@ from vmrun.core.ledger import JobLedger
 from vmrun.core.model import Payload
 from vmrun.core.records import Final
 from vmrun.executor import LAST_LOOK, LOOKS_MAX, Executor
+from vmrun.submit import functions
 from vmrun.submit.publish import put_payload
 
 PATIENCE = 90.0
@@ -341,11 +342,11 @@ def test_a_function_is_stored_once_and_again_when_it_means_something_else(pool: 
     def times(x: int) -> int:
         return factor * x
 
-    first = pool._function(times)
-    assert pool._function(times) is first
+    first = pool._functions.spec(times)
+    assert pool._functions.spec(times) is first
     assert client.payloads == 1
     factor = 3
-    assert pool._function(times) != first
+    assert pool._functions.spec(times) != first
     assert client.payloads == 2
 
 
@@ -358,9 +359,9 @@ def test_an_object_that_is_called_is_taken_as_it_is_now(pool: Executor, bench: B
             return x + self.by
 
     adder = Adder()
-    before = pool._function(adder)
+    before = pool._functions.spec(adder)
     adder.by = 2
-    after = pool._function(adder)
+    after = pool._functions.spec(adder)
     assert before.payload is not None
     assert after.payload is not None
     assert before != after
@@ -369,9 +370,9 @@ def test_an_object_that_is_called_is_taken_as_it_is_now(pool: Executor, bench: B
 
 
 def test_functions_are_forgotten_in_turn(pool: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vmrun.executor.FUNCTIONS_MAX", 4)
+    monkeypatch.setattr(functions, "FUNCTIONS_MAX", 4)
     for number in range(10):
-        pool._function(lambda x, number=number: x + number)
+        pool._functions.spec(lambda x, number=number: x + number)
     assert len(pool._functions) == 4
 
 
