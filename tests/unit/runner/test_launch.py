@@ -13,8 +13,8 @@ import pytest
 
 from tests.support.disks import deep_directory
 from vmrun.agent.runner import launch, processes
-from vmrun.agent.runner.outcomes import Death, verdict
 from vmrun.agent.runner.processes import marked
+from vmrun.agent.runner.verdicts import Death, verdict
 from vmrun.core.blocks import Status, read_failure
 
 

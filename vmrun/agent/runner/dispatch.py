@@ -10,8 +10,9 @@ from vmrun.core.blocks import Status
 
 from .chunks import BRIEF, SHORT
 from .frames import Frame, Kind
-from .outcomes import CANCELLED, Outcomes
+from .outcomes import Outcomes
 from .slots import Doom, RunnerConfig, Slot
+from .verdicts import CANCELLED
 
 #: Seconds between looks at what the workers do: toward the end of the queue, or where a task is to be ended; and while
 #: enough waits for all, or every worker is at a task that nothing waits behind.

@@ -14,10 +14,11 @@ from vmrun.core.blocks import Status, failure
 
 from . import failures
 from .guard import Place
-from .outcomes import LOSSES_MAX, Death, Outcomes, verdict
+from .outcomes import Outcomes
 from .processes import children, descendants, kill
 from .slots import RunnerConfig, Slot, spawn
 from .template import Template
+from .verdicts import LOSSES_MAX, Death, verdict
 
 #: Workers in a row that may end before they are up; and when somebody kills them, which need not go on for ever.
 STARTS_MAX, STARTS_KILLED_MAX = 3, 20

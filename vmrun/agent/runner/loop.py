@@ -23,9 +23,10 @@ from .chunks import Work
 from .dispatch import Dispatch
 from .frames import FrameError, FrameReader, FrameWriter, Kind
 from .hiring import Hiring
-from .outcomes import Death, Outcomes
+from .outcomes import Outcomes
 from .processes import MemoryWatch, end_descendants
 from .slots import RunnerConfig, Slot
+from .verdicts import Death
 from .warden import SOON, Warden
 
 #: Bytes for the agent above which workers are not read from, and below which they are again.

@@ -10,42 +10,27 @@ import contextlib
 import os
 import signal
 import time
-from array import array
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from vmrun.core.blocks import ResultBlock, Status, failure
 
-from . import failures
 from .batching import hold_of
 from .chunks import Sizer, Work, WorkQueue
 from .frames import Buffer, Frame, FrameWriter, Kind
 from .guard import files_of, move_files
+from .reports import cold
 from .shared import BASE, BEGUN, CHUNK, MOVE, Shared
-from .slots import Chunk, Doom, RunnerConfig, Slot
-from .worker import RETIRED, cold
+from .slots import Chunk, RunnerConfig, Slot
+from .verdicts import CANCELLED, LOSSES_MAX, Death, alike, doomed, unreadable, verdict
+from .worker import RETIRED
 
-#: A task whose worker was killed from outside, by a SIGKILL that nobody here sent, is tried again this many times,
-#: whatever the job's retries: the machine may have been short of memory because of its neighbours.
-LOSSES_MAX = 2
 #: Bytes of output that travel together.
 OUTPUT_BATCH = 1024 * 1024
 #: Tasks in one block of failures that need no telling apart.
 _SAME_MAX = 4096
-CANCELLED = Doom(Status.cancelled, -1, 0.0, "the job was cancelled")
-
-
-@dataclass(frozen=True, slots=True)
-class Death:
-    """How a worker process ended."""
-
-    #: Exit code, or minus the signal.
-    code: int
-    peak_bytes: int
-    #: The kernel ended some process for lack of memory meanwhile.
-    out_of_memory: bool
 
 
 class Outcomes:
@@ -191,15 +176,8 @@ class Outcomes:
 
     def _doomed(self, slot: Slot, chunk: Chunk, task: int) -> None:
         assert slot.doom is not None
-        self._failed(slot, chunk, task, self._doom_document(slot.doom))
+        self._failed(slot, chunk, task, doomed(slot.doom, self._config.task_timeout))
         chunk.next = task + 1
-
-    def _doom_document(self, doom: Doom, last: str = "") -> tuple[Status, bytes]:
-        kind, message = doom.kind, doom.message
-        if kind is Status.timeout:
-            message = f"took longer than {self._config.task_timeout or 0.0:g} seconds (the task timeout)"
-        code = int(signal.SIGKILL) if kind in (Status.signalled, Status.oom) else None
-        return kind, failure(kind, message, traceback=last, code=code)
 
     def _failed(self, slot: Slot, chunk: Chunk, task: int, outcome: tuple[Status, bytes]) -> None:
         """A task did not return: another attempt, or that is its outcome."""
@@ -208,7 +186,7 @@ class Outcomes:
         if not slot.cancelled and work.attempt - work.losses < self._config.retries:
             self._again(work, task)
             return
-        block = _same(task, 1, status, document, _facts(slot, chunk))
+        block = alike(task, 1, status, document, _facts(slot, chunk))
         block.started[0], block.seconds[0] = _times(slot, chunk, task)
         self._report(work, task, 1, block.encode())
 
@@ -230,14 +208,14 @@ class Outcomes:
 
     def cancelled(self, work: Work) -> None:
         """Tasks that will not be started."""
-        self.refused(work, *self._doom_document(CANCELLED))
+        self.refused(work, *doomed(CANCELLED, self._config.task_timeout))
 
     def refused(self, work: Work, status: Status, document: bytes) -> None:
         """Tasks that cannot be started, and why."""
         first = work.block.first
         while first < work.end:
             count = min(_SAME_MAX, work.end - first)
-            block = _same(first, count, status, document, {"attempt": work.attempt})
+            block = alike(first, count, status, document, {"attempt": work.attempt})
             self._report(work, first, count, block.encode())
             first += count
 
@@ -265,8 +243,7 @@ class Outcomes:
         chunk, words = slot.current(), slot.shared.words
         if chunk is not None and words[CHUNK] == chunk.number and words[BEGUN]:
             message = "its process was killed and does not end: it waits in the kernel, for a disk or a network drive"
-            document = failure(Status.lost, message)
-            block = _same(chunk.next, 1, Status.lost, document, _facts(slot, chunk))
+            block = alike(chunk.next, 1, Status.lost, failure(Status.lost, message), _facts(slot, chunk))
             block.started[0], block.seconds[0] = _times(slot, chunk, chunk.next)
             self._report(chunk.work, chunk.next, 1, block.encode())
             chunk.next += 1
@@ -299,13 +276,13 @@ class Outcomes:
                 continue
             for task in range(chunk.next, end):
                 if slot.doom is not None and slot.doom.task == task:
-                    self._failed(slot, chunk, task, self._doom_document(slot.doom))
+                    self._failed(slot, chunk, task, doomed(slot.doom, self._config.task_timeout))
                 elif slot.cancelled:
-                    self._failed(slot, chunk, task, self._doom_document(CANCELLED))
+                    self._failed(slot, chunk, task, doomed(CANCELLED, self._config.task_timeout))
                 elif chunk.work.losses < LOSSES_MAX:
                     self._again(chunk.work, task, lost=True)
                 else:
-                    self._failed(slot, chunk, task, _unreadable(""))
+                    self._failed(slot, chunk, task, unreadable(""))
             chunk.next = end
             return True
         return False
@@ -316,14 +293,14 @@ class Outcomes:
         last = self._last_works(slot, task, work.attempt)
         lost = not began or slot.broken or death.code == -signal.SIGKILL
         if doom is not None and doom.task == task:
-            self._failed(slot, chunk, task, self._doom_document(doom, last))
+            self._failed(slot, chunk, task, doomed(doom, self._config.task_timeout, last))
         elif slot.cancelled and lost:
-            self._failed(slot, chunk, task, self._doom_document(CANCELLED, last))
+            self._failed(slot, chunk, task, doomed(CANCELLED, self._config.task_timeout, last))
         elif doom is not None or (lost and work.losses < LOSSES_MAX):
             # With a doom: it had finished the task that it was killed for, just in time, and was in an innocent one.
             self._again(work, task, lost=True)
         elif slot.broken:
-            self._failed(slot, chunk, task, _unreadable(last))
+            self._failed(slot, chunk, task, unreadable(last))
         else:
             self._failed(slot, chunk, task, verdict(death, last, began=began, limit=self._config.memory))
         chunk.next = task + 1
@@ -361,36 +338,8 @@ class Outcomes:
             self._output_size = 0
 
 
-def verdict(death: Death, last: str, *, began: bool = True, limit: int = 0) -> tuple[Status, bytes]:
-    """Status and failure document for a process that ended; `last` is the end of what it wrote to stderr.
-
-    `limit`: bytes that all tasks together may take, 0 if not known.
-    """
-    if not began:
-        message = f"its worker ended {LOSSES_MAX + 1} times before the task began, the last time with {_ending(death)}"
-        return Status.lost, failure(Status.lost, message, traceback=last)
-    if death.code >= 0:
-        return Status.exited, failures.by_exit_code(death.code)
-    number = -death.code
-    if number != signal.SIGKILL:
-        return Status.signalled, failures.by_signal(number, last=last)
-    if death.out_of_memory:
-        return Status.oom, failures.by_system(death.peak_bytes, limit, last=last)
-    peak = f"its memory peaked at {failures.size(death.peak_bytes)}"
-    return Status.signalled, failures.by_signal(number, why=f" (out of memory, or from outside); {peak}", last=last)
-
-
-def _unreadable(last: str) -> tuple[Status, bytes]:
-    message = "what the task's process wrote to vmrun's own descriptors made its outcome unreadable"
-    return Status.lost, failure(Status.lost, message, traceback=last)
-
-
 def _where(head: dict[str, Any]) -> dict[str, Any]:
     return {name: head[name] for name in ("task", "path", "size")}
-
-
-def _ending(death: Death) -> str:
-    return f"exit code {death.code}" if death.code >= 0 else failures.signal_name(-death.code)
 
 
 def _copy(shared: Shared) -> ResultBlock:
@@ -418,17 +367,3 @@ def _times(slot: Slot, chunk: Chunk, task: int) -> tuple[float, float]:
         return 0.0, 0.0
     seconds = (time.monotonic_ns() - begun) / 1e9
     return time.time() - seconds, seconds  # noqa: TID251  the runner has no one to hand it a clock
-
-
-def _same(first: int, count: int, status: Status, document: bytes, facts: dict[str, Any]) -> ResultBlock:
-    """Tasks that failed in the same way."""
-    zeros = [0.0] * count
-    return ResultBlock(
-        first,
-        bytes([status]) * count,
-        array("Q", [len(document)]) * count,
-        document * count,
-        array("d", zeros),
-        array("f", zeros),
-        facts=facts,
-    )

@@ -13,12 +13,10 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NoReturn
 
 from vmrun.core.blocks import Form, TaskBlock
-from vmrun.core.columns import is_zero
 
 from . import frames
 from .byvalue import ByValue
@@ -27,7 +25,8 @@ from .functions import JOB_MODULE, Call, Functions, as_it_is
 from .guard import FILES_FASTEST, FORK_FASTEST, RESTLESS, SILENT, Guard, Place
 from .keeper import LARGE, Keeper
 from .meter import MEASURED, Meter
-from .shared import BEGAN, BEGUN, DONE, EPOCH, MOVE, MOVES, PAYLOAD_FLUSH, SPRINT, STOP, Shared
+from .reports import Reports, Running
+from .shared import BEGAN, BEGUN, DONE, EPOCH, PAYLOAD_FLUSH, SPRINT, STOP, Shared
 
 #: Seconds after which outcomes are sent though the chunk goes on.
 FLUSH = 0.4
@@ -43,30 +42,6 @@ _SECOND = 1_000_000_000
 _INTEGERS = bytes([Form.integer]) * SPRINT_TASKS
 
 
-def cold(chunk: int, first: int) -> dict[str, int]:
-    """As a fact: which task found its process fresh, if it is in chunk number `chunk`, whose first task is `first`."""
-    return {"cold": first} if chunk == 1 else {}
-
-
-@dataclass(slots=True)
-class Running:
-    """The chunk at hand."""
-
-    number: int
-    function: str
-    block: TaskBlock
-    attempt: int
-    #: Add to monotonic seconds to get seconds since the epoch.
-    epoch: float
-    #: Number of the next task.
-    next: int
-
-    @property
-    def end(self) -> int:
-        """Number after the last task."""
-        return self.block.first + self.block.count
-
-
 class Worker:
     """Everything that runs in a worker process."""
 
@@ -79,8 +54,7 @@ class Worker:
         self._functions = Functions(place, app_path, by_value, guard.defaults)
         self._keeper = Keeper(shared, by_value, os.path.join(place.directory, "spool"), guard.unrest, self._leave)
         self._meter = Meter(shared, guard)
-        self._ends = (0, 0)
-        self._flushed = 0
+        self._reports = Reports(channel, shared, guard, self._keeper, self._meter, place.slot)
         #: Whether a function's tasks may sprint; not in here: too few were seen.
         self._sprinters: dict[str, bool] = {}
         #: Sprints in a row that took too long.
@@ -128,13 +102,10 @@ class Worker:
     def _work(self, head: dict[str, Any], block: TaskBlock) -> None:
         epoch = time.time() - time.monotonic()  # noqa: TID251  a worker has no one to hand it a clock
         running = Running(head["chunk"], head["function"], block, head["attempt"], epoch, block.first)
-        self._shared.restart(block.first, running.number)
-        self._ends = self._guard.settle()
-        self._meter.open()
-        self._flushed = time.monotonic_ns()
+        self._reports.open(running)
         if self._shared.words[STOP] < running.number:
             self._run(running, self._call(running))
-        self._send(running, final=True)
+        self._reports.send(running, final=True)
 
     def _call(self, running: Running) -> Call:
         """How to call the function; one that cannot be loaded fails each of its tasks."""
@@ -173,9 +144,10 @@ class Worker:
         """Call the tasks with a look at the process after each of them."""
         words, clock, begin = self._shared.words, time.monotonic_ns, self._meter.begin
         guard, keep, failed, record = self._guard, self._keeper.keep, self._keeper.failed, self._recorder(running)
+        reports = self._reports
         chunk, number, (load, apply) = running.number, running.next, call
         first, last, quick, clean = number, running.end - 1, 0, True
-        deadline = self._flushed + int(FLUSH * _SECOND)
+        deadline = reports.flushed + int(FLUSH * _SECOND)
         for item in items:
             if words[STOP] >= chunk:
                 break
@@ -200,8 +172,8 @@ class Worker:
             clean = not self._left_traces(running, number, ended - begun) and clean
             # What the last one gives goes with the end of the chunk.
             if status == LARGE or (number < last and (ended > deadline or used > PAYLOAD_FLUSH)):
-                self._send(running, large=row if status == LARGE else None)
-                deadline = self._flushed + int(FLUSH * _SECOND)
+                reports.send(running, large=row if status == LARGE else None)
+                deadline = reports.flushed + int(FLUSH * _SECOND)
             if not self._fit:
                 self._retire(running)
             number += 1
@@ -216,20 +188,20 @@ class Worker:
         if took >= FORK_FASTEST and guard.left_children():
             self._fit = guard.end_children() and self._fit
             found = True
-        if guard.moved(self._ends):
-            self._wrote(number)
+        if guard.moved(self._reports.ends):
+            self._reports.wrote(number)
             found = True
         if self._keeper.starved:
             guard.drop_files()
             self._keeper.starved = False
         if took > FILES_FASTEST and guard.wrote_files():
-            self._left_files(number, running.attempt)
+            self._reports.left_files(number, running.attempt)
             found = True
         return guard.repair() or found
 
     def _retire(self, running: Running) -> NoReturn:
         """End this process, which a task has left in a state that it cannot be brought back from."""
-        self._send(running)
+        self._reports.send(running)
         os._exit(RETIRED)
 
     def _recorder(self, running: Running) -> Callable[[int, int, tuple[int, int, int], float], int]:
@@ -296,7 +268,7 @@ class Worker:
                 status, ended = self._keep(running, row, value, begun)
                 value = None
             if ended - begun > silent:
-                if ended > limit or status == LARGE or guard.stirred(self._ends):
+                if ended > limit or status == LARGE or guard.stirred(self._reports.ends):
                     break
                 ended = clock()
             begun = ended
@@ -369,66 +341,13 @@ class Worker:
         guard.unrest[0] = 0
         more = running.next < running.end
         go_on = more and self._sprinters.get(function, False)
-        late = time.monotonic_ns() - self._flushed > FLUSH * _SECOND or self._keeper.used > PAYLOAD_FLUSH
+        late = time.monotonic_ns() - self._reports.flushed > FLUSH * _SECOND or self._keeper.used > PAYLOAD_FLUSH
         # Rows of sprints and others do not mix.
         if large or (more and (late or not go_on)):
-            self._send(running, large=done if large else None)
+            self._reports.send(running, large=done if large else None)
         if not self._fit:
             self._retire(running)
         return go_on
-
-    # --- to the runner ---
-
-    def _wrote(self, number: int) -> None:
-        """Note where the task's output ends."""
-        self._ends = self._guard.settle()
-        words, moves = self._shared.words, self._shared.moves
-        at = words[MOVES] * MOVE
-        moves[at], moves[at + 1], moves[at + 2] = number, *self._ends
-        words[MOVES] += 1
-
-    def _left_files(self, number: int, attempt: int) -> None:
-        """Tell the runner of the files that the task left."""
-        path = self._guard.take_files(number, attempt)
-        if path:
-            frames.send(self._channel, Kind.files, {"task": number, "attempt": attempt, "path": path})
-
-    def _send(self, running: Running, *, final: bool = False, large: int | None = None) -> None:
-        """Send all outcomes that are kept, and the one in a file, of row `large`, after them.
-
-        `final` says that no more of this chunk will come.
-        """
-        shared = self._shared
-        facts = self._facts(running, shared.done() + (large is not None))
-        file = ("", 0) if large is None else self._keeper.large(large, facts)
-        shared.words[BEGUN] = 0
-        block = shared.results(copy=False)
-        block.facts = facts
-        moves = shared.moved()
-        now = time.monotonic_ns()
-        head = {
-            "chunk": running.number,
-            "first": block.first,
-            "count": block.count,
-            "failed": not is_zero(block.status),
-            "seconds": (now - self._flushed) / _SECOND,
-            "moves": len(moves),
-            "final": final,
-        }
-        frames.send(self._channel, Kind.results, head, moves, *block.parts())
-        after = block.first + block.count
-        if large is not None:
-            path, size = file
-            where = {"task": after, "path": path, "size": size}
-            frames.send(self._channel, Kind.large, {"chunk": running.number, "attempt": running.attempt, **where})
-            after += 1
-        shared.restart(after, running.number)
-        self._flushed = time.monotonic_ns()
-
-    def _facts(self, running: Running, tasks: int) -> dict[str, Any]:
-        """What the `tasks` tasks of a block share."""
-        facts = {"worker": self._place.slot, "attempt": running.attempt, **self._meter.facts(tasks)}
-        return facts | cold(running.number, running.block.first)
 
 
 def _payloads(block: TaskBlock) -> Iterator[memoryview]:
