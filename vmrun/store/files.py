@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from vmrun.core.errors import UsageError
 from vmrun.core.storage import PIECE
 
-#: Bytes hashed at once: several files may be under way, and more is not faster.
-_HASHED = 1024 * 1024
-
 
 @dataclass(frozen=True, slots=True)
 class FilePieces:
@@ -64,4 +61,6 @@ def hash_pieces(pieces: Iterable[bytes]) -> tuple[str, int]:
 
 def hash_file(path: str | os.PathLike[str]) -> tuple[str, int]:
     """SHA-256 (lower-case hexadecimal) and size of a file, in bounded memory."""
-    return hash_pieces(FilePieces(path, _HASHED))
+    with open(path, "rb", buffering=0) as file:
+        digest = hashlib.file_digest(file, "sha256")
+        return digest.hexdigest(), file.tell()
