@@ -50,7 +50,7 @@ def document(api: str) -> dict[str, Any]:
 
 
 class Cloud:
-    """A double, and a client of it."""
+    """A double, and a client of it. On paper time passes, and with it what takes `pace`, as its `clock` is moved."""
 
     def __init__(self, machines: Machines | None = None, *, pace: float = 0.0, scope: str = SCOPE) -> None:
         self.machines = machines or PaperMachines()
@@ -58,7 +58,7 @@ class Cloud:
         self.clock = HandClock()
         real = not isinstance(self.machines, PaperMachines)
         self.double: GceDouble = open_double(
-            self.machines, "127.0.0.1", self.script, clock=None if real or pace else self.clock, pace=pace
+            self.machines, "127.0.0.1", self.script, clock=None if real else self.clock, pace=pace
         )
         self._credentials = service_account.Credentials.from_service_account_file(
             str(self.double.settings()["credentials_file"]), scopes=[scope]

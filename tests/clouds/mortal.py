@@ -30,6 +30,7 @@ from tests.clouds.control import PREFIX
 from tests.clouds.double import Double
 from tests.clouds.paper import PAPERS, PaperWayIn
 from tests.clouds.server import Answer, Cut, Reply, Request
+from tests.support.shell import PATIENCE
 from vmrun.client import Client
 from vmrun.core.clock import Clock
 from vmrun.fleet import attempt
@@ -94,6 +95,8 @@ class Deployment:
         # What lies in object storage lies in a directory here: machines of paper do not look.
         store = open_store(f"file://{self.folder}/store", StoreOptions(fsync=False))
         client._wiring.blobs = RetryingStore(store, clock, rng, STORE_BUDGET)
+        # And nobody asks the service of that name on the internet what time it is.
+        client._wiring.store_time = clock.now  # type: ignore[method-assign]
         client._wiring.store_access = lambda on, lifetime: StoreAccess(STORE)  # type: ignore[method-assign]
         return client
 
@@ -173,7 +176,7 @@ class Nursery:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(30)
+        self._process.wait(PATIENCE)
         self._process.stdout.close()
 
 

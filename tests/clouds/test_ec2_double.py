@@ -407,7 +407,7 @@ def test_calls_at_once_with_one_token_make_one_instance(ec2, double):
     ready = threading.Barrier(6)
 
     def attempt(_: int) -> str:
-        ready.wait(10)
+        ready.wait(120)
         return run(ec2, ClientToken="t")["InstanceId"]
 
     with ThreadPoolExecutor(6) as pool:

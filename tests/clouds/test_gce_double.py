@@ -200,7 +200,10 @@ def test_an_operation_runs_before_it_is_done() -> None:
     try:
         operation = cloud.insert("vm-1")
         assert (operation["status"], operation["operationType"]) == ("RUNNING", "insert")
-        assert cloud.status("vm-1") in ("PROVISIONING", "STAGING")
+        assert cloud.status("vm-1") == "PROVISIONING"
+        cloud.clock.sleep(0.2)
+        assert cloud.status("vm-1") == "STAGING"
+        cloud.clock.sleep(0.1)
         done = cloud.done(operation)
         assert done["progress"] == 100
         assert cloud.get("vm-1")["id"] == operation["targetId"]

@@ -123,6 +123,7 @@ def test_delete_before_it_runs_and_twice() -> None:
         inserted = cloud.insert("vm-1")
         first, again = cloud.delete("vm-1"), cloud.delete("vm-1")
         assert cloud.status("vm-1") == "STOPPING"
+        cloud.clock.sleep(0.2)
         for operation in (inserted, first, again):
             assert "error" not in cloud.done(operation)
         assert cloud.double.inventory() == Inventory()

@@ -155,6 +155,7 @@ def test_a_stockout_shows_no_instance() -> None:
         slow.trouble(Trouble.stockout)
         operation = slow.insert("vm-1")
         assert slow.names() == []
+        slow.clock.sleep(0.3)
         assert "error" in slow.done(operation)
     finally:
         slow.close()

@@ -226,7 +226,7 @@ def test_of_two_creates_at_once_one_gets_the_name(world: World) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join()
 
     assert sorted(outcomes) == ["made", *["validation_unique_failed"] * 3]
     assert len(world.double.inventory().instances) == 1

@@ -57,7 +57,7 @@ def in_threads(count: int, work: Callable[[int], object]) -> list[object]:
     barrier = threading.Barrier(count)
 
     def run(number: int) -> object:
-        barrier.wait(timeout=30)
+        barrier.wait(timeout=120)
         return work(number)
 
     with ThreadPoolExecutor(count) as pool:

@@ -45,7 +45,9 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.rng = random.SystemRandom()
         self.owner = new_deployment_id(CLOCK, self.rng)
-        self.double = Ec2Double(PaperMachines())
+        #: Seconds, on the double's own clock: it goes as it is put, so that what is late is so until then.
+        self.time = 1000.0
+        self.double = Ec2Double(PaperMachines(), now=lambda: self.time)
         self.context = ProvisionerContext(folder, folder, CLOCK, self.rng, self.double.settings())
         self.estate: Ec2Estate = open_estate(self.context)
 
@@ -166,12 +168,13 @@ def test_a_spot_market_without_shutdown_behaviour_is_served_again_by_the_same_ca
 
 def test_what_is_created_late_is_not_found_at_first_and_then_is(bench: Bench) -> None:
     driver, spec = bench.driver(), bench.spec()
-    bench.double.script.add(Rule(Trouble.late, "RunInstances", seconds=0.5))
+    bench.double.script.add(Rule(Trouble.late, "RunInstances", seconds=10))
 
     made = driver.create(spec)
 
     with pytest.raises(InstanceNotFound):
         driver.get(made.id)
+    bench.time += 10
     assert poll_until(lambda: [one.id for one in driver.instances(bench.owner)] == [made.id], 20)
 
 

@@ -10,6 +10,7 @@ import pytest
 from tests.clouds.gce import GceDouble, open_double
 from tests.clouds.machines import PaperMachines
 from tests.clouds.trouble import Rule, Script, Trouble
+from tests.nets.moved_clock import MovedClock
 from tests.suites.provisioner import poll_until
 from vmrun.core.clock import SystemClock, system_rng
 from vmrun.core.clouds import (
@@ -38,7 +39,9 @@ class DoubleHarness:
 
     def __init__(self, tmp_path: Path) -> None:
         self.machines = PaperMachines()
-        self.double: GceDouble = open_double(self.machines, "127.0.0.1", Script(), pace=0.02)
+        #: The double's own, which a test may put forward.
+        self.time = MovedClock()
+        self.double: GceDouble = open_double(self.machines, "127.0.0.1", Script(), clock=self.time, pace=0.02)
         self.clock, self.rng = SystemClock(), system_rng()
         self.provisioner: GceProvisioner = open_driver(
             ProvisionerContext(tmp_path / "state", tmp_path / "cache", self.clock, self.rng, self.double.settings())
@@ -127,11 +130,12 @@ def test_a_creation_whose_answer_was_lost_is_one_machine_when_it_is_sent_again(h
 
 def test_a_machine_that_shows_late_is_pending_and_then_there(harness: DoubleHarness) -> None:
     spec = harness.spec()
-    harness.fail(Trouble.late, seconds=1.0)
+    harness.fail(Trouble.late, seconds=1800.0)
 
     made = harness.provisioner.create(spec)
 
     assert made.state is InstanceState.pending
+    harness.time.ahead += 1800.0
     assert harness.wait_until(lambda: [one.id for one in harness.provisioner.instances(spec.owner)] == [made.id], 10)
 
 
