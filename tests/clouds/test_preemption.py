@@ -39,9 +39,9 @@ TASKS, FINISHED = 60, 12
 #: Seconds of each at first, so that a busy computer that is slow to take the machine does so before all is done; and
 #: then.
 SLOW, QUICK = 3.0, 0.5
-#: The same where time is measured: of those that run then, each is lost after some seconds, as in a real job, and none
-#: is through before.
-FEW, LONGER, BEFORE, INTO = 12, 150.0, 4, 8.0
+#: The same where time is measured: of those that run then, each is lost after some seconds, as in a real job, so many
+#: that a computer that stands still for a while is no slow client; and none is through before.
+FEW, LONGER, BEFORE, INTO = 12, 240.0, 4, 20.0
 WORKERS = 2
 TELL = """
     import os, time, urllib.request

@@ -6,6 +6,7 @@ The client is the command line, killed in its phase. Agent and timer are stopped
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.nets.flights import KILL_AGENT, NO_POWER_OFF, STOP_TIMER, Flight
 from tests.nets.matrix import BOOTED, PHASES, SERVED, UNSERVED, cell, shown
 from tests.nets.moved_clock import MovedClock
 from tests.nets.worlds import World
+from tests.support.shell import until
 from vmrun.client import Client
 from vmrun.fleet.deck import Session
 from vmrun.reaper.observing import CONTEST
@@ -51,8 +53,16 @@ def depart(world: World, phases: tuple[str, ...]) -> list[Flight]:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(Flight.run, flights))
     world.index.let_go()
+    for flight in flights:
+        if flight.phase == "downloading":
+            # Nothing keeps its agent from saying so, which it does a moment after the end of the job.
+            until(partial(has_drained, flight), what="the agent has nothing more to do")
     assert not [flight.phase for flight in flights if flight.is_gone()]
     return flights
+
+
+def has_drained(flight: Flight) -> bool:
+    return flight.latest().drain is not None
 
 
 def settled(client: Client, flights: list[Flight], before: Inventory) -> None:
