@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 import hypothesis
 import pytest
 
-from tests.support.leftovers import end_leftovers, new_containers
+from tests.support.leftovers import end_leftovers, left_containers, new_containers
 
 #: Variables of the person who runs the tests that must not reach them, in addition to all of vmrun's own.
 PERSONAL = (
@@ -237,7 +237,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     problems = [f"VMRUN_MUST_RUN names {name}, and no test of that suite ran" for name in sorted(must_run() - seen)]
     if "docker" in must_run():
-        problems += [f"container {name} is left" for name in new_containers(config.stash[containers])]
+        problems += [f"container {name} is left" for name in left_containers(config.stash[containers])]
     if problems:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         config.stash[complaints] = problems

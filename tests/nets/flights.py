@@ -57,7 +57,7 @@ PACKED = f"""
 """
 #: The timer judges no more, and everything else about it is as it was.
 STOP_TIMER = """
-for i in $(seq 300); do systemctl is-active --quiet vmrun-deadman.timer && break; sleep 0.2; done
+for i in $(seq 900); do systemctl is-active --quiet vmrun-deadman.timer && break; sleep 0.2; done
 systemctl is-active --quiet vmrun-deadman.timer || exit 1
 off=/run/systemd/system/vmrun-deadman.timer.d
 mkdir -p $off

@@ -122,7 +122,7 @@ class World:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=300,
         )
         assert done.returncode == 0, f"{container}: {done.stdout}{done.stderr}"
 

@@ -40,7 +40,7 @@ def frozen_disk(place: Path) -> Iterator[Path]:
     place.mkdir()
     subprocess.run(["mkfs.ext4", "-q", str(image)], check=True, timeout=120)
     done = subprocess.run(
-        ["mount", "-o", "loop", str(image), str(place)], capture_output=True, text=True, check=False, timeout=30
+        ["mount", "-o", "loop", str(image), str(place)], capture_output=True, text=True, check=False, timeout=120
     )
     if done.returncode != 0:
         pytest.skip(f"no image can be mounted here: {done.stderr.strip()}")
@@ -72,4 +72,4 @@ def deep_directory(place: Path, depth: int = 1500) -> Iterator[Path]:
         yield place
     finally:
         # Nobody who removes temporary directories after tests gets so deep.
-        subprocess.run(["rm", "-rf", "--", str(place)], check=True, timeout=60)
+        subprocess.run(["rm", "-rf", "--", str(place)], check=True, timeout=120)

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-#: Seconds that a process may take to end after the last test.
+#: Seconds that a process or a container may take to end after the last test.
 GRACE = 60.0
 #: Python's own helpers, which end with the process that started them.
 HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
@@ -61,3 +61,11 @@ def new_containers(before: frozenset[str]) -> frozenset[str]:
         check=False,
     )
     return frozenset(listing.stdout.split()) - before
+
+
+def left_containers(before: frozenset[str]) -> list[str]:
+    """Names of those that are still there after the grace: the engine takes a moment to remove what ended by itself."""
+    deadline = time.monotonic() + GRACE
+    while (left := new_containers(before)) and time.monotonic() < deadline:
+        threading.Event().wait(0.5)
+    return sorted(left)
