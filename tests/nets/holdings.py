@@ -60,14 +60,15 @@ def left(held: list[Thing], there: list[Thing]) -> list[Thing]:
 
 
 def _of_ec2(double: Ec2Double) -> list[Thing]:
-    double._records.settle()
-    found = [
-        Thing("address", f"{record.id} {interface.public_ip}", record.id)
-        for record in double._records.living()
-        for interface in record.moto.nics.values()
-        if record.state == "running" and interface.public_ip
-    ]
+    # Of one moment: machines end while somebody looks.
     with double._moto.lock:
+        double._records.settle()
+        found = [
+            Thing("address", f"{record.id} {interface.public_ip}", record.id)
+            for record in double._records.living()
+            for interface in record.moto.nics.values()
+            if record.state == "running" and interface.public_ip
+        ]
         for region in double._moto.regions():
             for volume in region.volumes.values():
                 found.append(Thing("disk", volume.id, volume.attachment.instance.id if volume.attachment else ""))

@@ -7,6 +7,7 @@ FD is a socket that listens: no other process can have taken its port meanwhile.
 
 from __future__ import annotations
 
+import io
 import socket
 import sys
 import threading
@@ -22,8 +23,18 @@ _turn = threading.Lock()
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """Answer one request while no other is being answered."""
+    # All of it is here first: whoever stands still in the middle of a request, or is gone, keeps nobody else waiting.
+    environ["wsgi.input"] = io.BytesIO(_body(environ))
     with _turn:
         return list(_dispatch(environ, start_response))
+
+
+def _body(environ: dict[str, Any]) -> bytes:
+    stream = environ["wsgi.input"]
+    # In chunks it says itself where it ends.
+    chunked = environ.get("wsgi.input_terminated", False)
+    body: bytes = stream.read() if chunked else stream.read(int(environ.get("CONTENT_LENGTH") or 0))
+    return body
 
 
 if __name__ == "__main__":

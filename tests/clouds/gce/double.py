@@ -119,8 +119,8 @@ class GceDouble:
 
     def announce(self, name: str, *, likely: bool = False) -> None:
         """ValueError for a machine that is not a spot one, and for `likely`, which Google never says."""
-        key = self._key(name)
         with self._project.lock:
+            key = self._key(name)
             scheduling = (self._project.store.find(key) or {}).get("scheduling", {})
             machine = self._project.life.hosts[key].machine
         if scheduling.get("provisioningModel") != "SPOT" or self.metadata is None or likely:
