@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ from tests.suites.provisioner import poll_until
 from vmrun.core.clock import SystemClock
 from vmrun.core.clouds import TAG_OWNER, TAG_VM, Instance, InstanceSpec, Need, instance_name
 from vmrun.core.ids import new_id
-from vmrun.provisioners.local import layout, processes
+from vmrun.provisioners.local import config, driver, layout, processes
 from vmrun.provisioners.local.config import user_data
 from vmrun.provisioners.local.driver import LocalProvisioner
 from vmrun.transport.process import ProcessHost
@@ -23,6 +24,26 @@ from vmrun.transport.process import ProcessHost
 #: Seconds within which anything that is waited for must happen.
 SOON = 60.0
 CLOCK = SystemClock()
+#: The guardian's program itself, on clocks that jump ahead, by the third argument's seconds, when the file that is the
+#: second one appears: so that what takes minutes, which no busy computer uses up by itself, need not be waited for.
+JUMPS = """
+import os, sys
+from vmrun.core.clock import SystemClock
+from vmrun.provisioners.local import guardian
+
+def jump():
+    return float(sys.argv[3]) if os.path.exists(sys.argv[2]) else 0.0
+
+class Clock(SystemClock):
+    def now(self):
+        return super().now() + jump()
+
+    def monotonic(self):
+        return super().monotonic() + jump()
+
+guardian.SystemClock = Clock
+sys.exit(guardian.main(sys.argv[1:2]))
+"""
 
 
 @dataclass
@@ -148,6 +169,18 @@ class Machines:
         spec = self.spec(limits=limits)
         self.provisioner.create(spec)
         return Machine(self.state, spec)
+
+    def jumping(self, jump: Path, by: float, **limits: float) -> Machine:
+        """A machine that runs, and for which it is `by` seconds later when the file `jump` appears."""
+        spec = self.spec(limits=limits)
+        self.provisioner._make(spec, config.parse(spec.user_data))
+        machine = Machine(self.state, spec)
+        directory = str(machine.directory)
+        environment = {**os.environ, **driver._marks(directory)}
+        subprocess.run(
+            [sys.executable, "-c", JUMPS, directory, str(jump), str(by)], check=True, timeout=SOON, env=environment
+        )
+        return machine
 
     def wait_until(self, condition: Callable[[], bool], seconds: float) -> bool:
         return poll_until(condition, seconds)

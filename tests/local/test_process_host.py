@@ -78,11 +78,12 @@ def test_a_file_that_is_no_program_has_the_shells_code(host: Host, home: Path) -
 def test_a_command_that_takes_too_long_is_killed_with_its_children(host: Host, home: Path) -> None:
     before = CLOCK.monotonic()
 
+    # Long enough for a shell to begin on a busy computer
     with pytest.raises(CommandTimeout) as caught:
-        host.run(["sh", "-c", "sleep 300 & echo $! > child; wait"], timeout=0.5)
+        host.run(["sh", "-c", "sleep 300 & echo $! > child; wait"], timeout=5.0)
 
     assert isinstance(caught.value, Unreachable)
-    assert 0.5 <= CLOCK.monotonic() - before < SOON
+    assert 5.0 <= CLOCK.monotonic() - before < SOON
     wait(lambda: not is_alive(int((home / "child").read_text())))
 
 
