@@ -131,7 +131,7 @@ class Script:
 
     def hang(self, *_: str) -> None:
         """Take the request and say nothing until the test is over."""
-        self.ended.wait(30)
+        self.ended.wait(240)
 
 
 @pytest.fixture

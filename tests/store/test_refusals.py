@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.store.conftest import SECRET_KEY, Script, options
+from tests.suites.provisioner import poll_until
 from vmrun.core.clock import SystemClock
 from vmrun.core.errors import (
     ConfigError,
@@ -36,9 +37,11 @@ from vmrun.store.opening import open_store
 from vmrun.store.probe import probe
 
 #: For servers that answer; a busy machine is no reason to repeat a request.
-PATIENT = Limits(connect=5.0, request=10.0, part=10.0, stall=10.0, retries=2, retry=10.0)
-#: Short enough to wait for in a test.
-QUICK = Limits(connect=1.0, request=0.4, part=0.4, stall=0.4, retries=1, retry=2.0)
+PATIENT = Limits(connect=60.0, request=60.0, part=60.0, stall=60.0, retries=2, retry=60.0)
+#: Short enough to wait for in a test; the connecting is the kernel's, which keeps nobody waiting.
+QUICK = Limits(connect=30.0, request=0.4, part=0.4, stall=0.4, retries=1, retry=2.0)
+#: Seconds in which those are over on a computer with other things to do: what keeps to no limits takes longer.
+OVER = 30.0
 
 
 def error_body(code: str, message: str = "as scripted") -> bytes:
@@ -110,7 +113,9 @@ def test_a_create_without_an_answer_is_sent_once_and_undecided(script: Script, a
     begun = time.monotonic()
     with pytest.raises(StoreUnavailable):
         scripted_store(script, QUICK).create("a/b", b"body")
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < OVER
+    # Whoever gives up early may do so before the server has read what it was sent.
+    assert poll_until(lambda: bool(script.requests), 60.0)
     assert len(script.requests) == 1
 
 
@@ -218,7 +223,7 @@ def test_a_silent_endpoint_is_unavailable_in_bounded_time(script: Script) -> Non
         begun = time.monotonic()
         with pytest.raises(StoreUnavailable, match="no answer in time"):
             request()
-        assert time.monotonic() - begun < 8, name
+        assert time.monotonic() - begun < OVER, name
 
 
 def test_a_host_that_is_not_there_is_named(script: Script) -> None:
@@ -324,7 +329,7 @@ def make_certificate(directory: Path) -> Path:
 def test_an_unknown_certificate_is_refused_until_it_is_named(tls: tuple[str, str]) -> None:
     endpoint, certificate = tls
     with pytest.raises(StoreDenied, match="certificate is not trusted") as caught:
-        ObjectStore("s3", "bucket", "", options(endpoint), limits=QUICK).get("a")
+        ObjectStore("s3", "bucket", "", options(endpoint), limits=PATIENT).get("a")
     assert "store.ca_file" in caught.value.hint
     assert open_store("s3://bucket", replace(options(endpoint), ca_file=certificate)).get("a") == b"bytes"
     with pytest.raises(ConfigError, match=r"cannot read store\.ca_file"):
