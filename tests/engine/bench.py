@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 import sys
 import time
 from collections import defaultdict
@@ -25,6 +26,7 @@ from vmrun.agent.engine import (
     Results,
     RunnerDied,
 )
+from vmrun.agent.runner.frames import REPLY_MAX, FrameReader, Kind
 from vmrun.core import parcels
 from vmrun.core.blocks import PYTHON, Form, ResultBlock, Status, TaskBlock, lengths_of, read_failure
 from vmrun.core.clock import SystemClock
@@ -125,6 +127,19 @@ class Bench:
             return condition()
 
         return wait_until(step)
+
+    def on_the_way(self) -> int:
+        """Tasks whose outcomes the runner has sent, and nobody has taken yet; no more of them than a socket holds."""
+        try:
+            data = self.engine._channel.recv(1 << 20, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+        there, here = socket.socketpair()
+        with there, here:
+            here.setblocking(False)
+            there.sendall(data)
+            frames = list(FrameReader(here, REPLY_MAX).read(len(data)))
+        return sum(ResultBlock.decode(frame.body).count for frame in frames if frame.kind is Kind.results)
 
     def take(self, event: Event) -> None:
         self.events.append(event)

@@ -66,7 +66,7 @@ def test_closing_ends_everything_and_removes_the_directory(bench: Bench, tmp_pat
     began = time.monotonic()
     bench.close()
     assert not any(map(is_alive, [runner, *pids]))
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < PATIENCE
     assert not bench.directory.exists()
     bench.close()
 
@@ -86,18 +86,24 @@ def test_a_runner_that_dies_leaves_no_process_and_is_reported_once(bench: Bench,
     assert not any(isinstance(event, RunnerDied) for event in bench.engine.poll(0))
 
 
-def test_results_from_before_the_runners_death_are_not_lost(bench: Bench) -> None:
+def test_results_from_before_the_runners_death_are_not_lost(bench: Bench, tmp_path: Path) -> None:
+    """Its agent takes none of them before it is dead."""
+
     def work(number: int) -> int:
-        if number == 5000:
-            nap(0.3)
-            os.kill(os.getppid(), signal.SIGKILL)
+        if number == 2000:
+            (tmp_path / "pids").write_text(f"{os.getppid()} {os.getpid()}")
             nap(600)
         return number
 
     bench.define(work)
-    bench.feed(range(5001))
+    bench.feed(range(2001))
+    wait_until(lambda: bench.on_the_way() == 2000, "the others' outcomes to be sent")
+    runner = int((tmp_path / "pids").read_text().split()[0])
+    os.kill(runner, signal.SIGKILL)
+    wait_until(lambda: not is_alive(runner), "the runner to end")
+    assert bench.outcomes == {}
     bench.until(lambda: bench.died)
-    assert len(bench.outcomes) == 5000
+    assert bench.outcomes == {number: number for number in range(2000)}
     assert "signal 9" in bench.died
 
 
@@ -252,7 +258,7 @@ def test_polling_waits_no_longer_than_it_was_told(bench: Bench) -> None:
     began = time.monotonic()
     while bench.engine.poll(0.05):
         began = time.monotonic()
-    assert 0.04 <= time.monotonic() - began < 5
+    assert 0.04 <= time.monotonic() - began < PATIENCE
 
 
 def test_an_engine_says_when_it_has_enough(bench: Bench, tmp_path: Path) -> None:
@@ -267,17 +273,26 @@ def test_an_engine_says_when_it_has_enough(bench: Bench, tmp_path: Path) -> None
     bench.finish()
     bench.define(work)
     fed = 1
-    since = time.monotonic()
-    while time.monotonic() - since < 2.0:
-        if bench.engine.wants():
+
+    def feed() -> bool:
+        """One round; whether it was not welcome."""
+        nonlocal fed
+        wanted = bench.engine.wants()
+        if wanted:
             bench.engine.feed(block(fed, [bytes(1_000_000)] * 4), "f")
-            fed, since = fed + 4, time.monotonic()
+            fed += 4
         bench.engine.poll(0.01)
         assert fed < 1000
+        return not wanted
+
+    wait_until(lambda: feed() and fed > 50, "enough to be there")
+    # And it stays so while the runner takes what it can hold.
+    quiet = 0
+    while quiet < 200:
+        quiet = quiet + 1 if feed() else 0
     (tmp_path / "go").touch()
     bench.finish()
     assert len(bench.outcomes) == fed
-    assert fed > 50
     assert bench.engine.wants()
 
 

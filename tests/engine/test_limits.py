@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.bench import Bench, is_alive, nap, wait_until
+from tests.engine.bench import PATIENCE, Bench, is_alive, nap, wait_until
 from tests.engine.conftest import MakeBench
 from vmrun.core.blocks import Status
 
-#: Seconds: a task that is only kept from its processor takes less.
-LIMIT = 1.5
+#: Seconds: a task that is only kept from its processor, or has a word to write first, takes less.
+LIMIT = 4.0
 
 
 @pytest.mark.catalogue(40)
@@ -34,7 +34,7 @@ def test_a_task_that_takes_too_long_ends_and_the_others_go_on(make_bench: MakeBe
 
 
 def test_the_message_names_the_limit(make_bench: MakeBench) -> None:
-    bench = make_bench(task_timeout=LIMIT)
+    bench = make_bench(task_timeout=1.5)
     assert "1.5 seconds" in bench.run(lambda _: nap(600), [0])[0]["message"]
 
 
@@ -72,7 +72,8 @@ def test_a_task_may_use_the_grace_to_save_and_is_timed_out_all_the_same(make_ben
     assert bench.outcomes[0]["kind"] == "timeout"
     assert bench.printed(0) == "saved\n"
     assert (tmp_path / "checkpoint").exists()
-    assert time.monotonic() - began < 15
+    # Nobody waited for the rest of the grace.
+    assert time.monotonic() - began < PATIENCE
 
 
 @pytest.mark.catalogue(42)
@@ -147,16 +148,29 @@ def test_one_worker_reports_what_it_finished_before_a_long_task(make_bench: Make
 
 
 def test_the_tail_is_shared_among_all_workers(bench: Bench, tmp_path: Path) -> None:
-    """Tasks that looked short turn out long at the end: no worker keeps a chunk of them while the other is idle."""
+    """Tasks that looked short turn out long at the end: no worker keeps a chunk of them while the other is idle.
+
+    They go in pairs: the first of two waits until the second has begun, which only the other worker can do.
+    """
+
+    def pair_up() -> None:
+        for turn in range(12):
+            try:
+                os.close(os.open(tmp_path / f"turn{turn}", os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                continue
+            while not (tmp_path / f"turn{turn | 1}").exists():
+                nap(0.005)
+            return
 
     def work(number: int) -> int:
         if number >= 3_000:
-            nap(0.5)
+            pair_up()
         return os.getpid()
 
     bench.run(work, range(3_012))
     tail = [bench.outcomes[number] for number in range(3_000, 3_012)]
-    assert 4 <= tail.count(tail[0]) <= 8
+    assert tail.count(tail[0]) == 6
 
 
 # --- cancelling ---

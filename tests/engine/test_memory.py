@@ -170,7 +170,8 @@ def work(number):
         kept = []
         while True:
             kept.append(bytes([1]) * 1_000_000)
-            nap(0.02)
+            # Beyond what is too much slowly: the kernel is not to end it while whoever looks has no time.
+            nap(0.02 if len(kept) < 150 else 0.25)
     nap(0.1)
     return number
 try:

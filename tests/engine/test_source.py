@@ -245,7 +245,7 @@ def test_a_running_script_is_heard(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_a_program_may_use_the_grace_after_its_time_is_over(make_bench: MakeBench, tmp_path: Path) -> None:
-    bench = make_bench(task_timeout=2.0, kill_grace=200)
+    bench = make_bench(task_timeout=5.0, kill_grace=200)
     script = f"trap 'echo saving; touch {tmp_path}/saved; exit 0' TERM; echo ready; while true; do sleep 0.05; done"
     said = run_command(bench, "sh", "-c", script)
     assert said["kind"] == "timeout"

@@ -21,7 +21,7 @@ def state(pid: int) -> str:
 @pytest.mark.parametrize("end", ["timeout", "cancel"])
 def test_a_worker_that_cannot_be_killed_is_given_up_and_its_task_is_lost(tmp_path: Path, end: str) -> None:
     with frozen_disk(tmp_path / "frozen") as disk:
-        limit = 1.5 if end == "timeout" else None
+        limit = 4.0 if end == "timeout" else None
         bench = Bench(tmp_path / "bench", task_timeout=limit, kill_grace=0.2, abandon_after=0.7, retries=3)
         try:
 

@@ -19,8 +19,9 @@ from tests.engine.bench import Bench, nap
 from tests.engine.conftest import MakeBench
 from vmrun.core.blocks import Status
 
-#: Seconds after which what a task has set would go off, and that a later one takes.
-LATE, LONG = 0.5, 1.2
+#: Seconds after which what a task has set would go off, and that a later one takes: of processor time, which nobody
+#: takes from it, and of the time in which it may have to wait for a processor before it ends.
+LATE_BUSY, LONG_BUSY, LATE, LONG = 0.5, 0.8, 4.0, 5.0
 CAP_SYS_RESOURCE = 24
 
 
@@ -44,7 +45,7 @@ def timers() -> dict[str, Any]:
         signal.setitimer(signal.ITIMER_REAL, LATE, LATE)
 
     def profiler() -> None:
-        signal.setitimer(signal.ITIMER_PROF, LATE)
+        signal.setitimer(signal.ITIMER_PROF, LATE_BUSY)
 
     def watchdog() -> None:
         faulthandler.dump_traceback_later(LATE, exit=True)
@@ -60,8 +61,10 @@ def test_a_timer_that_a_task_leaves_running_ends_no_later_task(alone: Bench, lea
             leave()
         if number == 3:
             began = os.times()
-            while min(os.times().elapsed - began.elapsed, os.times().user - began.user) < LONG:
+            while leave.__name__ == "profiler" and os.times().user - began.user < LONG_BUSY:
                 pass
+            while leave.__name__ != "profiler" and os.times().elapsed - began.elapsed < LONG:
+                nap(0.1)
         return os.getpid()
 
     outcomes = alone.run(work, range(6))
@@ -221,7 +224,7 @@ def test_a_quick_function_leaves_nothing_either(alone: Bench) -> None:
     def work(number: int) -> Any:
         if number == at:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            signal.setitimer(signal.ITIMER_REAL, LATE)
+            signal.setitimer(signal.ITIMER_REAL, 600.0)
         if number > at + 1:
             return None
         return signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, signal.getitimer(signal.ITIMER_REAL)
