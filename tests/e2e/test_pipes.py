@@ -93,10 +93,10 @@ def test_a_submit_works_with_descriptors_closed(shell: Shell, closed: str) -> No
     # What was written went nowhere else: the first file that was opened got the number of what was closed.
     logs = shell.run("logs", job["id"])
     assert (logs.stdout, logs.stderr) == ("out42\n", "err42\n")
+    until(lambda: not processes(str(shell.home)), 30, "the machine has ended")
     output = shell.home / ".local" / "share" / "vmrun" / "store" / "jobs" / job["id"] / "output"
     files = [path for path in shell.home.rglob("*") if path.is_file() and output not in path.parents]
     assert not [path for path in files if b"out42" in path.read_bytes() or b"err42" in path.read_bytes()]
-    until(lambda: not processes(str(shell.home)), 30, "the machine has ended")
 
 
 @pytest.mark.parametrize("verb", ["status", "status --json", "result many", "--help"])

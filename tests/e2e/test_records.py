@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.journals import client_of
-from tests.support.shell import Shell
+from tests.support.shell import Shell, processes, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -125,6 +125,7 @@ def test_a_task_that_was_ended_for_its_time_tells_how_long_that_was(shell: Shell
 def test_records_need_the_store_and_the_keys_and_nothing_else(shell: Shell, document: Any, tmp_path: Path) -> None:
     """The VM is gone; another computer has a copy of the configuration directory and reaches the same store."""
     job = document["job"]["id"]
+    until(lambda: not processes(str(shell.home)), what="the machine has ended")
     for folder in (".cache/vmrun", ".local/state/vmrun"):
         shutil.rmtree(shell.home / folder)
     moved = shell.home / "elsewhere"

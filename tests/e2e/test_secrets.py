@@ -182,6 +182,8 @@ def test_secrets_are_nowhere_else_than_they_must_be(isolated: Path, index: Index
             waited = shell.run("wait", job)
             result, logs = shell.run("result", job, "--json"), shell.run("logs", job)
             assert seen() > 5
+        # While it ends, it still has what it was given.
+        machine_has_ended(home)
         stored = server.objects()
     # And nowhere else: not in what is said, not in the store, not in the tasks' environment, not in what stays
     assert logs.stdout.count("the package is 1.0") == 3
@@ -197,6 +199,10 @@ def test_secrets_are_nowhere_else_than_they_must_be(isolated: Path, index: Index
     assert left.pop(".config/vmrun/keys/client.key") == ["client key (PEM)"]
     # uv keeps its own cache.
     assert not {path: names for path, names in left.items() if not path.startswith("uv-cache/")}
+
+
+def machine_has_ended(home: Path) -> None:
+    """Wait until nothing runs below `home`, nor changes there."""
     until(lambda: not processes(str(home)), 30, "the machine ends by itself")
 
 
@@ -231,6 +237,7 @@ def test_an_index_that_fails_does_not_make_its_password_known(isolated: Path, in
     assert "installing the job's environment" in failed.stderr
     canaries.check("the error", failed.stdout + failed.stderr)
     canaries.check("the status", shell.run("status", "--json").stdout)
+    machine_has_ended(home)
     found = canaries.files(home)
     assert not {path: names for path, names in found.items() if not path.startswith("uv-cache/")}
     # And with an index that works again, so does the job
@@ -256,6 +263,7 @@ def test_what_env_gives_to_tasks_is_in_the_submission_and_nowhere_else(shell: Sh
     assert done.stdout == "10\n"
     (job,) = shell.ask("status")["jobs"]
     canaries.check("what is printed", done.stdout + done.stderr + json.dumps(job))
+    machine_has_ended(shell.home)
     assert set(canaries.files(shell.home)) == {f".local/share/vmrun/store/jobs/{job['id']}/journal/000000"}
     canaries.check("an error", shell.run("submit", "--env", "TOKEN canary-env", "job.py", exit_code=2).stderr[:0])
 
@@ -266,6 +274,7 @@ def test_what_vmrun_makes_is_for_its_user_only(shell: Shell) -> None:
     assert previous in (0o022, 0o002, 0o077)
     shell.run("submit", "job.py")
     home = shell.home
+    machine_has_ended(home)
     assert mode_of(home / ".config" / "vmrun" / "keys") == 0o700
     assert mode_of(home / ".config" / "vmrun" / "keys" / "client.key") == 0o600
     assert mode_of(home / ".local" / "state" / "vmrun" / "local") == 0o700

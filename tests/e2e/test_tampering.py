@@ -178,6 +178,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
         shell.write(f"{name}.py", text)
         shell.run("submit", f"{name}.py", "-o", "out")
         jobs[name] = newest(shell)
+    until(lambda: not processes(str(shell.home)), what="the machines have ended, and write no more")
     return Place(shell, store_of(shell), jobs, shell.home / "canary")
 
 
