@@ -34,7 +34,7 @@ class OwnHost:
     def inside(self, *argv: str) -> str:
         """What a command prints that runs as root on it, past SSH."""
         done = subprocess.run(
-            ["docker", "exec", self.container, *argv], capture_output=True, text=True, check=False, timeout=60
+            ["docker", "exec", self.container, *argv], capture_output=True, text=True, check=False, timeout=240
         )
         return done.stdout
 

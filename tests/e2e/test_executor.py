@@ -52,11 +52,11 @@ def test_a_chunksize_is_honoured(isolated: object) -> None:
         return x, os.environ["VMRUN_TASK"]
 
     with vmrun.Executor(workers=2) as pool:
-        found = list(pool.map(where, range(8), chunksize=3, timeout=60))
+        found = list(pool.map(where, range(8), chunksize=3, timeout=240))
         assert [x for x, _ in found] == list(range(8))
         tasks = [task for _, task in found]
         assert [tasks.count(task) for task in dict.fromkeys(tasks)] == [3, 3, 2]
-        alone = list(pool.map(where, (x for x in range(8)), timeout=60))
+        alone = list(pool.map(where, (x for x in range(8)), timeout=240))
         assert len({task for _, task in alone}) == 8
         assert list(pool.map(where, [], chunksize=3)) == []
         with pytest.raises(ValueError, match="chunksize"):

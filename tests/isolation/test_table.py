@@ -14,7 +14,7 @@ from tests.support import benchmarks  # noqa: F401  makes the next ones importab
 from tests.support.source import ROOT
 
 # isort: split
-from isolation import SLOW, SUBJECTS, cannot, try_case
+from isolation import SLOW, SUBJECTS, Subject, cannot, try_case
 from isolation_cases import CASES
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -44,11 +44,16 @@ KNOWN = {
 GOOD = ("failed alone", "nobody noticed")
 
 
+def patient(subject: Subject, case: str, seconds: float) -> Subject:
+    """The subject, with the time that it may take on a busy computer."""
+    return dataclasses.replace(subject, limit=seconds / SLOW.get(case, 1))
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_in_vmrun_a_bad_task_fails_alone(case: str) -> None:
     if reason := cannot(case):
         pytest.skip(reason)
-    found = try_case(VMRUN, case, sys.executable)
+    found = try_case(patient(VMRUN, case, 200.0), case, sys.executable)
     assert found.verdict.alone, found
     assert found.verdict.text in GOOD
     assert found.ending in CASES[case].kinds
@@ -60,9 +65,9 @@ def test_in_what_comes_with_python_it_need_not(subject, case: str) -> None:
     if reason := cannot(case):
         pytest.skip(reason)
     known = KNOWN[subject.label].get(case, "")
-    # What would hang is not waited for, and what would not may take its time on a busy computer.
-    patient = dataclasses.replace(subject, limit=4.0 if known in ("", "hung") else 90.0 / SLOW.get(case, 1))
-    found = try_case(patient, case, sys.executable).verdict
+    # What would hang is not waited for
+    waiting = dataclasses.replace(subject, limit=4.0) if known in ("", "hung") else patient(subject, case, 90.0)
+    found = try_case(waiting, case, sys.executable).verdict
     assert known in found.text, found
     assert found.alone == (found.text in GOOD)
 
