@@ -20,6 +20,9 @@ import paramiko
 from vmrun.core.clouds import Address
 from vmrun.transport.keys import KeyPair, new_key_pair
 
+#: Seconds that each step of a connection may take: for a computer that stands still for a while.
+PATIENCE = 60.0
+
 
 @dataclass
 class Behaviour:
@@ -36,18 +39,30 @@ class Behaviour:
     closed: int = 0
 
 
-class Server:
-    """Listens on a port of its own until it is closed."""
+def bound() -> socket.socket:
+    """A port of one's own at which nobody listens yet: who connects is refused, and no other process is given it."""
+    made = socket.socket()
+    made.bind(("127.0.0.1", 0))
+    return made
 
-    def __init__(self, client: KeyPair, behaviour: Behaviour | None = None, *, port: int = 0) -> None:
+
+class Server:
+    """Listens on a port of its own, or at a `bound` one, until it is closed."""
+
+    def __init__(
+        self, client: KeyPair, behaviour: Behaviour | None = None, *, listener: socket.socket | None = None
+    ) -> None:
         self.behaviour = behaviour or Behaviour()
         self.logins: list[str] = []
         self.commands: list[str] = []
+        #: Exit codes of the commands whose processes are gone.
+        self.ended: list[int] = []
         self.connections = 0
         #: Where channels were led to.
         self.forwarded: list[tuple[str, int]] = []
         self._client = client
-        self._listener = socket.create_server(("127.0.0.1", port))
+        self._listener = listener or bound()
+        self._listener.listen()
         self.address = Address("127.0.0.1", self._listener.getsockname()[1], "vmrun")
         self._open: list[paramiko.Transport | socket.socket] = []
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -68,8 +83,8 @@ class Server:
 
         def pump() -> None:
             transport = next(each for each in reversed(self._open) if isinstance(each, paramiko.Transport))
-            channel = transport.accept(10)
-            target = socket.create_connection(destination, timeout=10)
+            channel = transport.accept(PATIENCE)
+            target = socket.create_connection(destination, timeout=PATIENCE)
             self._open.append(target)
             target.settimeout(None)
             self._start(lambda: _from_socket(target, channel))
@@ -92,7 +107,10 @@ class Server:
         self._listener.close()
         self.hang_up()
         for process in self._processes:
+            # One that is gone may have left its number to somebody else.
             with contextlib.suppress(ProcessLookupError):
+                if process.poll() is not None:
+                    continue
                 os.killpg(process.pid, signal.SIGKILL)
         for thread in self._threads:
             thread.join(10)
@@ -120,6 +138,7 @@ class Server:
 
     def _serve(self, connection: socket.socket) -> None:
         transport = _Transport(connection)
+        transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = PATIENCE
         self._open.append(transport)
         own = paramiko.Ed25519Key.from_private_key(io.StringIO(self.behaviour.host_key.private))
         transport.add_server_key(self.behaviour.other_key or own)
@@ -148,6 +167,7 @@ class Server:
         for thread in pumps:
             thread.join()
         code = process.wait()
+        self.ended.append(code)
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             if code >= 0:
                 channel.send_exit_status(code)
@@ -211,7 +231,7 @@ def _from(stream, send) -> None:
 
 
 def _from_socket(target: socket.socket, channel: paramiko.Channel) -> None:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, EOFError):
         while data := target.recv(1 << 16):
             channel.sendall(data)
     with contextlib.suppress(OSError, EOFError):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.transport.server import Behaviour, Server
+from tests.unit.transport.server import PATIENCE, Behaviour, Server, bound
 from vmrun.core.clock import SystemClock
 from vmrun.core.clouds import Address
 from vmrun.core.errors import ConfigError, Unreachable
@@ -17,7 +17,7 @@ from vmrun.transport.keys import new_key_pair
 from vmrun.transport.ssh import Login, SshHost, SshLimits, open_shell_argv
 
 PERSON, CLIENT = new_key_pair(), new_key_pair()
-LIMITS = SshLimits(dial=5.0, handshake=10.0, login=10.0, reconnect=0.1, boot=0.1)
+LIMITS = SshLimits(dial=PATIENCE, handshake=PATIENCE, login=PATIENCE, channel=PATIENCE, reconnect=0.1, boot=0.1)
 
 
 class Way:
@@ -90,8 +90,9 @@ def test_a_gate_that_lets_nobody_in_is_said(way: Way) -> None:
 
 
 def test_a_gate_that_is_not_there_is_said(way: Way) -> None:
-    way.gate.close()
-    assert "the jump host 127.0.0.1 does not answer" in way.refused()
+    with bound() as port:
+        way.gate.address = Address(*port.getsockname(), "vmrun")
+        assert "the jump host 127.0.0.1 does not answer" in way.refused()
 
 
 def test_the_machine_behind_the_gate_is_verified_all_the_same(way: Way) -> None:
