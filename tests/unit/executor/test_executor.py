@@ -94,6 +94,19 @@ class Agent:
         refs, inline = results(plan.first, *values)
         assert ledger.commit(VM, ledger.fold.epoch, refs, (), inline)
 
+    def end_all(self, futures: list[Future[int]]) -> None:
+        """Run calls, also those that are still on their way here, until all futures are done."""
+        shard = 0
+
+        def done() -> bool:
+            nonlocal shard
+            if self.calls() > shard:
+                self.end(shard)
+                shard += 1
+            return all(future.done() for future in futures)
+
+        until(done)
+
 
 def add(*numbers: int) -> int:
     return sum(numbers)
@@ -148,8 +161,9 @@ def test_an_outage_delays_calls_and_loses_none(pool: Executor, agent: Agent, swi
     (before,) = one_by_one(pool, agent, 1)
     switch.down = True
     meanwhile = pool.submit(add, 7)
-    agent.end(0)
+    # A look that began before the outage is over then
     until(lambda: pool._sending)
+    agent.end(0)
     assert not before.done()
     switch.down = False
     assert before.result(PATIENCE) == 0
@@ -316,11 +330,7 @@ def test_no_call_slips_in_behind_a_shutdown(pool: Executor, agent: Agent) -> Non
     pool.shutdown(wait=False)
     for thread in threads:
         thread.join()
-    shard = 0
-    while not all(future.done() for future in accepted):
-        if agent.calls() > shard:
-            agent.end(shard)
-            shard += 1
+    agent.end_all(accepted)
     assert pool._pump.join(PATIENCE) is None
     assert not pool._pump.is_alive()
 
@@ -328,9 +338,7 @@ def test_no_call_slips_in_behind_a_shutdown(pool: Executor, agent: Agent) -> Non
 def test_cancelled_futures_tell_those_who_wait(pool: Executor, agent: Agent) -> None:
     futures = [pool.submit(add, number) for number in range(50)]
     pool.shutdown(wait=False, cancel_futures=True)
-    for shard in range(agent.calls()):
-        agent.end(shard)
-    until(lambda: all(future.done() for future in futures))
+    agent.end_all(futures)
 
 
 # --- what a function is ---
