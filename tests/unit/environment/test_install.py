@@ -21,7 +21,7 @@ from vmrun.core.errors import UsageError, VmrunError
 from vmrun.environment.install import InstallOptions, ensure_environment, environment_id, find_interpreter
 from vmrun.environment.uv import find_uv
 
-DEADLINE = 40.0
+DEADLINE = 120.0
 
 
 @pytest.fixture
@@ -202,12 +202,14 @@ def test_racing_builders_make_it_once(
     assert version_in(Path(found.pop()), "tiny") == "1.0"
 
 
-def open_gate(gate: Path) -> None:
-    """Let those who wait for a line from a named pipe go on, if there are any."""
-    try:
-        descriptor = os.open(gate, os.O_WRONLY | os.O_NONBLOCK)
-    except OSError:
-        return
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Path]:
+    """A named pipe: a line in it lets one go on who waits there, or comes to wait. After the test nobody waits."""
+    path = tmp_path / "gate"
+    os.mkfifo(path)
+    # Open on both sides all the time, so that the line is kept for one who has not opened it yet.
+    descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    yield path
     os.write(descriptor, b"go\n")
     os.close(descriptor)
 
@@ -217,18 +219,14 @@ def test_a_builder_that_dies_lets_nobody_in_while_its_uv_still_writes(
     wheels: Path,
     options: InstallOptions,
     builders: list[subprocess.Popen[str]],
-    request: pytest.FixtureRequest,
+    gate: Path,
     tmp_path: Path,
 ) -> None:
     """Killed, a builder cannot stop its uv. The next one waits for that to end, then starts from nothing."""
     lock = make_wheel(wheels, "tiny")
-    gate, blocking = tmp_path / "gate", tmp_path / "blocking"
-    os.mkfifo(gate)
+    blocking = tmp_path / "blocking"
     blocking.touch()
     uv, calls = recording_uv(tmp_path, f"echo started\nif test -e {blocking}; then read x < {gate}; fi")
-
-    # Whatever happens below, nobody waits at the gate when this is over.
-    request.addfinalizer(lambda: open_gate(gate))
 
     # Given a builder whose uv is under way, killed.
     argv = [sys.executable, "-c", BUILDER, str(root), lock, PYTHON, uv, str(wheels), str(tmp_path / "uv")]
@@ -256,7 +254,7 @@ def test_a_builder_that_dies_lets_nobody_in_while_its_uv_still_writes(
 
     # Then, once it is gone, the environment is made from the start.
     blocking.unlink()
-    open_gate(gate)
+    gate.write_text("go\n")
     second.join(DEADLINE)
     assert made(calls) == ["venv", "venv", "pip"]
     assert version_in(found[0], "tiny") == "1.0"
