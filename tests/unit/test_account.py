@@ -162,8 +162,9 @@ def test_what_is_made_is_made_once_and_removed_once(world: World) -> None:
 
 
 @pytest.fixture
-def server() -> Iterator[tuple[str, dict[str, Any]]]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, dict[str, Any]]]:
     """A server that tells a time; its address, and what it is to say."""
+    monkeypatch.setattr("vmrun.store.dates.TIMEOUT", 60.0)
     says: dict[str, Any] = {"status": 403, "date": 1_700_000_000}
 
     class Handler(http.server.BaseHTTPRequestHandler):

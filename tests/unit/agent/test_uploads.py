@@ -14,6 +14,9 @@ from vmrun.core.clock import SystemClock
 from vmrun.store.files import hash_file
 from vmrun.store.memory import MemoryStore
 
+#: Seconds that others may take to come, on a busy computer.
+PATIENCE = 60.0
+
 
 class Meeting(MemoryStore):
     """Counts the writes that are under way at once; each waits until `enough` are, or until nobody else can come."""
@@ -29,7 +32,7 @@ class Meeting(MemoryStore):
             self.now += 1
             self.most = max(self.most, self.now)
             self.changed.notify_all()
-            self.changed.wait_for(lambda: self.most >= self.enough, 20)
+            self.changed.wait_for(lambda: self.most >= self.enough, PATIENCE)
         super().write_file(key, path)
         with self.changed:
             self.now -= 1
@@ -51,7 +54,7 @@ def test_as_many_at_once_as_agreed(
     under_way = Uploads(store, "job", SystemClock(), width)
     paths = files(tmp_path, 12, 1000)
     running = [under_way.start(task, str(path)) for task, path in enumerate(paths)]
-    found = [upload.result(20) for upload in running]
+    found = [upload.result(2 * PATIENCE) for upload in running]
     assert [(ref.first, ref.count, ref.offset) for ref in found] == [(task, 1, 0) for task in range(len(paths))]
     assert [(ref.segment, ref.size) for ref in found] == [hash_file(path) for path in paths]
     assert store.most == most

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from tests.support import benchmarks  # noqa: F401  makes the next ones importable
+from tests.support.shell import until
 
 # isort: split
 import environments
@@ -31,6 +32,7 @@ def test_a_driver_runs_a_workload_and_leaves_nothing() -> None:
         assert timed["longest"] <= timed["seconds"]
         with driver.memory(every=0.01) as samples:
             driver.ask("run", 30, workload="50ms", count=4)
+            until(lambda: samples, what="a look at its memory")
         assert max(max(sample.values(), default=0) for sample in samples) > 1_000_000
         assert len(driver.processes()) >= 3
     assert driver.processes() == []

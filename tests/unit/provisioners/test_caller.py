@@ -45,7 +45,8 @@ def test_no_answer_is_an_error_too() -> None:
         caller_network(mute)
 
 
-def test_an_answer_that_is_no_http_is_no_answer() -> None:
+def test_an_answer_that_is_no_http_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vmrun.provisioners.caller._TIMEOUT", 60.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def gibber() -> None:
