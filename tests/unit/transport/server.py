@@ -67,7 +67,8 @@ class Server:
         self._open: list[paramiko.Transport | socket.socket] = []
         self._processes: list[subprocess.Popen[bytes]] = []
         self._threads: list[threading.Thread] = []
-        self._start(self._accept)
+        self._closed = False
+        self._taking = self._start(self._accept)
 
     def is_client(self, key: paramiko.PKey) -> bool:
         return key.get_base64() == self._client.public.split()[1]
@@ -105,20 +106,20 @@ class Server:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        # What was taken last is let go of, too, and what is begun last.
+        self._taking.join(PATIENCE)
+        self._closed = True
         self.hang_up()
         for process in self._processes:
-            # One that is gone may have left its number to somebody else.
-            with contextlib.suppress(ProcessLookupError):
-                if process.poll() is not None:
-                    continue
-                os.killpg(process.pid, signal.SIGKILL)
+            _kill(process)
         for thread in self._threads:
             thread.join(10)
 
-    def _start(self, target) -> None:
+    def _start(self, target) -> threading.Thread:
         thread = threading.Thread(target=target, daemon=True)
         self._threads.append(thread)
         thread.start()
+        return thread
 
     def _accept(self) -> None:
         while True:
@@ -154,6 +155,8 @@ class Server:
             start_new_session=True,
         )
         self._processes.append(process)
+        if self._closed:
+            _kill(process)
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
@@ -219,6 +222,13 @@ class _Transport(paramiko.Transport):
             begin, self.granted = self.granted, []
             for act in begin:
                 act()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    # One that is gone may have left its number to somebody else.
+    with contextlib.suppress(ProcessLookupError):
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _from(stream, send) -> None:
