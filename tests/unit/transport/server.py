@@ -117,8 +117,9 @@ class Server:
 
     def _start(self, target) -> threading.Thread:
         thread = threading.Thread(target=target, daemon=True)
-        self._threads.append(thread)
         thread.start()
+        # Not before: whoever closes may be just about to join it.
+        self._threads.append(thread)
         return thread
 
     def _accept(self) -> None:
