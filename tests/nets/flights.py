@@ -21,7 +21,7 @@ from vmrun.core.vm_ledger import VmLedger
 #: Seconds that a machine waits for its agent where the client dies before there is one: as short as they can be for the
 #: client to get so far on a computer that is busy, or stands still for a while. A client has its machine ready after
 #: 10 s on one that has nothing else to do, and after 60 s and more on one that is loaded.
-GRACE = {"intent": 45.0, "created": 45.0, "ssh": 90.0, "ready": 150.0}
+GRACE = {"intent": 45.0, "created": 45.0, "ssh": 80.0, "ready": 120.0}
 #: Where there is to be an agent.
 PATIENT_GRACE = 240.0
 #: Seconds of the other settings.

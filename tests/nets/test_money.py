@@ -15,7 +15,7 @@ from tests.support.shell import until
 pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 
 #: What is paid for: seconds of a machine, boot and all, which takes a busy computer long.
-SECONDS = 150.0
+SECONDS = 120.0
 #: What tells the price of a machine, and dollars for an hour of it with its disk and its address, at the least.
 WORLDS = {
     "docker": ({"VMRUN_DOCKER_USD_PER_HOUR": "36"}, (), 36.0),
