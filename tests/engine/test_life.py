@@ -86,19 +86,18 @@ def test_a_runner_that_dies_leaves_no_process_and_is_reported_once(bench: Bench,
     assert not any(isinstance(event, RunnerDied) for event in bench.engine.poll(0))
 
 
-def test_results_from_before_the_runners_death_are_not_lost(bench: Bench, tmp_path: Path) -> None:
+def test_results_from_before_the_runners_death_are_not_lost(bench: Bench) -> None:
     """Its agent takes none of them before it is dead."""
 
     def work(number: int) -> int:
         if number == 2000:
-            (tmp_path / "pids").write_text(f"{os.getppid()} {os.getpid()}")
             nap(600)
         return number
 
     bench.define(work)
     bench.feed(range(2001))
     wait_until(lambda: bench.on_the_way() == 2000, "the others' outcomes to be sent")
-    runner = int((tmp_path / "pids").read_text().split()[0])
+    runner = bench.engine._process.pid
     os.kill(runner, signal.SIGKILL)
     wait_until(lambda: not is_alive(runner), "the runner to end")
     assert bench.outcomes == {}

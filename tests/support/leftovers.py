@@ -10,8 +10,9 @@ import threading
 import time
 from pathlib import Path
 
-#: Seconds that a process or a container may take to end after the last test.
-GRACE = 60.0
+#: Seconds that a process or a container may take to end after the last test: what gives machines back watches their
+#: end for two minutes at most (`vmrun.fleet.retire.WATCH`).
+GRACE = 150.0
 #: Python's own helpers, which end with the process that started them.
 HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 
