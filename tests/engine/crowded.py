@@ -18,26 +18,33 @@ from pathlib import Path
 from tests.engine.bench import Bench, nap
 
 TASKS, BAD = 200, 5
+#: The bad task starts so many as fast as it can, which is more than it may have, and the others, which take the room
+#: of its neighbours, so many seconds apart: who is to end it may be without a processor for a while.
+HASTE, PAUSE = 3_000, 0.01
 #: Seconds for which the bad task holds on to what it has, unless it is ended.
 HELD = 120.0
 
 
 def start_threads() -> None:
     stop = threading.Event()
-    for _ in range(100_000):
+    for number in range(100_000):
         with contextlib.suppress(RuntimeError):
             threading.Thread(target=stop.wait, args=(HELD,), daemon=True).start()
+            if number > HASTE:
+                nap(PAUSE)
             continue
         stop.wait(HELD)
         return
 
 
 def fork_children() -> None:
-    for _ in range(100_000):
+    for number in range(100_000):
         with contextlib.suppress(OSError):
             if not os.fork():
                 nap(HELD)
                 os._exit(0)
+            if number > HASTE:
+                nap(PAUSE)
             continue
         nap(HELD)
         return
