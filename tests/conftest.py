@@ -16,6 +16,7 @@ import itertools
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import uuid
@@ -83,6 +84,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("UV_CACHE_DIR", os.environ.get("XDG_CACHE_HOME", str(home / ".cache")) + "/uv")
     for name in personal_variables():
         del os.environ[name]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As in the background of a shell script: whatever tests start would not hear of Ctrl-C either.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[homes] = Path(tempfile.mkdtemp(prefix="vmrun-t-"))
     use_home(config.stash[homes] / "0")
     if not hasattr(config, "workerinput"):
