@@ -265,7 +265,10 @@ def test_what_env_gives_to_tasks_is_in_the_submission_and_nowhere_else(shell: Sh
     canaries.check("what is printed", done.stdout + done.stderr + json.dumps(job))
     machine_has_ended(shell.home)
     assert set(canaries.files(shell.home)) == {f".local/share/vmrun/store/jobs/{job['id']}/journal/000000"}
-    canaries.check("an error", shell.run("submit", "--env", "TOKEN canary-env", "job.py", exit_code=2).stderr[:0])
+    for slip in ("TOKEN canary-env", "TOKEN: canary-env", "TOKEN canary-env=1"):
+        refused = shell.run("submit", "--env", slip, "job.py", exit_code=2)
+        assert "--env: 'TOKEN' is not NAME=VALUE" in refused.stderr
+        canaries.check("an error", refused.stdout + refused.stderr)
 
 
 def test_what_vmrun_makes_is_for_its_user_only(shell: Shell) -> None:

@@ -184,8 +184,12 @@ def _shared(path: str | None) -> str | None:
 def _variable(text: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not separator or not _ENV_NAME.fullmatch(name):
-        # Only the name: the rest may be a secret.
-        raise UsageError(f"--env: {name[:60]!r} is not NAME=VALUE", hint="such as --env LEVEL=2")
+        # Only what stands where the name belongs: the rest may be a secret.
+        raise UsageError(f"--env: {_first_word(text)[:60]!r} is not NAME=VALUE", hint="such as --env LEVEL=2")
     if "\0" in value:
         raise UsageError(f"--env: the value of {name} has a NUL character", hint="no variable can hold one")
     return name, value
+
+
+def _first_word(text: str) -> str:
+    return re.split(r"[\s=:]", text, maxsplit=1)[0]
