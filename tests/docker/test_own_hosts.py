@@ -251,3 +251,27 @@ def test_what_the_owner_has_under_our_names_is_left_alone(own: OwnHosts, shell: 
     assert "/opt/vmrun is there" in error["hint"]
     assert host.inside("cat", "/opt/vmrun/mine") == "precious\n"
     host.assert_as(before)
+
+
+def test_a_timer_that_is_judging_while_its_host_is_cleaned_leaves_nothing_either(own: OwnHosts, shell: Shell) -> None:
+    # Given a warm host whose timer takes long to judge, as it may where the computer is busy
+    host = own.boot()
+    append(shell, own.table(host))
+    before = host.inventory()
+    shell.run("submit", "--on", "ssh", "--keep-warm", "10m", shell.write("quick.py", QUICK).name, timeout=300)
+    slow = "[Service]\nExecStart=\nExecStart=/bin/sh -c 'sleep 20; exec /usr/local/sbin/vmrun-deadman'\n"
+    folder = "/run/systemd/system/vmrun-deadman.service.d"
+    host.inside(
+        "sh", "-c", f'mkdir -p {folder}; printf %s "$1" > {folder}/slow.conf; systemctl daemon-reload', "sh", slow
+    )
+    until(
+        lambda: "activating" in host.inside("systemctl", "is-active", "vmrun-deadman.service"), 120, "the timer judges"
+    )
+
+    # When the host is given back
+    assert shell.ask("release", shell.ask("status")["vms"][0]["id"])["gone"] is True
+    host.inside("sh", "-c", f"rm -r {folder}; systemctl daemon-reload")
+
+    # Then what judged, and would now fail for want of its script, is gone with the rest
+    until(lambda: is_clean(host), 60, "it is cleaned")
+    host.assert_as(before)
