@@ -324,7 +324,7 @@ class Engine:
             block = work.block
             self._ahead_tasks += block.count
             self._ahead_bytes += len(block.payload) + OVERHEAD * block.count
-            self._writer.push(Kind.tasks, {"function": work.function}, block.start(), block.payload)
+            self._writer.push(Kind.tasks, {"function": work.function}, *block.start(), block.payload)
         self._flush()
 
     def _has_room(self) -> bool:

@@ -24,6 +24,7 @@ import cloudpickle
 
 from vmrun.core.blocks import TaskBlock
 from vmrun.core.codec import canonical
+from vmrun.core.columns import Bytes
 from vmrun.core.errors import UsageError
 from vmrun.core.parcels import PARCELS, collector, lead
 from vmrun.core.units import format_size
@@ -223,17 +224,17 @@ class _BlockWriter:
     def write_parts(self, first: int, lengths: array[int], parts: Sequence[bytes | memoryview], call: str) -> None:
         """Write a block whose payload is `parts`, one after the other."""
         # The block without its payload, so that a large one is not copied just to be joined.
-        self._write(first, len(lengths), TaskBlock(first, lengths, b"", call).start(), parts)
+        self._write(first, len(lengths), [*TaskBlock(first, lengths, b"", call).start(), *parts])
 
     def write_numbers(self, first: int, numbers: array[int]) -> None:
         """Write the block of tasks from `first` on whose arguments are `numbers`, if there are any."""
         if numbers:
             block = TaskBlock(first, array("Q"), b"", self.call, numbers=numbers)
-            self._write(first, len(numbers), block.start(), ())
+            self._write(first, len(numbers), block.start())
 
-    def _write(self, first: int, count: int, head: bytes, parts: Sequence[bytes | memoryview]) -> None:
+    def _write(self, first: int, count: int, parts: Sequence[Bytes]) -> None:
         block, size = hashlib.sha256(), 0
-        for part in (head, *parts):
+        for part in parts:
             block.update(part)
             self._digest.update(part)
             self._file.write(part)

@@ -21,7 +21,7 @@ from itertools import repeat
 from typing import Any
 
 from . import columns as layout
-from .columns import Bytes, check_lengths, column, cut, is_zero, pack, raw, unpack, zeros
+from .columns import Bytes, Column, check_lengths, column, cut, glimpse, is_zero, pack, raw, unpack, zeros
 
 BlockError = layout.BlockError
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -76,7 +76,7 @@ class TaskBlock:
     call: str = "one"
     python: str = PYTHON
     #: The arguments themselves, if all of them are integers of 64 bits; there are no lengths and no payload then.
-    numbers: array[int] | None = None
+    numbers: Column | None = None
 
     @property
     def count(self) -> int:
@@ -85,24 +85,24 @@ class TaskBlock:
 
     def encode(self) -> bytes:
         """The block as bytes."""
-        return b"".join((self.start(), self.payload))
+        return b"".join((*self.start(), self.payload))
 
-    def start(self) -> bytes:
-        """All but the payload, which may be large."""
+    def start(self) -> tuple[Bytes, Bytes]:
+        """All but the payload, which may be large: what belongs one after the other. Views of this block's columns."""
         head = {"first": self.first, "count": self.count, "call": self.call, "python": self.python}
         if self.numbers is None:
-            return pack(_TASKS, head) + raw(self.lengths)
-        return pack(_TASKS, {**head, "numbers": True}) + raw(self.numbers)
+            return pack(_TASKS, head), raw(self.lengths)
+        return pack(_TASKS, {**head, "numbers": True}), raw(self.numbers)
 
     @classmethod
     def decode(cls, data: Bytes) -> TaskBlock:
-        """The block in `data`; payloads stay views into it. Raises BlockError."""
+        """The block in `data`; payloads and numbers stay views into it. Raises BlockError."""
         head, view = unpack(_TASKS, data, "call")
+        numbers: Column | None = None
         if head.get("numbers") is True:
-            numbers, view = column("q", head["count"], view)
+            numbers, view = glimpse("q", head["count"], view)
             lengths: array[int] = array("Q")
         else:
-            numbers = None
             lengths, view = column("Q", head["count"], view)
         check_lengths(lengths, view)
         return cls(head["first"], lengths, view, head["call"], head["python"], numbers)
@@ -157,7 +157,7 @@ class ResultBlock:
     #: A `Form` for each task.
     forms: bytes = b""
     #: 64 bits for each task: an integer, or the bits of a float.
-    values: array[int] = field(default_factory=lambda: array("q"))
+    values: Column = field(default_factory=lambda: array("q"))
     #: CPU seconds of each task and the children that it waited for; 0 where that was not measured for it alone.
     cpu: array[float] = field(default_factory=lambda: array("f"))
     #: The most resident memory that its process had during each task, in KiB; 0 as above.
@@ -168,7 +168,7 @@ class ResultBlock:
     keep: array[float] = field(default_factory=lambda: array("f"))
     #: Instead of `started` and `seconds`, for tasks that followed on each other at once: when each of them ended, and
     #: when the first of them began, in seconds to which `epoch` must be added.
-    ended: array[float] = field(default_factory=lambda: array("d"))
+    ended: Column = field(default_factory=lambda: array("d"))
     began: float = 0.0
     epoch: float = 0.0
 
@@ -203,7 +203,7 @@ class ResultBlock:
 
     @classmethod
     def decode(cls, data: Bytes, *, head_only: bool = False) -> ResultBlock:
-        """The block in `data`; payloads stay views into it. Raises BlockError.
+        """The block in `data`; payloads and what is long stay views into it. Raises BlockError.
 
         With `head_only` it is what stands before the payloads that matters; they may be cut off, and are left out.
         """
@@ -313,7 +313,7 @@ def _times(head: dict[str, Any], view: memoryview) -> tuple[dict[str, Any], memo
         return {"started": started, "seconds": seconds}, view
     if not (isinstance(began, list) and len(began) == 2 and all(isinstance(part, float) for part in began)):
         raise BlockError(f"a block's beginning is {began!r:.80}")
-    ended, view = column("d", head["count"], view)
+    ended, view = glimpse("d", head["count"], view)
     return {"started": array("d"), "seconds": array("f"), "ended": ended, "began": began[0], "epoch": began[1]}, view
 
 
@@ -327,6 +327,8 @@ def _columns(head: dict[str, Any], view: memoryview) -> tuple[dict[str, Any], me
     for name in names:
         if name == "forms":
             found[name], view = bytes(view[:count]), view[count:]
+        elif name == "values":
+            found[name], view = glimpse(_COLUMNS[name], count, view)
         else:
             found[name], view = column(_COLUMNS[name], count, view)
     forms = found.get("forms", b"")

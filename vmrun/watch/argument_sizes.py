@@ -70,8 +70,8 @@ class ArgumentSizes:
             first, count, offset, size, digest = self._index[key]
             if count == 1 and size > FETCHED_MAX:
                 # Large ones have a block each; what stands before it takes a few bytes that need not be fetched.
-                before = len(TaskBlock(first, array("Q", [0]), b"", python=self._ledger.fold.spec.python).start())
-                return first, array("Q", [size - before])
+                empty = TaskBlock(first, array("Q", [0]), b"", python=self._ledger.fold.spec.python)
+                return first, array("Q", [size - sum(map(len, empty.start()))])
             data = self._desk.store.get(self._data, offset, offset + size)
             return _sizes_in(data) if codec.sha256(data) == digest else nothing
         except (BlockError, Corrupt, KeyNotFound):

@@ -81,6 +81,8 @@ class Place:
     fresh: bool = False
     #: Bytes that all tasks together may take; 0: not known.
     memory: int = 0
+    #: The core that it waits for work on; -1: any.
+    core: int = -1
 
     @property
     def output(self) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from vmrun.core.blocks import Status, failure
 
 from . import failures
+from .berth import own_core
 from .guard import Place
 from .outcomes import Outcomes
 from .processes import children, descendants, kill
@@ -88,17 +89,18 @@ class Hiring:
     def _place(self, number: int) -> Place:
         """Where the next process works, as worker `number`."""
         self._serial += 1
-        config = self._config
+        config, cores = self._config, os.sched_getaffinity(0)
         return Place(
             job=config.job,
             slot=number,
             serial=self._serial,
             directory=config.directory,
             code_path=config.code_path,
-            threads=config.threads or max(1, len(os.sched_getaffinity(0)) // config.workers),
+            threads=config.threads or max(1, len(cores) // config.workers),
             threads_asked=config.threads_asked,
             fresh=config.fresh,
             memory=config.memory,
+            core=own_core(number, config.workers, cores),
         )
 
     def up(self, slot: Slot) -> None:

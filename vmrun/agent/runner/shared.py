@@ -140,7 +140,7 @@ class Shared:
             if name not in ("status", "forms")
         }
         # Where results are plain numbers, this saves a look at each.
-        size = 0 if is_zero(columns["lengths"].tobytes()) else sum(columns["lengths"])
+        size = 0 if is_zero(columns["lengths"]) else sum(columns["lengths"])
         block = ResultBlock(self.words[BASE], status, payload=self.payload[:size], forms=forms, **columns)
         if sprint:
             block.began, block.epoch = self.reals_of_words[BEGAN], self.reals_of_words[EPOCH]

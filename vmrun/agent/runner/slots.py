@@ -149,7 +149,7 @@ class Slot:
         block = work.block
         self.chunks.append(Chunk(self.sent, work, block.first, work.end))
         head = {"chunk": self.sent, "function": work.function, "attempt": work.attempt}
-        self.writer.push(Kind.chunk, head, block.start(), block.payload)
+        self.writer.push(Kind.chunk, head, *block.start(), block.payload)
 
     def current(self) -> Chunk | None:
         """The chunk that the worker is in, or will begin next, as far as its reports tell."""

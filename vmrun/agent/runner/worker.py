@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from vmrun.core.blocks import Form, TaskBlock
 
 from . import frames
+from .berth import Berth
 from .byvalue import ByValue
 from .frames import Kind
 from .functions import JOB_MODULE, Call, Functions, as_it_is
@@ -47,6 +48,7 @@ class Worker:
 
     def __init__(self, channel: socket.socket, shared: Shared, place: Place, guard: Guard, app_path: str) -> None:
         self._channel = channel
+        self._berth = Berth(channel.fileno(), place.core)
         self._shared = shared
         self._place = place
         self._guard = guard
@@ -86,6 +88,7 @@ class Worker:
         try:
             frames.send(self._channel, Kind.hello, {"pid": os.getpid()})
             while True:
+                self._berth.wait()
                 frame = frames.receive(self._channel)
                 if frame.kind is Kind.define:
                     self._functions.define(frame.head, frame.body)
