@@ -259,7 +259,7 @@ def test_a_timer_that_is_judging_while_its_host_is_cleaned_leaves_nothing_either
     append(shell, own.table(host))
     before = host.inventory()
     shell.run("submit", "--on", "ssh", "--keep-warm", "10m", shell.write("quick.py", QUICK).name, timeout=300)
-    slow = "[Service]\nExecStart=\nExecStart=/bin/sh -c 'sleep 20; exec /usr/local/sbin/vmrun-deadman'\n"
+    slow = "[Service]\nExecStart=\nExecStart=/bin/sh -c 'sleep 300; exec /usr/local/sbin/vmrun-deadman'\n"
     folder = "/run/systemd/system/vmrun-deadman.service.d"
     host.inside(
         "sh", "-c", f'mkdir -p {folder}; printf %s "$1" > {folder}/slow.conf; systemctl daemon-reload', "sh", slow

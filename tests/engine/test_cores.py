@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.engine.bench import PATIENCE, nap, wait_until
 from tests.engine.conftest import MakeBench
+from vmrun.core.blocks import Status
 
 
 def test_workers_wait_on_a_core_each_and_work_on_any(make_bench: MakeBench, tmp_path: Path) -> None:
@@ -36,3 +37,30 @@ def test_workers_wait_on_a_core_each_and_work_on_any(make_bench: MakeBench, tmp_
     bench.finish()
     assert sorted(bench.outcomes[task][0] for task in range(count, 2 * count)) == sorted(workers)
     assert [used for _, used in bench.outcomes.values()] == [cores] * (2 * count)
+
+
+def test_a_task_that_forgets_which_cores_there_are_harms_no_later_one(make_bench: MakeBench) -> None:
+    # Given a task that has libraries count the processors in another way
+    cores = os.sched_getaffinity(0)
+    bench = make_bench(workers=len(cores))
+
+    def forget(number: int) -> int:
+        vars(os).pop("sched_getaffinity", None)
+        return os.getpid()
+
+    def look(number: int) -> tuple[int, str]:
+        with open("/proc/self/status") as file:
+            return os.getpid(), next(line for line in file if line.startswith("Cpus_allowed:"))
+
+    (worker,) = bench.run(forget, range(1)).values()
+
+    # When it has waited, and has work again
+    wait_until(lambda: len(os.sched_getaffinity(worker)) == 1, "it waits on its core")
+    bench.define(look, "look")
+    bench.feed([1], "look", first=1)
+    bench.finish()
+
+    # Then it is still there, and may use all cores
+    assert bench.statuses[1] == Status.ok
+    mask = sum(1 << core for core in cores)
+    assert (bench.outcomes[1][0], int(bench.outcomes[1][1].split()[1].replace(",", ""), 16)) == (worker, mask)

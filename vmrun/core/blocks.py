@@ -203,7 +203,7 @@ class ResultBlock:
 
     @classmethod
     def decode(cls, data: Bytes, *, head_only: bool = False) -> ResultBlock:
-        """The block in `data`; payloads and what is long stay views into it. Raises BlockError.
+        """The block in `data`; payloads, `values` and `ended` stay views into it. Raises BlockError.
 
         With `head_only` it is what stands before the payloads that matters; they may be cut off, and are left out.
         """

@@ -20,7 +20,7 @@ Column: TypeAlias = "array[Any] | memoryview"
 _HEADER = struct.Struct("<4sI")
 #: A header is small; a larger one is damage, not data.
 _HEADER_MAX = 64 * 1024
-#: Views are compared with nothing as fast as with the beginning of bytes.
+#: Whether bytes begin with a view is found out much faster than whether the view equals them.
 _ZEROS = bytes(64 * 1024)
 
 
@@ -87,7 +87,7 @@ def _size(item: int, count: int, view: memoryview) -> int:
 
 
 def raw(numbers: Column) -> Bytes:
-    """A column as bytes: a view of it, where they are in order."""
+    """A column as bytes: on most machines a view of it, during whose life an array cannot be made longer or shorter."""
     if sys.byteorder == "little":
         return memoryview(numbers).cast("B")
     swapped = array(numbers.typecode if isinstance(numbers, array) else numbers.format, numbers)

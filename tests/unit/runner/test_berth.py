@@ -14,19 +14,42 @@ from vmrun.agent.runner.berth import Berth, own_core
 
 CORES = os.sched_getaffinity(0)
 CORE = max(CORES)
+#: Seconds for a thread to get somewhere, on a busy computer.
+PATIENCE = 60.0
 
 
-@pytest.fixture
-def moves(monkeypatch: pytest.MonkeyPatch) -> list[set[int]]:
-    """The cores that a berth asks for, one after the other; they are really set."""
-    asked: list[set[int]] = []
+class Waiting:
+    """A berth in a thread of its own, which alone is moved."""
 
-    def move(pid: int, cores: set[int]) -> None:
-        os.sched_setaffinity(pid, cores)
-        asked.append(set(cores))
+    def __init__(self, fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.moves: list[set[int]] = []
+        self.after: set[int] = set()
+        self._there = threading.Event()
+        monkeypatch.setattr(berth, "_move", self._move)
+        self._thread = threading.Thread(target=self._wait, args=(fd,), daemon=True)
+        self._thread.start()
+        assert self._there.wait(PATIENCE), "it does not go to its core"
+        assert self._thread.is_alive()
 
-    monkeypatch.setattr(berth, "_move", move)
-    return asked
+    @property
+    def number(self) -> int:
+        """Of the thread."""
+        assert self._thread.native_id is not None
+        return self._thread.native_id
+
+    def end(self) -> None:
+        """Wait until it no longer waits."""
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+
+    def _wait(self, fd: int) -> None:
+        Berth(fd, CORE).wait()
+        self.after = os.sched_getaffinity(0)
+
+    def _move(self, _: int, cores: set[int]) -> None:
+        os.sched_setaffinity(0, cores)
+        self.moves.append(os.sched_getaffinity(0))
+        self._there.set()
 
 
 @pytest.fixture
@@ -36,6 +59,19 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
     yield both
     for end in both:
         end.close()
+
+
+@pytest.fixture
+def moves(monkeypatch: pytest.MonkeyPatch) -> list[set[int]]:
+    """The cores that a berth asks for, none of which is to be had."""
+    asked: list[set[int]] = []
+
+    def move(_: int, cores: set[int]) -> None:
+        asked.append(cores)
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(berth, "_move", move)
+    return asked
 
 
 @pytest.mark.parametrize(
@@ -52,44 +88,49 @@ def test_there_is_a_core_for_each_worker_or_for_none(workers: int, cores: set[in
     assert own_core(-1, workers, cores) == -1
 
 
+@pytest.mark.parametrize("news", ["work", "the runner is gone"])
 def test_who_waits_long_waits_on_its_core_and_may_use_all_of_them_afterwards(
+    ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch, news: str
+) -> None:
+    worker, runner = ends
+    waiting = Waiting(worker.fileno(), monkeypatch)
+    if news == "work":
+        runner.send(b"x")
+    else:
+        runner.close()
+    waiting.end()
+    assert waiting.moves == [{CORE}, CORES]
+    assert waiting.after == CORES
+
+
+def test_who_was_moved_by_somebody_else_stays_there(
     ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a worker that nobody gives work for a while
-    worker, runner = ends
-    seen: list[set[int]] = []
-    there, done = threading.Event(), threading.Event()
+    if len(CORES) < 2:
+        pytest.skip("there is only one core")
+    other = {min(CORES)}
+    waiting = Waiting(ends[0].fileno(), monkeypatch)
+    os.sched_setaffinity(waiting.number, other)
+    ends[1].send(b"x")
+    waiting.end()
+    assert waiting.moves == [{CORE}]
+    assert waiting.after == other
 
-    def move(pid: int, cores: set[int]) -> None:
-        os.sched_setaffinity(pid, cores)
-        seen.append(os.sched_getaffinity(0))
-        there.set()
 
-    monkeypatch.setattr(berth, "_move", move)
-
-    def wait() -> None:
-        Berth(worker.fileno(), CORE).wait()
-        seen.append(os.sched_getaffinity(0))
-        done.set()
-
-    # When it has gone to its core, and work comes
-    thread = threading.Thread(target=wait)
-    thread.start()
-    assert there.wait(60)
-    assert not done.is_set()
-    runner.send(b"x")
-    thread.join(60)
-
-    # Then it was there, and has all of them again
-    assert seen == [{CORE}, CORES, CORES]
+def test_who_has_chosen_cores_before_is_left_on_them(
+    ends: tuple[socket.socket, socket.socket], moves: list[set[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Berth(ends[0].fileno(), CORE)
+    monkeypatch.setattr(berth, "_look", lambda _: {CORE, 1_000})
+    one.wait()
+    assert moves == []
 
 
 def test_who_has_work_at_once_stays_where_it_is(
     ends: tuple[socket.socket, socket.socket], moves: list[set[int]]
 ) -> None:
-    worker, runner = ends
-    runner.send(b"x")
-    Berth(worker.fileno(), CORE).wait()
+    ends[1].send(b"x")
+    Berth(ends[0].fileno(), CORE).wait()
     assert moves == []
 
 
@@ -100,18 +141,10 @@ def test_without_a_core_of_its_own_it_does_not_wait(
     assert moves == []
 
 
-def test_a_core_that_was_taken_away_is_forgotten(
+def test_a_core_that_was_taken_away_is_asked_for_once(
     ends: tuple[socket.socket, socket.socket], moves: list[set[int]]
 ) -> None:
-    lost = Berth(ends[0].fileno(), 1_000_000)
+    lost = Berth(ends[0].fileno(), CORE)
     for _ in range(2):
         lost.wait()
-    assert moves == []
-    assert os.sched_getaffinity(0) == CORES
-
-
-def test_it_ends_when_the_runner_is_gone(ends: tuple[socket.socket, socket.socket], moves: list[set[int]]) -> None:
-    worker, runner = ends
-    runner.close()
-    Berth(worker.fileno(), CORE).wait()
-    assert moves == []
+    assert moves == [{CORE}]

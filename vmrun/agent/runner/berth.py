@@ -7,14 +7,15 @@ A worker that has tasks may be moved to any core, as always.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 from collections.abc import Collection
 
 #: Milliseconds without work after which a worker goes to its own core: between two chunks it stays where it is.
 IDLE = 10
-#: As it is before user code may change what it does.
-_move = os.sched_setaffinity
+#: As they are before user code may change what they do.
+_look, _move = os.sched_getaffinity, os.sched_setaffinity
 
 
 def own_core(number: int, workers: int, cores: Collection[int]) -> int:
@@ -27,17 +28,18 @@ class Berth:
 
     def __init__(self, fd: int, core: int) -> None:
         self._core = core
+        #: What it may use. Whoever has it use others has decided that, and is left alone.
+        self._cores = _look(0)
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
 
     def wait(self) -> None:
         """Where there is such a core, return once there is something to read, or never will be; else at once.
 
-        This process may use the same cores afterwards as before.
+        The calling thread may use all cores again afterwards, unless somebody else has moved it meanwhile.
         """
-        if self._core < 0 or self._poll.poll(IDLE):
+        if self._core < 0 or self._poll.poll(IDLE) or _look(0) != self._cores:
             return
-        allowed = os.sched_getaffinity(0)
         try:
             _move(0, {self._core})
         except OSError:  # the machine's owner has taken the core away
@@ -46,4 +48,6 @@ class Berth:
         try:
             self._poll.poll()
         finally:
-            _move(0, allowed)
+            if _look(0) == {self._core}:
+                with contextlib.suppress(OSError):
+                    _move(0, self._cores)

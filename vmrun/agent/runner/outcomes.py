@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import time
+from array import array
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -193,7 +194,8 @@ class Outcomes:
     def _again(self, work: Work, task: int, *, lost: bool = False) -> None:
         """Queue one task for another attempt, without keeping its neighbours' arguments."""
         block = work.block.slice(task, 1)
-        alone = replace(block, payload=bytes(block.payload))
+        numbers = None if block.numbers is None else array("q", block.numbers)
+        alone = replace(block, payload=bytes(block.payload), numbers=numbers)
         self.queue.add(Work(work.function, alone, work.attempt + 1, work.losses + lost))
 
     def _report_part(self, work: Work, block: ResultBlock, first: int, end: int) -> None:

@@ -209,10 +209,11 @@ def disarm() -> None:
     """The timer, which would have this done again if it were not."""
     with contextlib.suppress(OSError):
         os.rmdir(STATE)
-    call("systemctl", "stop", TIMER)
-    # One that still judges would look for its script in vain, and its failure would be kept after all else is gone.
-    if not is_the_judge():
-        call("systemctl", "stop", DEADMAN)
+    # One that still judges would look for its script in vain, and its failure would be kept after all else is gone. The
+    # timer stops as late as can be: without it nobody comes if this is cut short.
+    judge = [] if is_the_judge() else [DEADMAN]
+    for unit in (*judge, TIMER, *judge):
+        call("systemctl", "stop", unit)
     for unit in (TIMER, DEADMAN):
         remove_unit(unit)
     for script in SCRIPTS:
