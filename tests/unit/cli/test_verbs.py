@@ -338,7 +338,7 @@ def test_version(vmrun) -> None:
 # --- the unexpected ---
 
 
-def test_a_defect_is_one_message_and_a_file_with_the_traceback(vmrun, client, here, monkeypatch) -> None:
+def test_a_defect_is_one_message_and_a_file_with_the_traceback(vmrun, client, clock, here, monkeypatch) -> None:
     monkeypatch.setenv("VMRUN_STATE_DIR", str(here / "state"))
     client.trouble = ZeroDivisionError("division by zero")
     done = vmrun("status")
@@ -349,7 +349,9 @@ def test_a_defect_is_one_message_and_a_file_with_the_traceback(vmrun, client, he
     assert str(crash) in done.err
     assert "Traceback" in crash.read_text()
     assert stat.S_IMODE(crash.stat().st_mode) == 0o600
+    clock.sleep(1)
     assert vmrun("status", "--json").document["error"]["code"] == "unexpected"
+    assert len(list((here / "state" / "crashes").iterdir())) == 2
 
 
 def test_a_defect_with_debugging_on_shows_the_traceback(vmrun, client, here, monkeypatch) -> None:
