@@ -21,7 +21,7 @@ from itertools import repeat
 from typing import Any
 
 from . import columns as layout
-from .columns import Bytes, Column, check_lengths, column, cut, glimpse, is_zero, pack, raw, unpack, zeros
+from .columns import Bytes, Column, check_lengths, column, column_view, cut, is_zero, pack, raw, unpack, zeros
 
 BlockError = layout.BlockError
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -100,7 +100,7 @@ class TaskBlock:
         head, view = unpack(_TASKS, data, "call")
         numbers: Column | None = None
         if head.get("numbers") is True:
-            numbers, view = glimpse("q", head["count"], view)
+            numbers, view = column_view("q", head["count"], view)
             lengths: array[int] = array("Q")
         else:
             lengths, view = column("Q", head["count"], view)
@@ -313,7 +313,7 @@ def _times(head: dict[str, Any], view: memoryview) -> tuple[dict[str, Any], memo
         return {"started": started, "seconds": seconds}, view
     if not (isinstance(began, list) and len(began) == 2 and all(isinstance(part, float) for part in began)):
         raise BlockError(f"a block's beginning is {began!r:.80}")
-    ended, view = glimpse("d", head["count"], view)
+    ended, view = column_view("d", head["count"], view)
     return {"started": array("d"), "seconds": array("f"), "ended": ended, "began": began[0], "epoch": began[1]}, view
 
 
@@ -328,7 +328,8 @@ def _columns(head: dict[str, Any], view: memoryview) -> tuple[dict[str, Any], me
         if name == "forms":
             found[name], view = bytes(view[:count]), view[count:]
         elif name == "values":
-            found[name], view = glimpse(_COLUMNS[name], count, view)
+            # The others are searched and counted, which views cannot be before Python 3.14.
+            found[name], view = column_view(_COLUMNS[name], count, view)
         else:
             found[name], view = column(_COLUMNS[name], count, view)
     forms = found.get("forms", b"")

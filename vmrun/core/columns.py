@@ -71,7 +71,7 @@ def column(code: str, count: int, view: memoryview) -> tuple[array[Any], memoryv
     return found, view[size:]
 
 
-def glimpse(code: str, count: int, view: memoryview) -> tuple[Column, memoryview]:
+def column_view(code: str, count: int, view: memoryview) -> tuple[Column, memoryview]:
     """As `column`, but no copy: for columns that are mostly handed on as they are."""
     if sys.byteorder == "big":
         return column(code, count, view)

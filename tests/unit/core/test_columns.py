@@ -7,7 +7,7 @@ from array import array
 import pytest
 
 from vmrun.core.blocks import ResultBlock, TaskBlock
-from vmrun.core.columns import BlockError, column, glimpse, is_zero, raw, zeros
+from vmrun.core.columns import BlockError, column, column_view, is_zero, raw, zeros
 
 #: A size that is compared at once, the largest such, and ones that are compared piece by piece.
 SIZES = (0, 1, 4096, 64 * 1024, 64 * 1024 + 1, 300_001)
@@ -36,7 +36,7 @@ def test_numbers_are_looked_at_as_bytes(count: int) -> None:
         assert not is_zero(array("d", [-0.0]))
 
 
-@pytest.mark.parametrize("read", [column, glimpse])
+@pytest.mark.parametrize("read", [column, column_view])
 def test_a_column_is_read_back_as_it_was_written(read: object) -> None:
     assert callable(read)
     data = memoryview(bytes(raw(array("q", [1, -(2**63), 7]))) + b"rest")

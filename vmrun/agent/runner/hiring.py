@@ -13,8 +13,8 @@ from collections.abc import Callable
 from vmrun.core.blocks import Status, failure
 
 from . import failures
-from .berth import own_core
 from .guard import Place
+from .home_core import home_core
 from .outcomes import Outcomes
 from .processes import children, descendants, kill
 from .slots import RunnerConfig, Slot, spawn
@@ -100,7 +100,7 @@ class Hiring:
             threads_asked=config.threads_asked,
             fresh=config.fresh,
             memory=config.memory,
-            core=own_core(number, config.workers, cores),
+            core=home_core(number, config.workers, cores),
         )
 
     def up(self, slot: Slot) -> None:

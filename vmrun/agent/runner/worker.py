@@ -19,11 +19,11 @@ from typing import Any, NoReturn
 from vmrun.core.blocks import Form, TaskBlock
 
 from . import frames
-from .berth import Berth
 from .byvalue import ByValue
 from .frames import Kind
 from .functions import JOB_MODULE, Call, Functions, as_it_is
 from .guard import FILES_FASTEST, FORK_FASTEST, RESTLESS, SILENT, Guard, Place
+from .home_core import HomeCore
 from .keeper import LARGE, Keeper
 from .meter import MEASURED, Meter
 from .reports import Reports, Running
@@ -48,7 +48,7 @@ class Worker:
 
     def __init__(self, channel: socket.socket, shared: Shared, place: Place, guard: Guard, app_path: str) -> None:
         self._channel = channel
-        self._berth = Berth(channel.fileno(), place.core)
+        self._home = HomeCore(channel.fileno(), place.core)
         self._shared = shared
         self._place = place
         self._guard = guard
@@ -88,7 +88,7 @@ class Worker:
         try:
             frames.send(self._channel, Kind.hello, {"pid": os.getpid()})
             while True:
-                self._berth.wait()
+                self._home.wait()
                 frame = frames.receive(self._channel)
                 if frame.kind is Kind.define:
                     self._functions.define(frame.head, frame.body)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from vmrun.agent.runner import berth
-from vmrun.agent.runner.berth import Berth, own_core
+from vmrun.agent.runner import home_core as module
+from vmrun.agent.runner.home_core import HomeCore, home_core
 
 CORES = os.sched_getaffinity(0)
 CORE = max(CORES)
@@ -19,13 +19,13 @@ PATIENCE = 60.0
 
 
 class Waiting:
-    """A berth in a thread of its own, which alone is moved."""
+    """One who waits in a thread of its own, which alone is moved."""
 
     def __init__(self, fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.moves: list[set[int]] = []
         self.after: set[int] = set()
         self._there = threading.Event()
-        monkeypatch.setattr(berth, "_move", self._move)
+        monkeypatch.setattr(module, "_move", self._move)
         self._thread = threading.Thread(target=self._wait, args=(fd,), daemon=True)
         self._thread.start()
         assert self._there.wait(PATIENCE), "it does not go to its core"
@@ -43,7 +43,7 @@ class Waiting:
         assert not self._thread.is_alive()
 
     def _wait(self, fd: int) -> None:
-        Berth(fd, CORE).wait()
+        HomeCore(fd, CORE).wait()
         self.after = os.sched_getaffinity(0)
 
     def _move(self, _: int, cores: set[int]) -> None:
@@ -63,14 +63,14 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 @pytest.fixture
 def moves(monkeypatch: pytest.MonkeyPatch) -> list[set[int]]:
-    """The cores that a berth asks for, none of which is to be had."""
+    """The cores that are asked for, none of which is to be had."""
     asked: list[set[int]] = []
 
     def move(_: int, cores: set[int]) -> None:
         asked.append(cores)
         raise OSError(22, "Invalid argument")
 
-    monkeypatch.setattr(berth, "_move", move)
+    monkeypatch.setattr(module, "_move", move)
     return asked
 
 
@@ -84,8 +84,8 @@ def moves(monkeypatch: pytest.MonkeyPatch) -> list[set[int]]:
     ],
 )
 def test_there_is_a_core_for_each_worker_or_for_none(workers: int, cores: set[int], own: list[int]) -> None:
-    assert [own_core(number, workers, cores) for number in range(workers)] == own
-    assert own_core(-1, workers, cores) == -1
+    assert [home_core(number, workers, cores) for number in range(workers)] == own
+    assert home_core(-1, workers, cores) == -1
 
 
 @pytest.mark.parametrize("news", ["work", "the runner is gone"])
@@ -120,8 +120,8 @@ def test_who_was_moved_by_somebody_else_stays_there(
 def test_who_has_chosen_cores_before_is_left_on_them(
     ends: tuple[socket.socket, socket.socket], moves: list[set[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = Berth(ends[0].fileno(), CORE)
-    monkeypatch.setattr(berth, "_look", lambda _: {CORE, 1_000})
+    one = HomeCore(ends[0].fileno(), CORE)
+    monkeypatch.setattr(module, "_look", lambda _: {CORE, 1_000})
     one.wait()
     assert moves == []
 
@@ -130,21 +130,21 @@ def test_who_has_work_at_once_stays_where_it_is(
     ends: tuple[socket.socket, socket.socket], moves: list[set[int]]
 ) -> None:
     ends[1].send(b"x")
-    Berth(ends[0].fileno(), CORE).wait()
+    HomeCore(ends[0].fileno(), CORE).wait()
     assert moves == []
 
 
 def test_without_a_core_of_its_own_it_does_not_wait(
     ends: tuple[socket.socket, socket.socket], moves: list[set[int]]
 ) -> None:
-    Berth(ends[0].fileno(), -1).wait()
+    HomeCore(ends[0].fileno(), -1).wait()
     assert moves == []
 
 
 def test_a_core_that_was_taken_away_is_asked_for_once(
     ends: tuple[socket.socket, socket.socket], moves: list[set[int]]
 ) -> None:
-    lost = Berth(ends[0].fileno(), CORE)
+    lost = HomeCore(ends[0].fileno(), CORE)
     for _ in range(2):
         lost.wait()
     assert moves == [{CORE}]

@@ -1,4 +1,4 @@
-"""Where a worker waits: on a core of its own, if there is one for each.
+"""The affinity of workers: one that is idle waits on a core of its own, if there is one for each.
 
 Whoever is woken stays where it slept unless the kernel finds an idle core for it at once. On small machines it often
 does not look: workers that slept on the same core then take turns for some milliseconds while another core is idle.
@@ -18,12 +18,12 @@ IDLE = 10
 _look, _move = os.sched_getaffinity, os.sched_setaffinity
 
 
-def own_core(number: int, workers: int, cores: Collection[int]) -> int:
+def home_core(number: int, workers: int, cores: Collection[int]) -> int:
     """The core of worker `number`, counted from 0, of so many; -1 if there is not just one for each."""
     return sorted(cores)[number] if number >= 0 and workers == len(cores) else -1
 
 
-class Berth:
+class HomeCore:
     """Waits for what comes in on descriptor `fd`, on core number `core`; -1: wherever."""
 
     def __init__(self, fd: int, core: int) -> None:
