@@ -39,7 +39,7 @@ def encode(first: int, arguments: list[Any]) -> TaskBlock:
     """A block of tasks with these arguments, made as a submission makes it: integers as numbers, all else pickled."""
     if list(map(type, arguments)).count(int) == len(arguments):
         with contextlib.suppress(struct.error):
-            numbers = memoryview(struct.pack(f"{len(arguments)}q", *arguments)).cast("q")
+            numbers = array("q", struct.pack(f"{len(arguments)}q", *arguments))
             return TaskBlock(first, array("Q"), b"", numbers=numbers)
     payloads = [cloudpickle.dumps(one, 5) for one in arguments]
     return TaskBlock(first, lengths_of(payloads), b"".join(payloads))
